@@ -1,0 +1,226 @@
+--- Clusters for specs, made and run by build/moonrise itself on this host.
+---
+---     local cluster = require("tests.lib.cluster").new(place, { segments = 2, standby = true })
+---     cluster:init()
+---     local watch = cluster:watch()
+---     cluster:primary(0):kill()
+---     cluster:wait_row({ content = 0, role = "p", preferred_role = "m", status = "u" }, 10)
+
+local pg = require("tests.lib.pg")
+local place_of = require("tests.lib.place")
+local psql = require("tests.lib.psql")
+local wait = require("tests.lib.wait")
+
+local M = {}
+local Cluster = {}
+Cluster.__index = Cluster
+
+-- Tests kill processes, never the power: nothing is lost without fsync, and much time is won.
+local SETTINGS = { fsync = "off", shared_buffers = "16MB", max_connections = "40" }
+
+local function instance(cluster, name)
+    return { host = "localhost", address = "127.0.0.1", port = place_of.free_port(),
+        datadir = cluster.place:path(name) }
+end
+
+local function describe(cluster, options)
+    local config = {
+        name = "test" .. cluster.place.dir:gsub("%W", ""):sub(-8),
+        pg = { bin = pg.bin(), settings = {} },
+        coordinator = instance(cluster, "coordinator"),
+        standby = options.standby and instance(cluster, "standby") or nil,
+        segments = {},
+        hba = options.hba,
+    }
+    for _, settings in ipairs({ SETTINGS, options.settings or {} }) do
+        for name, value in pairs(settings) do
+            config.pg.settings[name] = value
+        end
+    end
+    for content = 0, (options.segments or 1) - 1 do
+        local mirror = options.mirrors ~= false and instance(cluster, "mirror" .. content) or nil
+        table.insert(config.segments,
+            { primary = instance(cluster, "primary" .. content), mirror = mirror })
+    end
+    return config
+end
+
+local function to_lua(value, indent)
+    if type(value) ~= "table" then
+        return type(value) == "string" and ("%q"):format(value) or tostring(value)
+    end
+    local lines, keys = {}, {}
+    for key in pairs(value) do
+        keys[#keys + 1] = key
+    end
+    table.sort(keys)
+    for _, key in ipairs(keys) do
+        local name = type(key) == "string" and ("[%q] = "):format(key) or ""
+        local text = to_lua(value[key], indent .. "    ")
+        lines[#lines + 1] = ("%s    %s%s,\n"):format(indent, name, text)
+    end
+    return "{\n" .. table.concat(lines) .. indent .. "}"
+end
+
+--- Describes a cluster: writes its cluster.lua, starts nothing.
+---@param place table
+---@param options? table {segments = 1, standby = false, mirrors = true, settings = {}, hba = nil}
+---@return table cluster {config (the table of cluster.lua), file (its path), place}
+function M.new(place, options)
+    local cluster = setmetatable({ place = place, bin = pg.bin() }, Cluster)
+    cluster.config = describe(cluster, options or {})
+    cluster.datadir = cluster.config.coordinator.datadir
+    cluster.file = place:write("cluster.lua", "return " .. to_lua(cluster.config, "") .. "\n")
+    return cluster
+end
+
+local function environment(cluster)
+    return { COORDINATOR_DATA_DIRECTORY = cluster.datadir }
+end
+
+--- Runs `moonrise ARGS...` on this cluster to its end, whatever the code.
+---@param args string[]
+---@param options? {stdin: string?, timeout_s: number?}
+---@return {code: integer, out: string, err: string} result
+function Cluster:moonrise(args, options)
+    local argv = { place_of.moonrise(), unpack(args) }
+    return self.place:run(argv, { env = environment(self), stdin = options and options.stdin,
+        timeout_s = options and options.timeout_s or 120 })
+end
+
+--- Like moonrise, and raises with all that it said unless it ends with code 0.
+---@return string out
+function Cluster:must(args, options)
+    local result = self:moonrise(args, options)
+    if result.code ~= 0 then
+        error(("moonrise %s: exit code %d\n%s%s"):format(table.concat(args, " "), result.code,
+            result.out, result.err), 2)
+    end
+    return result.out
+end
+
+--- Starts `moonrise ARGS...` in the background.
+---@param args string[]
+---@return table program
+function Cluster:start(args)
+    return self.place:start({ place_of.moonrise(), unpack(args) }, { env = environment(self) })
+end
+
+--- Makes the cluster, all of it running and in sync.
+function Cluster:init()
+    self:must({ "init", "-a", self.file }, { timeout_s = 300 })
+end
+
+--- Starts the watcher.
+---@param ... string more arguments
+---@return table program
+function Cluster:watch(...)
+    return self:start({ "watch", ... })
+end
+
+-- The lock file of a server tells its socket's directory and its port.
+local function as_server(cluster, row)
+    local server = pg.at(cluster.place, row.datadir)
+    for key, value in pairs(row) do
+        server[key] = server[key] or value
+    end
+    return server
+end
+
+--- The coordinator's server; `dbname` is given with each statement.
+function Cluster:coordinator()
+    return as_server(self, { datadir = self.datadir })
+end
+
+--- SQL on the coordinator, in the database moonrise.
+---@return table[] rows
+function Cluster:catalog(sql)
+    return self:coordinator():sql(sql, { dbname = "moonrise" })
+end
+
+--- The rows of gp_segment_configuration, all values as texts, ordered by dbid.
+---@return table[] rows
+function Cluster:rows()
+    return self:catalog("select * from gp_segment_configuration order by dbid")
+end
+
+local function matches(row, wanted)
+    for key, value in pairs(wanted) do
+        if row[key] ~= tostring(value) then
+            return false
+        end
+    end
+    return true
+end
+
+--- The server of the first row that has these values.
+---@param wanted table e.g. { content = 0, role = "m" }
+---@return table server a server of tests/lib/pg.lua, with the row's columns as well
+function Cluster:instance(wanted)
+    for _, row in ipairs(self:rows()) do
+        if matches(row, wanted) then
+            return as_server(self, row)
+        end
+    end
+    error("no such instance: " .. to_lua(wanted, ""), 2)
+end
+
+---@param content integer
+function Cluster:primary(content)
+    return self:instance({ content = content, role = "p" })
+end
+
+---@param content integer
+function Cluster:mirror(content)
+    return self:instance({ content = content, role = "m" })
+end
+
+local function show(rows)
+    local lines = {}
+    for _, row in ipairs(rows) do
+        lines[#lines + 1] = table.concat({ row.dbid, row.content, row.role, row.preferred_role,
+            row.mode, row.status, row.port }, " ")
+    end
+    return "\n" .. table.concat(lines, "\n")
+end
+
+--- Waits until a row of the catalog has these values.
+---@param wanted table
+---@param deadline_s number
+---@return table row
+function Cluster:wait_row(wanted, deadline_s)
+    return wait.eventually("a row with " .. to_lua(wanted, ""), deadline_s, function()
+        local rows = self:rows()
+        for _, row in ipairs(rows) do
+            if matches(row, wanted) then
+                return row
+            end
+        end
+        return nil, show(rows)
+    end)
+end
+
+--- Waits until every instance is up, in sync and, with `preferred`, in its preferred role.
+---@param deadline_s number
+---@param preferred? boolean
+function Cluster:wait_healthy(deadline_s, preferred)
+    wait.eventually("a healthy cluster", deadline_s, function()
+        local rows = self:rows()
+        for _, row in ipairs(rows) do
+            local paired = self.config.segments[1].mirror and row.content ~= "-1"
+            if row.status ~= "u" or (paired and row.mode ~= "s") or
+                (preferred and row.role ~= row.preferred_role) then
+                return nil, show(rows)
+            end
+        end
+        return #rows > 0
+    end)
+end
+
+--- A psql session on the coordinator that stays open.
+function Cluster:session(dbname)
+    local target = setmetatable({ dbname = dbname or "postgres" }, { __index = self:coordinator() })
+    return psql.session(self.place, target)
+end
+
+return M

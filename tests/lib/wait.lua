@@ -1,0 +1,52 @@
+--- Waiting for a condition, with a deadline, and saying what was awaited when it passes.
+
+local system = require("system")
+
+local M = {}
+
+-- Between two looks at the condition.
+local PAUSE_S = 0.02
+local pause = system.sleep
+
+--- Seconds of a clock that never jumps.
+---@return number
+M.now = system.monotime
+
+--- Asks fn until it returns something true; that is returned. An error in fn counts as "not yet".
+---@param what string what is awaited, for the message
+---@param deadline_s number
+---@param fn fun(): any
+---@return any
+function M.eventually(what, deadline_s, fn)
+    local start = M.now()
+    while true do
+        local ok, value, more = pcall(fn)
+        if ok and value then
+            return value, more
+        end
+        if M.now() - start > deadline_s then
+            local last = ok and more or value
+            error(("waited %g s for %s; last: %s"):format(deadline_s, what, tostring(last)), 2)
+        end
+        pause(PAUSE_S)
+    end
+end
+
+--- Asks fn for a span of time and fails as soon as it returns something false: for what must not
+--- happen.
+---@param what string
+---@param span_s number
+---@param fn fun(): any
+function M.always(what, span_s, fn)
+    local start = M.now()
+    repeat
+        local value, more = fn()
+        if not value then
+            local took = M.now() - start
+            error(("%s: no longer so after %.2f s; %s"):format(what, took, tostring(more)), 2)
+        end
+        pause(PAUSE_S)
+    until M.now() - start > span_s
+end
+
+return M

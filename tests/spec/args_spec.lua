@@ -1,0 +1,84 @@
+local args = require("lib.args")
+
+local options = {
+    { key = "errors", short = "e", help = "only errors" },
+    { key = "verbose", short = "v", long = "verbose", help = "say more" },
+    { key = "batch", short = "b", long = "batch", arg = "N", kind = "int", min = 1, max = 128,
+        default = 64,
+      help = "how many" },
+    { key = "wait", long = "for", arg = "TIME", kind = "duration", help = "how long" },
+    { key = "rate", long = "max-rate", arg = "SIZE", kind = "size", help = "bytes a second" },
+    { key = "policy", long = "policy", arg = "NAME=FILE", repeatable = true, help = "a policy" },
+}
+
+describe("args.parse", function()
+    it("reads letters, joined letters and glued values", function()
+        local result = assert(args.parse(options, { "-ev", "-b4" }))
+        assert.is_true(result.errors)
+        assert.is_true(result.verbose)
+        assert.equal(4, result.batch)
+    end)
+
+    it("reads long options with = and with a blank", function()
+        local result,
+            rest = args.parse(options, { "--for=1h", "x", "--max-rate", "64M", "--", "-e" })
+        assert.equal(3600000, result.wait)
+        assert.equal(64 * 2 ^ 20, result.rate)
+        assert.same({ "x", "-e" }, rest)
+        assert.is_nil(result.errors)
+    end)
+
+    it("keeps defaults apart from what was given", function()
+        local result = args.parse(options, {})
+        assert.equal(64, result.batch)
+        assert.is_nil(result.given.batch)
+    end)
+
+    it("collects repeatable options", function()
+        local result = args.parse(options, { "--policy", "a=1", "--policy=b=2" })
+        assert.same({ "a=1", "b=2" }, result.policy)
+    end)
+
+    local wrong = {
+        { { "-z" }, "unknown option '-z'" },
+        { { "--nope=1" }, "unknown option '--nope'" },
+        { { "-b" }, "option -b wants a whole number (N)" },
+        { { "-b", "four" }, "option --batch wants a whole number, not 'four'" },
+        { { "-b", "0" }, "option --batch wants a value from 1 to 128, not '0'" },
+        { { "-b", "129" }, "option --batch wants a value from 1 to 128, not '129'" },
+        { { "--verbose=1" }, "option --verbose takes no value" },
+        { { "--for", "soon" }, "option --for wants a time such as 90s, 5min or 1h, not 'soon'" },
+    }
+    for _, case in ipairs(wrong) do
+        it("refuses " .. table.concat(case[1], " "), function()
+            local result, problem = args.parse(options, case[1])
+            assert.is_nil(result)
+            assert.equal(case[2], problem)
+        end)
+    end
+
+    it("leaves the caller's list alone", function()
+        local argv = { "-ev" }
+        args.parse(options, argv)
+        assert.same({ "-ev" }, argv)
+    end)
+end)
+
+describe("args.exclusive", function()
+    it("names the two that cannot be combined", function()
+        local result = args.parse(options, { "-e", "--for", "1s" })
+        assert.equal("-e and --for cannot be combined",
+            args.exclusive(result,
+                { { "errors", "-e" }, { "rate", "--max-rate" }, { "wait", "--for" } }))
+        assert.is_nil(args.exclusive(result, { { "errors", "-e" }, { "rate", "--max-rate" } }))
+    end)
+end)
+
+describe("args.describe", function()
+    it("puts every option on a line of its own", function()
+        local lines = args.describe(options)
+        assert.equal("  -e                         only errors", lines[1])
+        assert.equal("  -b, --batch N              how many", lines[3])
+        assert.equal("      --for TIME             how long", lines[4])
+    end)
+end)

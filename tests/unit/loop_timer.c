@@ -1,0 +1,254 @@
+#include "../lib/until.h"
+
+#include "moonrise/base/err.h"
+#include "moonrise/loop/fd.h"
+#include "moonrise/loop/signal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+struct fixture {
+    struct loop *l;
+    struct timer *timer;
+    struct fdwatch *watch;
+    int calls;
+    int events;
+    int fds[2];
+};
+
+static int
+setup(void **state)
+{
+    static struct fixture f;
+    memset(&f, 0, sizeof(f));
+    assert_int_equal(loop_new(&f.l, NULL), 0);
+    assert_int_equal(pipe2(f.fds, O_NONBLOCK | O_CLOEXEC), 0);
+    *state = &f;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(loop_handles(f->l), 0);
+    loop_free(f->l);
+    close(f->fds[0]);
+    if (f->fds[1] >= 0)
+        close(f->fds[1]);
+    return 0;
+}
+
+static void
+count(void *arg)
+{
+    ((struct fixture *)arg)->calls++;
+}
+
+static void
+count_and_free(void *arg)
+{
+    struct fixture *f = arg;
+    f->calls++;
+    timer_free(f->timer);
+}
+
+static void
+test_timer_once(void **state)
+{
+    struct fixture *f = *state;
+    int64_t began = clock_ms();
+    timer_start(&f->timer, f->l, 30, count_and_free, f);
+    assert_int_equal(loop_handles(f->l), 1);
+    loop_run(f->l);
+    assert_int_equal(f->calls, 1);
+    assert_in_range(clock_ms() - began, 29, 2000);
+}
+
+static void
+test_timer_repeats_and_restarts(void **state)
+{
+    struct fixture *f = *state;
+    timer_every(&f->timer, f->l, 5, count, f);
+    until_count(f->l, &f->calls, 3, 5000, "three calls");
+    timer_stop(f->timer);
+    int calls = f->calls;
+    loop_run(f->l);
+    assert_int_equal(f->calls, calls);
+    timer_again(f->timer, 1, 0);
+    loop_run(f->l);
+    assert_int_equal(f->calls, calls + 1);
+    timer_free(f->timer);
+}
+
+/* A callback that takes long must not make a timer that it starts come early. */
+static void
+start_after_work(void *arg)
+{
+    struct fixture *f = arg;
+    if (f->calls++ > 0)
+        return;
+    for (int64_t until = clock_ms() + 60; clock_ms() < until;)
+        continue;
+    f->events = (int)(clock_ms() % 1000000);
+    timer_again(f->timer, 40, 0);
+}
+
+static void
+test_timer_counts_from_now(void **state)
+{
+    struct fixture *f = *state;
+    timer_start(&f->timer, f->l, 0, start_after_work, f);
+    loop_run(f->l);
+    assert_int_equal(f->calls, 2);
+    assert_true((int)(clock_ms() % 1000000) - f->events >= 38);
+    timer_free(f->timer);
+}
+
+static void
+ready(void *arg, int events)
+{
+    struct fixture *f = arg;
+    f->calls++;
+    f->events = events;
+    fdwatch_free(f->watch);
+    f->watch = NULL;
+}
+
+static void
+watch(struct fixture *f, int fd, int events)
+{
+    struct fdwatch_spec spec = {.fd = fd, .events = events, .fn = ready, .arg = f};
+    struct err e;
+    assert_int_equal(fdwatch_start(&f->watch, f->l, &spec, &e), 0);
+}
+
+static void
+test_fd_readable(void **state)
+{
+    struct fixture *f = *state;
+    watch(f, f->fds[0], FD_READ);
+    loop_turn(f->l, false);
+    assert_int_equal(f->calls, 0);
+    assert_int_equal(write(f->fds[1], "x", 1), 1);
+    loop_run(f->l);
+    assert_int_equal(f->calls, 1);
+    assert_true(f->events & FD_READ);
+}
+
+static void
+test_fd_pause(void **state)
+{
+    struct fixture *f = *state;
+    watch(f, f->fds[1], 0);
+    loop_run(f->l);
+    assert_int_equal(f->calls, 0);
+    fdwatch_set(f->watch, FD_WRITE);
+    loop_run(f->l);
+    assert_int_equal(f->events, FD_WRITE);
+}
+
+static void
+test_fd_hangup(void **state)
+{
+    struct fixture *f = *state;
+    watch(f, f->fds[0], FD_READ);
+    close(f->fds[1]);
+    f->fds[1] = -1;
+    loop_run(f->l);
+    assert_int_equal(f->calls, 1);
+    assert_true(f->events & FD_READ);
+}
+
+static void
+test_fd_regular_file(void **state)
+{
+    struct fixture *f = *state;
+    struct err e;
+    int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    struct fdwatch_spec spec = {.fd = fd, .events = FD_READ, .fn = ready, .arg = f};
+    assert_int_equal(fdwatch_start(&f->watch, f->l, &spec, &e), ERR_PERMISSION);
+    close(fd);
+}
+
+static void
+signalled(void *arg, int signum)
+{
+    struct fixture *f = arg;
+    f->events = signum;
+    f->calls++;
+}
+
+static void
+test_signal(void **state)
+{
+    struct fixture *f = *state;
+    struct sigwatch *s;
+    sigwatch_start(&s, f->l, SIGUSR1, signalled, f);
+    loop_run(f->l); /* returns: a signal does not keep the loop alive */
+    raise(SIGUSR1);
+    until_count(f->l, &f->calls, 1, 5000, "the signal");
+    assert_int_equal(f->events, SIGUSR1);
+    sigwatch_free(s);
+    struct sigaction now;
+    sigaction(SIGUSR1, NULL, &now);
+    assert_true(now.sa_handler == SIG_DFL);
+}
+
+static void
+test_broken_pipe_is_an_error(void **state)
+{
+    struct fixture *f = *state;
+    close(f->fds[0]);
+    assert_int_equal(write(f->fds[1], "x", 1), -1);
+    assert_int_equal(errno, EPIPE);
+}
+
+static void
+stop(void *arg)
+{
+    struct fixture *f = arg;
+    f->calls++;
+    loop_stop(f->l);
+}
+
+static void
+test_stop_and_free_with_handles(void **state)
+{
+    struct fixture *f = *state;
+    struct loop *l;
+    struct timer *a, *b;
+    struct sigwatch *s;
+    assert_int_equal(loop_new(&l, NULL), 0);
+    struct fixture inner = {.l = l};
+    timer_every(&a, l, 1, stop, &inner);
+    timer_start(&b, l, 3600000, count, &inner);
+    sigwatch_start(&s, l, SIGUSR2, signalled, &inner);
+    loop_run(l);
+    assert_int_equal(inner.calls, 1);
+    assert_int_equal(loop_handles(l), 3);
+    loop_stop(l);
+    loop_free(l);
+    assert_int_equal(f->calls, 0);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_timer_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_timer_repeats_and_restarts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_timer_counts_from_now, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_fd_readable, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_fd_pause, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_fd_hangup, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_fd_regular_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_signal, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_broken_pipe_is_an_error, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop_and_free_with_handles, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,20 @@
+#include "channel.h"
+
+void
+channel_write(struct channel *c, const void *bytes, size_t len)
+{
+    c->write(c, bytes, len);
+}
+
+int
+channel_pid(const struct channel *c)
+{
+    return c->pid(c);
+}
+
+void
+channel_free(struct channel *c)
+{
+    if (c)
+        c->free(c);
+}

@@ -1,0 +1,45 @@
+/*
+ * A file that is being copied: opened by the first worker that has a range of it, finished (cut to its
+ * size, given its mode, flushed) by the one that ends its last range. Workers work on ranges of the same
+ * file at the same time.
+ */
+#ifndef MOONRISE_PATCH_FILE_H
+#define MOONRISE_PATCH_FILE_H
+
+#include "run.h"
+
+#define PATCH_FLUSH_FILES 32
+
+/* What a worker has of its own. */
+struct patch_worker {
+    struct patch_run *run;
+    uint8_t *source_bytes; /* PATCH_RANGE_BYTES, aligned */
+    uint8_t *target_bytes; /* the same */
+    const struct patch_dir *dir;
+    int dir_fd; /* the target's `dir`, kept for the next file in it, or -1 */
+    struct {
+        int fd;
+        const struct patch_dir *dir;
+        const char *name;
+    } finished[PATCH_FLUSH_FILES]; /* files to be flushed together: one journal commit for all */
+    int finished_count;
+};
+
+void patch_worker_init(struct patch_worker *w, struct patch_run *run);
+
+/* Flushes the finished files (unless the run has stopped) and frees everything. */
+int patch_worker_done(struct patch_worker *w, struct err *e);
+
+/* The file of an entry, to be worked on in `ranges` ranges. */
+struct patch_file *patch_file_new(const struct patch_dir *dir, uint32_t at,
+                                  const struct patch_entry *entry, uint32_t ranges);
+
+/* Makes one range equal. */
+int patch_file_range(struct patch_worker *w, const struct patch_range *r, struct err *e);
+
+/* Gives one range back, worked on or not; the last one finishes the file, if the run has not stopped,
+ * and frees it. `w` is NULL after the workers have ended. */
+int patch_file_release(struct patch_run *run, struct patch_worker *w, struct patch_file *f,
+                       struct err *e);
+
+#endif

@@ -1,0 +1,203 @@
+#include "io.h"
+
+#include "moonrise/base/err.h"
+#include "moonrise/patch/source.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define IO_NO_DIRECT (-2)
+/* Smaller pieces are quicker through the page cache. */
+#define IO_DIRECT_MIN_BYTES 65536u
+#define IO_MIN_PAGE_BYTES   4096u
+
+void
+patch_io_init(struct patch_io *io)
+{
+    io->fd = -1;
+    atomic_init(&io->direct_fd, -1);
+    atomic_init(&io->buffered, false);
+    io->size = 0;
+    io->map = NULL;
+}
+
+static int
+io_opened(struct patch_io *io, struct err *e)
+{
+    struct stat st;
+    if (io->fd < 0)
+        return err_sys(e, errno, "cannot open it");
+    if (fstat(io->fd, &st) != 0)
+        return err_sys(e, errno, "cannot look at it");
+    if (!S_ISREG(st.st_mode))
+        return err_set(e, ERR_NOTFOUND, "no regular file");
+    io->size = (uint64_t)st.st_size;
+    if (io->size >= PATCH_RANGE_BYTES / 2) {
+        void *map = mmap(NULL, io->size, PROT_READ, MAP_SHARED, io->fd, 0);
+        io->map = map == MAP_FAILED ? NULL : map;
+    }
+    return 0;
+}
+
+int
+patch_io_open(struct patch_io *io, int dir_fd, const char *name, bool empty, struct err *e)
+{
+    int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | (empty ? O_TRUNC : 0);
+    io->fd = openat(dir_fd, name, flags, 0600);
+    return io_opened(io, e);
+}
+
+int
+patch_io_open_source(struct patch_io *io, int dir_fd, const char *name, struct err *e)
+{
+    io->fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (io->fd < 0 && (errno == ELOOP || errno == ENXIO))
+        return err_set(e, ERR_NOTFOUND, "no regular file");
+    return io_opened(io, e);
+}
+
+/* A second description of the same file: the flag must not change under another thread's buffered
+ * write. Two threads may open it at once; one of them wins. */
+static int
+io_direct(struct patch_io *io)
+{
+    int fd = atomic_load(&io->direct_fd);
+    if (fd != -1)
+        return fd;
+    char path[40];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", io->fd);
+    int mine = open(path, O_DIRECT | (fcntl(io->fd, F_GETFL) & O_ACCMODE) | O_CLOEXEC);
+    if (atomic_compare_exchange_strong(&io->direct_fd, &fd, mine < 0 ? IO_NO_DIRECT : mine))
+        return mine < 0 ? IO_NO_DIRECT : mine;
+    if (mine >= 0)
+        close(mine);
+    return fd;
+}
+
+/* Whether next to nothing of the range is in the page cache. */
+static bool
+io_is_cold(const struct patch_io *io, uint32_t len, uint64_t offset)
+{
+    unsigned char pages[PATCH_RANGE_BYTES / IO_MIN_PAGE_BYTES];
+    uint32_t page = (uint32_t)sysconf(_SC_PAGESIZE);
+    uint32_t cached = 0;
+    if (!io->map || len < IO_DIRECT_MIN_BYTES || offset >= io->size)
+        return false;
+    uint64_t left = io->size - offset;
+    uint32_t count = ((left < len ? (uint32_t)left : len) + page - 1) / page;
+    must(count <= sizeof(pages));
+    if (mincore((uint8_t *)io->map + offset, (size_t)count * page, pages) != 0)
+        return false;
+    for (uint32_t i = 0; i < count; i++)
+        cached += pages[i] & 1;
+    return cached * 8 < count;
+}
+
+int
+patch_io_read(struct patch_io *io, uint8_t *buf, uint32_t len, uint64_t offset, uint32_t *got,
+              struct err *e)
+{
+    int direct = io_is_cold(io, len, offset) ? io_direct(io) : IO_NO_DIRECT;
+    uint32_t aligned = (len + PATCH_BUFFER_ALIGN - 1) / PATCH_BUFFER_ALIGN * PATCH_BUFFER_ALIGN;
+    uint32_t done = 0;
+    while (done < len) {
+        bool past = direct >= 0 && done % PATCH_BUFFER_ALIGN == 0;
+        uint32_t want = (past ? aligned : len) - done;
+        ssize_t n = pread(past ? direct : io->fd, buf + done, want, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EINVAL && past) {
+            direct = IO_NO_DIRECT; /* a file system that opens for direct I/O and then refuses it */
+            continue;
+        }
+        if (n < 0)
+            return err_sys(e, errno, "cannot read it at %llu", (unsigned long long)offset + done);
+        if (n == 0)
+            break;
+        done += (uint32_t)n;
+    }
+    *got = done < len ? done : len;
+    return 0;
+}
+
+int
+patch_io_write(struct patch_io *io, const uint8_t *buf, uint32_t len, uint64_t offset,
+               struct err *e)
+{
+    bool fits = len >= IO_DIRECT_MIN_BYTES && (offset | len) % PATCH_BUFFER_ALIGN == 0;
+    int fd = fits ? io_direct(io) : IO_NO_DIRECT;
+    uint32_t done = 0;
+    while (done < len) {
+        bool direct = fd >= 0 && done % PATCH_BUFFER_ALIGN == 0;
+        if (!direct)
+            atomic_store_explicit(&io->buffered, true, memory_order_relaxed);
+        ssize_t n = pwrite(direct ? fd : io->fd, buf + done, len - done, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EINVAL && direct) {
+            fd = IO_NO_DIRECT;
+            continue;
+        }
+        if (n <= 0)
+            return err_sys(e, n == 0 ? ENOSPC : errno, "cannot write it at %llu",
+                           (unsigned long long)offset + done);
+        done += (uint32_t)n;
+    }
+    return 0;
+}
+
+int
+patch_io_resize(struct patch_io *io, uint64_t size, struct err *e)
+{
+    while (ftruncate(io->fd, (off_t)size) != 0)
+        if (errno != EINTR)
+            return err_sys(e, errno, "cannot make it %llu bytes long", (unsigned long long)size);
+    return 0;
+}
+
+int
+patch_io_allocate(struct patch_io *io, uint64_t size, struct err *e)
+{
+    int rc;
+    do
+        rc = fallocate(io->fd, 0, 0, (off_t)size);
+    while (rc != 0 && errno == EINTR);
+    if (rc == 0)
+        return 0;
+    if (errno == EOPNOTSUPP || errno == ENOSYS)
+        return patch_io_resize(io, size, e);
+    return err_sys(e, errno, "cannot make room for %llu bytes", (unsigned long long)size);
+}
+
+void
+patch_io_start_flush(struct patch_io *io)
+{
+    if (atomic_load_explicit(&io->buffered, memory_order_relaxed))
+        sync_file_range(io->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
+int
+patch_io_take(struct patch_io *io)
+{
+    int fd = io->fd;
+    io->fd = -1;
+    patch_io_close(io);
+    return fd;
+}
+
+void
+patch_io_close(struct patch_io *io)
+{
+    if (io->map)
+        munmap(io->map, io->size);
+    int direct = atomic_load(&io->direct_fd);
+    if (direct >= 0)
+        close(direct);
+    if (io->fd >= 0)
+        close(io->fd);
+    patch_io_init(io);
+}

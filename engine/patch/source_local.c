@@ -1,0 +1,164 @@
+#include "io.h"
+#include "list.h"
+#include "moonrise/base/err.h"
+#include "moonrise/base/str.h"
+#include "moonrise/patch/patch.h"
+#include "moonrise/pg/control.h"
+#include "names.h"
+#include "walk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct source_local {
+    struct patch_source base; /* first: the interface is a pointer to it */
+    const struct patch_spec *spec;
+    int *roots;
+};
+
+struct source_file {
+    struct patch_io io;
+    char *path; /* for messages */
+};
+
+static int
+local_list(struct patch_source *s, struct patch_list *l, struct err *e)
+{
+    const struct source_local *local = (const struct source_local *)s;
+    int rc = patch_walk(l, local->spec, local->roots, e);
+    return rc ? err_wrap(e, "listing %s", local->spec->source_dir) : 0;
+}
+
+static const char *
+local_root(const struct source_local *local, uint32_t root)
+{
+    return root == 0 ? local->spec->source_dir : local->spec->tablespaces[root - 1].source;
+}
+
+static int
+local_open(struct patch_source *s, void **file, const struct patch_name *name, struct err *e)
+{
+    const struct source_local *local = (const struct source_local *)s;
+    char *below = patch_join(name->dir, name->name);
+    struct source_file *f = mem_zalloc(sizeof(*f));
+    patch_io_init(&f->io);
+    f->path = mem_printf("%s/%s", local_root(local, name->root), below);
+    int rc = patch_io_open_source(&f->io, local->roots[name->root], below, e);
+    free(below);
+    if (rc) {
+        err_wrap(e, "%s", f->path);
+        patch_io_close(&f->io);
+        free(f->path);
+        free(f);
+        return rc;
+    }
+    *file = f;
+    return 0;
+}
+
+void
+patch_answer_compare(struct patch_answer *answer, const struct patch_ask *ask)
+{
+    memset(answer->differs, 0, sizeof(answer->differs));
+    if (ask->have_bytes >= answer->bytes && memcmp(answer->data, ask->have, answer->bytes) == 0)
+        return;
+    for (uint32_t from = 0; from < answer->bytes; from += PATCH_UNIT_BYTES) {
+        uint32_t to = from + PATCH_UNIT_BYTES;
+        if (to > answer->bytes)
+            to = answer->bytes;
+        answer->differs[from / PATCH_UNIT_BYTES] =
+            to > ask->have_bytes || memcmp(answer->data + from, ask->have + from, to - from) != 0;
+    }
+}
+
+static int
+local_range(struct patch_source *s, void *file, const struct patch_ask *ask,
+            struct patch_answer *answer, struct err *e)
+{
+    (void)s;
+    struct source_file *f = file;
+    int rc = patch_io_read(&f->io, answer->data, ask->bytes, ask->offset, &answer->bytes, e);
+    if (rc)
+        return err_wrap(e, "%s", f->path);
+    patch_answer_compare(answer, ask);
+    return 0;
+}
+
+static void
+local_close(struct patch_source *s, void *file)
+{
+    (void)s;
+    struct source_file *f = file;
+    patch_io_close(&f->io);
+    free(f->path);
+    free(f);
+}
+
+static int
+local_control(struct patch_source *s, void *image, struct err *e)
+{
+    const struct source_local *local = (const struct source_local *)s;
+    char *path = mem_printf("%s/global/pg_control", local->spec->source_dir);
+    struct control control;
+    int rc = control_read(&control, path, image, e);
+    free(path);
+    return rc;
+}
+
+static void
+local_free(struct patch_source *s)
+{
+    struct source_local *local = (struct source_local *)s;
+    for (int i = 0; i <= local->spec->tablespace_count; i++)
+        if (local->roots[i] >= 0)
+            close(local->roots[i]);
+    free(local->roots);
+    free(local);
+}
+
+/* Opens tablespace i, unless the source has no link to it: it was dropped meanwhile, or its directory is
+ * one of pg_tblspc's own and walked there. */
+static int
+local_open_tablespace(struct source_local *local, int i, struct err *e)
+{
+    const struct patch_tablespace *ts = &local->spec->tablespaces[i];
+    struct stat st;
+    char *link = mem_printf("pg_tblspc/%s", ts->oid);
+    int there = fstatat(local->roots[0], link, &st, AT_SYMLINK_NOFOLLOW);
+    free(link);
+    if (there != 0 || !S_ISLNK(st.st_mode))
+        return 0;
+    local->roots[i + 1] = open(ts->source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (local->roots[i + 1] < 0)
+        return err_sys(e, errno, "cannot open tablespace %s of the source in %s", ts->oid,
+                       ts->source);
+    return 0;
+}
+
+int
+patch_source_local(struct patch_source **out, const struct patch_spec *spec, struct err *e)
+{
+    struct source_local *local = mem_zalloc(sizeof(*local));
+    local->base = (struct patch_source){local_list,  local_open,    local_range,
+                                        local_close, local_control, local_free};
+    local->spec = spec;
+    local->roots = mem_alloc(((size_t)spec->tablespace_count + 1) * sizeof(*local->roots));
+    for (int i = 0; i <= spec->tablespace_count; i++)
+        local->roots[i] = -1;
+    int rc = 0;
+    local->roots[0] = open(spec->source_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (local->roots[0] < 0)
+        rc = err_sys(e, errno, "cannot open the source directory %s", spec->source_dir);
+    for (int i = 0; rc == 0 && i < spec->tablespace_count; i++)
+        rc = local_open_tablespace(local, i, e);
+    if (rc) {
+        local_free(&local->base);
+        return rc;
+    }
+    *out = &local->base;
+    return 0;
+}

@@ -1,0 +1,73 @@
+/*
+ * The patch: makes a target data directory equal to a source by moving only the blocks that differ.
+ *
+ * patch_run blocks and is called from a job; it uses worker threads of its own. It knows nothing of
+ * servers: proving that the target is stopped, the backup session around it and the start afterwards
+ * are the agent's (engine/agent/recover.c). Order of writing and resuming: SAFETY.md's rule 5. The
+ * source is an interface (struct patch_source): a directory of this host here.
+ *
+ * Memory is bounded by PATCH_MEMORY_BYTES whatever the data.
+ */
+#ifndef MOONRISE_PATCH_PATCH_H
+#define MOONRISE_PATCH_PATCH_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct err;
+struct patch_source;
+
+#define PATCH_MEMORY_BYTES (64u << 20)
+
+enum patch_type {
+    PATCH_FULL,         /* every block is written, whatever the target holds */
+    PATCH_DIFFERENTIAL, /* blocks that differ are written */
+};
+
+enum patch_stage { PATCH_LISTING, PATCH_COPYING, PATCH_DELETING, PATCH_FLUSHING, PATCH_DONE };
+
+/* Numbers that only grow, written by the workers, read by whoever shows progress. */
+struct patch_progress {
+    _Atomic int stage;              /* enum patch_stage */
+    _Atomic uint64_t bytes_total;   /* bytes of the source to be looked at */
+    _Atomic uint64_t bytes_done;    /* of those */
+    _Atomic uint64_t bytes_written; /* bytes written to the target */
+    _Atomic uint64_t files_total;
+    _Atomic uint64_t files_done;
+    _Atomic uint64_t files_deleted;
+    _Atomic uint64_t bytes_different; /* of blocks that were not equal */
+};
+
+struct patch_tablespace {
+    const char *oid;    /* name of the link in pg_tblspc */
+    const char *source; /* directory on the source's side, absolute */
+    const char *target; /* and on the target's; never the same directory */
+};
+
+struct patch_spec {
+    enum patch_type type;
+    const char *source_dir;
+    const char *target_dir;
+    const char *target_wal_dir; /* where pg_wal of a new target points to, or NULL: inside it */
+    const struct patch_tablespace *tablespaces;
+    int tablespace_count;
+    int threads;                     /* at most 4; 0: 4 */
+    uint64_t max_rate;               /* bytes a second read from the source, 0: no limit */
+    struct patch_progress *progress; /* or NULL */
+    const atomic_bool *cancel;       /* or NULL */
+    struct patch_source *source;     /* NULL: source_dir and tablespaces[].source, of this host */
+};
+
+/* Makes the target's files equal to the source's, all but global/pg_control, and flushes them. The
+ * target directory exists (it may be empty) and no server uses it. A file that vanishes or shrinks on
+ * the source meanwhile is no error (the WAL replay of the target settles it). Called again after any
+ * interruption it goes on. ERR_IO, ERR_SPACE, ERR_CANCELLED, ERR_REFUSED (both directories, or two
+ * tablespaces, are one), ERR_FORMAT. */
+int patch_run(const struct patch_spec *spec, struct err *e);
+
+/* Copies the source's pg_control into the target, last, durably: written beside, flushed, renamed,
+ * its directory flushed. ERR_FORMAT when it cannot be read whole. */
+int patch_finish(const struct patch_spec *spec, struct err *e);
+
+#endif

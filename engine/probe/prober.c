@@ -1,0 +1,319 @@
+#include "moonrise/probe/prober.h"
+
+#include "moonrise/base/err.h"
+#include "moonrise/base/str.h"
+#include "moonrise/conn/result.h"
+#include "moonrise/loop/loop.h"
+#include "moonrise/loop/timer.h"
+
+#include "evidence.h"
+#include "question.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROBE_AGAIN_MS 100 /* a session that breaks at once is not opened again faster than this */
+
+/* A session to an instance and the question that is under way on it. */
+struct asking {
+    struct target *t;
+    struct conn *conn; /* NULL while there is no session */
+    bool fresh;        /* nothing was answered on it yet */
+    int64_t began_ms;  /* the question, or the attempt to get a session for it */
+};
+
+struct target {
+    struct target *next;
+    struct prober *p;
+    int dbid;
+    struct conn_params params;
+    char *sysid, *peer_slot; /* or NULL */
+    struct timer *tick;
+    struct asking standing; /* kept open, asked every interval */
+    struct asking extra;    /* opened beside it now and then, for one question */
+    int64_t fresh_ms;       /* when a session was last asked for */
+    int64_t answered_ms;    /* when the standing session last answered */
+};
+
+struct prober {
+    struct loop *l;
+    struct prober_spec spec;
+    struct target *first;
+};
+
+static void probe_begin(struct asking *a);
+
+/* Tells an outcome. The callback may drop the target: nothing of it is touched afterwards. */
+static void
+probe_tell(struct prober *p, const struct observation *o)
+{
+    p->spec.observed(p->spec.arg, o);
+}
+
+static void
+probe_outcome(struct observation *o, const struct asking *a)
+{
+    int64_t now = clock_ms();
+    *o = (struct observation){
+        .dbid = a->t->dbid, .fresh = a->fresh, .at_ms = now, .took_ms = now - a->began_ms};
+}
+
+static void
+probe_fill_error(struct observation *o, enum evidence ev, const struct err *e)
+{
+    o->evidence = ev;
+    memcpy(o->sqlstate, e->sqlstate, sizeof(o->sqlstate));
+    snprintf(o->message, sizeof(o->message), "%.*s", (int)sizeof(o->message) - 1, e->message);
+}
+
+static void
+probe_close(struct asking *a)
+{
+    conn_free(a->conn);
+    a->conn = NULL;
+}
+
+/* Opens the standing session again at once after it broke, unless that was just done. */
+static void
+probe_reopen(struct target *t)
+{
+    if (clock_ms() - t->fresh_ms >= PROBE_AGAIN_MS)
+        probe_begin(&t->standing);
+    else
+        timer_again(t->tick, PROBE_AGAIN_MS, t->p->spec.interval_ms);
+}
+
+static void
+probe_failed(struct asking *a, const struct err *e)
+{
+    struct target *t = a->t;
+    struct prober *p = t->p;
+    struct observation o;
+    bool kept = a == &t->standing && !a->fresh;
+    bool alive = conn_is_open(a->conn);
+    probe_outcome(&o, a);
+    enum evidence ev = evidence_of(e);
+    if (kept && !alive && ev != EVIDENCE_TIMEOUT)
+        ev = EVIDENCE_RESET;
+    /* What has been answering all the while shows that it is the postmaster that does not. */
+    if (a == &t->extra && ev == EVIDENCE_TIMEOUT && t->answered_ms >= a->began_ms)
+        ev = EVIDENCE_NO_NEW_SESSION;
+    probe_fill_error(&o, ev, e);
+    if (a == &t->extra || !alive)
+        probe_close(a);
+    /* Until one comes about again, a fresh session is tried every interval. */
+    if (a == &t->extra)
+        t->fresh_ms = 0;
+    if (ev == EVIDENCE_RESET && kept)
+        probe_reopen(t);
+    probe_tell(p, &o);
+}
+
+static void
+probe_lost(void *arg, const struct err *e)
+{
+    struct asking *a = arg;
+    a->began_ms = clock_ms();
+    probe_failed(a, e);
+}
+
+static void
+probe_answered(void *arg, const struct result *r, const struct err *e)
+{
+    struct asking *a = arg;
+    struct target *t = a->t;
+    struct prober *p = t->p;
+    struct observation o;
+    struct err bad;
+    if (e) {
+        probe_failed(a, e);
+        return;
+    }
+    probe_outcome(&o, a);
+    if (question_read(&o, r, &bad) != 0) {
+        probe_fill_error(&o, EVIDENCE_SQLSTATE, &bad);
+    } else if (t->sysid && strcmp(t->sysid, o.sysid) != 0) {
+        o.evidence = EVIDENCE_WRONG_SYSTEM;
+        snprintf(o.message, sizeof(o.message), "system identifier %s where %s was expected",
+                 o.sysid, t->sysid);
+    }
+    a->fresh = false;
+    if (a == &t->extra)
+        probe_close(a);
+    else
+        t->answered_ms = o.at_ms;
+    probe_tell(p, &o);
+}
+
+static void
+probe_ask(struct asking *a)
+{
+    struct target *t = a->t;
+    const char *params[] = {t->peer_slot};
+    struct statement st = {.sql = question_sql, .nparams = 1, .params = params};
+    int64_t left = a->began_ms + t->p->spec.timeout_ms - clock_ms();
+    conn_query(a->conn, &st, left > 0 ? left : 0, probe_answered, a);
+}
+
+static void
+probe_opened(void *arg, const struct err *e)
+{
+    struct asking *a = arg;
+    if (e) {
+        probe_failed(a, e);
+        return;
+    }
+    if (a == &a->t->standing)
+        conn_on_lost(a->conn, probe_lost, a);
+    probe_ask(a);
+}
+
+/* Asks, on a session that is there or on a new one; not while something is under way. */
+static void
+probe_begin(struct asking *a)
+{
+    struct target *t = a->t;
+    if (a->conn && conn_is_busy(a->conn))
+        return;
+    a->began_ms = clock_ms();
+    if (a->conn && conn_is_open(a->conn)) {
+        probe_ask(a);
+        return;
+    }
+    probe_close(a);
+    a->fresh = true;
+    t->fresh_ms = a->began_ms;
+    struct conn_spec spec = {
+        .params = t->params, .timeout_ms = t->p->spec.timeout_ms, .done = probe_opened, .arg = a};
+    conn_open(&a->conn, t->p->l, &spec);
+}
+
+/* A fresh session beside the standing one, which is asked at the same time: its answer tells a hung
+ * postmaster from a hung server. Without a standing session that one is the fresh one. */
+static void
+probe_freshly(struct target *t)
+{
+    probe_begin(&t->standing);
+    if (!t->standing.fresh)
+        probe_begin(&t->extra);
+}
+
+static void
+probe_tick(void *arg)
+{
+    struct target *t = arg;
+    if (clock_ms() - t->fresh_ms >= t->p->spec.fresh_ms)
+        probe_freshly(t);
+    else
+        probe_begin(&t->standing);
+}
+
+static void
+target_forget(struct target *t)
+{
+    conn_params_free(&t->params);
+    free(t->sysid);
+    free(t->peer_slot);
+}
+
+static void
+target_learn(struct target *t, const struct target_spec *spec)
+{
+    conn_params_copy(&t->params, &spec->params);
+    t->sysid = spec->sysid ? mem_strdup(spec->sysid) : NULL;
+    t->peer_slot = spec->peer_slot ? mem_strdup(spec->peer_slot) : NULL;
+}
+
+static bool
+target_same_text(const char *a, const char *b)
+{
+    return (!a || !b) ? a == b : strcmp(a, b) == 0;
+}
+
+static bool
+target_same_place(const struct conn_params *a, const struct conn_params *b)
+{
+    size_t i = 0;
+    for (; a->keywords[i] && b->keywords[i]; i++)
+        if (strcmp(a->keywords[i], b->keywords[i]) != 0 ||
+            !target_same_text(a->values[i], b->values[i]))
+            return false;
+    return a->keywords[i] == b->keywords[i];
+}
+
+static struct target **
+prober_find(struct prober *p, int dbid)
+{
+    struct target **at = &p->first;
+    while (*at && (*at)->dbid != dbid)
+        at = &(*at)->next;
+    return at;
+}
+
+void
+prober_new(struct prober **out, struct loop *l, const struct prober_spec *spec)
+{
+    struct prober *p = mem_zalloc(sizeof(*p));
+    p->l = l;
+    p->spec = *spec;
+    *out = p;
+}
+
+void
+prober_set(struct prober *p, const struct target_spec *spec)
+{
+    struct target *t = *prober_find(p, spec->dbid);
+    if (t && !target_same_place(&t->params, &spec->params)) {
+        prober_drop(p, spec->dbid);
+        t = NULL;
+    }
+    if (t) {
+        struct target old = *t;
+        target_learn(t, spec);
+        target_forget(&old);
+        return;
+    }
+    t = mem_zalloc(sizeof(*t));
+    t->next = p->first;
+    p->first = t;
+    t->p = p;
+    t->dbid = spec->dbid;
+    t->standing.t = t->extra.t = t;
+    target_learn(t, spec);
+    timer_every(&t->tick, p->l, p->spec.interval_ms, probe_tick, t);
+    probe_begin(&t->standing);
+}
+
+void
+prober_drop(struct prober *p, int dbid)
+{
+    struct target **at = prober_find(p, dbid);
+    struct target *t = *at;
+    if (!t)
+        return;
+    *at = t->next;
+    timer_free(t->tick);
+    probe_close(&t->standing);
+    probe_close(&t->extra);
+    target_forget(t);
+    free(t);
+}
+
+void
+prober_now(struct prober *p, int dbid)
+{
+    struct target *t = *prober_find(p, dbid);
+    if (t)
+        probe_freshly(t);
+}
+
+void
+prober_free(struct prober *p)
+{
+    if (!p)
+        return;
+    while (p->first)
+        prober_drop(p, p->first->dbid);
+    free(p);
+}

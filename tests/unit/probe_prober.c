@@ -1,0 +1,472 @@
+#include "../lib/pg.h"
+
+#include "moonrise/conn/conn.h"
+#include "moonrise/probe/prober.h"
+
+#include <dirent.h>
+#include <sys/resource.h>
+
+#define KEPT 400
+
+struct fixture {
+    struct loop *l;
+    struct prober *p;
+    struct observation seen[KEPT];
+    int count;
+    int dropped; /* the dbid to drop from inside of the callback, or 0 */
+};
+
+static struct pg primary, mirror;
+static char *sysid;
+
+static int
+group_setup(void **state)
+{
+    (void)state;
+    conn_clear_environment();
+    pg_make(&primary, "wal_level = replica\nmax_wal_senders = 5\nautovacuum = off\n"
+                      "max_connections = 12\nsuperuser_reserved_connections = 3\n");
+    pg_start(&primary);
+    free(pg_sql(&primary, "create role moonrise login replication password 'moon';"
+                          "grant pg_monitor to moonrise;"
+                          "create table t (a int);"
+                          "select pg_create_physical_replication_slot('mr_slot_2')"));
+    sysid = pg_sql(&primary, "select system_identifier from pg_control_system()");
+    return 0;
+}
+
+static int
+group_teardown(void **state)
+{
+    (void)state;
+    pg_remove(&primary);
+    if (mirror.dir[0])
+        pg_remove(&mirror);
+    free(sysid);
+    return 0;
+}
+
+static void
+observed(void *arg, const struct observation *o)
+{
+    struct fixture *f = arg;
+    f->seen[f->count++ % KEPT] = *o;
+    if (f->dropped == o->dbid) {
+        prober_drop(f->p, o->dbid);
+        f->dropped = 0;
+    }
+}
+
+static int
+setup(void **state)
+{
+    struct fixture *f = mem_zalloc(sizeof(*f));
+    struct prober_spec spec = {50, 500, 60000, observed, f};
+    assert_int_equal(loop_new(&f->l, NULL), 0);
+    prober_new(&f->p, f->l, &spec);
+    if (primary.pid == 0)
+        pg_start(&primary);
+    *state = f;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    struct fixture *f = *state;
+    prober_free(f->p);
+    assert_int_equal(loop_handles(f->l), 0);
+    loop_free(f->l);
+    free(f);
+    return 0;
+}
+
+static void
+retime(struct fixture *f, int64_t interval_ms, int64_t timeout_ms, int64_t fresh_ms)
+{
+    struct prober_spec spec = {interval_ms, timeout_ms, fresh_ms, observed, f};
+    prober_free(f->p);
+    prober_new(&f->p, f->l, &spec);
+}
+
+static void
+set_at(struct fixture *f, const char *host, const char *port, const char *password,
+       const char *expected)
+{
+    const char *keywords[] = {"host", "port", "user", "dbname", "password", NULL};
+    const char *values[] = {host, port, "moonrise", "postgres", password, NULL};
+    struct target_spec spec = {
+        .dbid = 1, .params = {keywords, values}, .sysid = expected, .peer_slot = "mr_slot_2"};
+    prober_set(f->p, &spec);
+}
+
+static void
+set(struct fixture *f, const struct pg *pg)
+{
+    set_at(f, pg->dir, pg->port, NULL, sysid);
+}
+
+static const struct observation *
+next(struct fixture *f)
+{
+    int wanted = f->count + 1;
+    until_count(f->l, &f->count, wanted, 20000, "an observation");
+    return &f->seen[(wanted - 1) % KEPT];
+}
+
+/* Waits for an observation with this evidence. */
+static const struct observation *
+await(struct fixture *f, enum evidence wanted)
+{
+    int64_t deadline = clock_ms() + 20000;
+    const struct observation *o = next(f);
+    while (o->evidence != wanted && clock_ms() < deadline)
+        o = next(f);
+    if (o->evidence != wanted)
+        fail_msg("waited for %s, the last was %s: %s", evidence_name(wanted),
+                 evidence_name(o->evidence), o->message);
+    return o;
+}
+
+static void
+test_primary_answers(void **state)
+{
+    struct fixture *f = *state;
+    set(f, &primary);
+    const struct observation *o = next(f);
+    assert_string_equal(o->message, "");
+    assert_int_equal(o->evidence, EVIDENCE_NONE);
+    assert_int_equal(o->dbid, 1);
+    assert_true(o->fresh);
+    assert_false(o->in_recovery);
+    assert_int_equal(o->timeline, 1);
+    assert_string_equal(o->sysid, sysid);
+    assert_true(o->lsn > 0);
+    assert_int_equal(o->replay_lsn, 0);
+    assert_string_equal(o->sync_names, "");
+    assert_string_equal(o->sync_commit, "on");
+    assert_false(o->peer);
+    o = next(f);
+    assert_false(o->fresh);
+    assert_int_equal(o->evidence, EVIDENCE_NONE);
+}
+
+/* A standby of `primary`, streaming through its slot. */
+static void
+make_mirror(void)
+{
+    int status;
+    if (mirror.dir[0])
+        return;
+    pg_make(&mirror, NULL);
+    char *log = mem_printf("%s.log", mirror.dir);
+    char *clean[] = {(char *)"/usr/bin/find", mirror.dir, (char *)"-mindepth", (char *)"1",
+                     (char *)"-delete",       NULL};
+    assert_int_equal(waitpid(pg_run(log, clean), &status, 0) > 0 ? status : -1, 0);
+    char *program = mem_printf("%s/pg_basebackup", primary.bin);
+    char *argv[] = {program,      (char *)"-D",       mirror.dir,   (char *)"-R",
+                    (char *)"-h", primary.dir,        (char *)"-p", primary.port,
+                    (char *)"-U", (char *)"moonrise", (char *)"-S", (char *)"mr_slot_2",
+                    (char *)"-c", (char *)"fast",     NULL};
+    assert_int_equal(waitpid(pg_run(log, argv), &status, 0) > 0 ? status : -1, 0);
+    char *conf =
+        mem_printf("\nport = %s\nunix_socket_directories = '%s'\n", mirror.port, mirror.dir);
+    pg_write(&mirror, "postgresql.conf", "a", conf);
+    free(conf);
+    free(log);
+    free(program);
+    pg_start(&mirror);
+}
+
+static void
+test_pair(void **state)
+{
+    struct fixture *f = *state;
+    make_mirror();
+    set(f, &primary);
+    const struct observation *o = next(f);
+    int64_t deadline = clock_ms() + 20000;
+    while (!(o->peer && strcmp(o->peer_state, "streaming") == 0 && o->peer_flush_lsn >= o->lsn) &&
+           clock_ms() < deadline)
+        o = next(f);
+    assert_true(o->peer);
+    assert_string_equal(o->peer_name, "walreceiver");
+    assert_string_equal(o->peer_sync, "async");
+    assert_true(o->peer_sent_lsn >= o->peer_flush_lsn && o->peer_replay_lsn > 0);
+    lsn_t flushed = o->lsn;
+    set(f, &mirror);
+    await(f, EVIDENCE_NONE);
+    o = next(f);
+    assert_true(o->in_recovery);
+    assert_true(o->receiver);
+    assert_false(o->replay_paused);
+    assert_int_equal(o->timeline, 1);
+    assert_true(o->lsn >= flushed && o->replay_lsn >= flushed);
+    free(pg_sql(&mirror, "select pg_wal_replay_pause()"));
+    while (!o->replay_paused && clock_ms() < deadline)
+        o = next(f);
+    assert_true(o->replay_paused);
+    free(pg_sql(&mirror, "select pg_wal_replay_resume()"));
+}
+
+static void
+test_commits_that_wait(void **state)
+{
+    struct fixture *f = *state;
+    struct err e;
+    struct db *d;
+    assert_int_equal(pg_connect(&d, &primary, &e), 0);
+    free(pg_sql(&primary, "alter system set synchronous_standby_names = 'nobody'"));
+    free(pg_sql(&primary, "select pg_reload_conf()"));
+    set(f, &primary);
+    const struct observation *o = next(f);
+    while (strcmp(o->sync_names, "nobody") != 0)
+        o = next(f);
+    assert_int_equal(o->waiting, 0);
+    struct statement st = {.sql = "set synchronous_commit = on; insert into t values (1)"};
+    /* The first ones may pass, until the checkpointer has seen the setting. */
+    do {
+        if (!db_send(d, &st, &e))
+            next(f);
+    } while (db_poll(d, NULL, 200, &e) > 0);
+    int64_t deadline = clock_ms() + 20000;
+    while (o->waiting == 0 && clock_ms() < deadline)
+        o = next(f);
+    assert_int_equal(o->waiting, 1);
+    free(pg_sql(&primary, "alter system reset synchronous_standby_names"));
+    free(pg_sql(&primary, "select pg_reload_conf()"));
+    assert_int_equal(db_poll(d, NULL, 20000, &e), 1);
+    db_close(d);
+}
+
+static void
+test_killed(void **state)
+{
+    struct fixture *f = *state;
+    retime(f, 5000, 2000, 60000);
+    set(f, &primary);
+    await(f, EVIDENCE_NONE);
+    int64_t began = clock_ms();
+    pg_signal(&primary, SIGKILL);
+    const struct observation *o = next(f);
+    assert_int_equal(o->evidence, EVIDENCE_RESET);
+    assert_string_equal(o->sqlstate, "57P01");
+    print_message("a killed postmaster was noticed after %d ms\n", (int)(o->at_ms - began));
+    assert_true(o->at_ms - began < 1000);
+    /* And asked again at once, not at the next interval. */
+    o = next(f);
+    assert_true(o->fresh);
+    assert_int_equal(o->evidence, EVIDENCE_REFUSED);
+    assert_true(o->at_ms - began < 1500);
+}
+
+static void
+test_comes_back(void **state)
+{
+    struct fixture *f = *state;
+    set(f, &primary);
+    await(f, EVIDENCE_NONE);
+    pg_signal(&primary, SIGKILL);
+    await(f, EVIDENCE_REFUSED);
+    await(f, EVIDENCE_REFUSED);
+    pg_start(&primary);
+    assert_true(await(f, EVIDENCE_NONE)->fresh);
+}
+
+static void
+test_hung_postmaster(void **state)
+{
+    struct fixture *f = *state;
+    retime(f, 50, 300, 400);
+    set(f, &primary);
+    await(f, EVIDENCE_NONE);
+    pg_signal(&primary, SIGSTOP);
+    const struct observation *o = await(f, EVIDENCE_NO_NEW_SESSION);
+    assert_true(o->fresh);
+    assert_in_range(o->took_ms, 290, 3000);
+    int64_t last = o->at_ms;
+    /* The standing session goes on, and the next fresh one is tried without the long pause. */
+    o = next(f);
+    assert_int_equal(o->evidence, EVIDENCE_NONE);
+    assert_false(o->fresh);
+    o = await(f, EVIDENCE_NO_NEW_SESSION);
+    assert_true(o->at_ms - last < 2000);
+    pg_signal(&primary, SIGCONT);
+    do
+        o = await(f, EVIDENCE_NONE);
+    while (!o->fresh);
+}
+
+/* Stops or continues the postmaster and all its children. */
+static void
+signal_all(const struct pg *pg, int signum)
+{
+    DIR *dir = opendir("/proc");
+    struct dirent *d;
+    assert_non_null(dir);
+    while ((d = readdir(dir)) != NULL) {
+        char path[300], line[512];
+        int pid = atoi(d->d_name), ppid = 0;
+        snprintf(path, sizeof(path), "/proc/%s/stat", d->d_name);
+        FILE *f = pid ? fopen(path, "r") : NULL;
+        const char *rest = f && fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
+        if (rest && sscanf(rest, ") %*c %d", &ppid) == 1 && (pid == pg->pid || ppid == pg->pid))
+            kill(pid, signum);
+        if (f)
+            fclose(f);
+    }
+    closedir(dir);
+}
+
+static void
+test_hung_server(void **state)
+{
+    struct fixture *f = *state;
+    retime(f, 50, 300, 400);
+    set(f, &primary);
+    await(f, EVIDENCE_NONE);
+    signal_all(&primary, SIGSTOP);
+    const struct observation *o = await(f, EVIDENCE_TIMEOUT);
+    for (int i = 0; i < 4; i++) {
+        o = next(f);
+        assert_int_equal(o->evidence, EVIDENCE_TIMEOUT);
+        assert_in_range(o->took_ms, 290, 3000);
+    }
+    signal_all(&primary, SIGCONT);
+    await(f, EVIDENCE_NONE);
+}
+
+static void
+test_who_is_there(void **state)
+{
+    struct fixture *f = *state;
+    set_at(f, primary.dir, primary.port, NULL, "123456");
+    const struct observation *o = next(f);
+    assert_int_equal(o->evidence, EVIDENCE_WRONG_SYSTEM);
+    assert_non_null(strstr(o->message, "123456"));
+    set_at(f, "127.0.0.1", primary.port, "wrong", sysid);
+    o = await(f, EVIDENCE_AUTHENTICATION);
+    assert_string_equal(o->sqlstate, "28P01");
+    set_at(f, "127.0.0.1", primary.port, NULL, sysid);
+    await(f, EVIDENCE_AUTHENTICATION);
+    set_at(f, "127.0.0.1", primary.port, "moon", sysid);
+    await(f, EVIDENCE_NONE);
+    set_at(f, "127.0.0.1", "1", "moon", sysid);
+    await(f, EVIDENCE_REFUSED);
+    set_at(f, "/nonexistent", primary.port, NULL, sysid);
+    await(f, EVIDENCE_REFUSED);
+    set_at(f, "host.invalid", primary.port, NULL, sysid);
+    await(f, EVIDENCE_UNRESOLVED);
+}
+
+static void
+test_too_many(void **state)
+{
+    struct fixture *f = *state;
+    struct db *held[32] = {NULL};
+    struct err e;
+    int n = 0;
+    while (n < 32 && pg_connect(&held[n], &primary, &e) == 0)
+        n++;
+    set(f, &primary);
+    const struct observation *o = next(f);
+    assert_int_equal(o->evidence, EVIDENCE_TOO_MANY);
+    assert_string_equal(o->sqlstate, "53300");
+    for (int i = 0; i < n; i++)
+        db_close(held[i]);
+    await(f, EVIDENCE_NONE);
+}
+
+static void
+test_terminated_session(void **state)
+{
+    struct fixture *f = *state;
+    retime(f, 10000, 2000, 60000);
+    set(f, &primary);
+    await(f, EVIDENCE_NONE);
+    free(pg_sql(&primary, "select count(pg_terminate_backend(pid)) from pg_stat_activity "
+                          "where usename = 'moonrise' and backend_type = 'client backend'"));
+    assert_int_equal(next(f)->evidence, EVIDENCE_RESET);
+    assert_int_equal(next(f)->evidence, EVIDENCE_NONE);
+}
+
+static void
+test_drop_in_callback_and_now(void **state)
+{
+    struct fixture *f = *state;
+    retime(f, 60000, 2000, 60000);
+    set(f, &primary);
+    assert_true(next(f)->fresh);
+    prober_now(f->p, 1); /* the standing session and a fresh one */
+    const struct observation *o = next(f);
+    assert_int_equal(o->evidence, EVIDENCE_NONE);
+    bool fresh = o->fresh;
+    assert_true(next(f)->fresh != fresh);
+    f->dropped = 1;
+    prober_now(f->p, 1);
+    next(f);
+    int count = f->count;
+    loop_run(f->l); /* nothing is left */
+    assert_int_equal(f->count, count);
+    set(f, &primary);
+    f->dropped = 1;
+    pg_signal(&primary, SIGKILL);
+    loop_run(f->l);
+    prober_drop(f->p, 1);
+    prober_now(f->p, 1);
+}
+
+static void
+test_same_target_keeps_its_session(void **state)
+{
+    struct fixture *f = *state;
+    set(f, &primary);
+    next(f);
+    next(f);
+    set_at(f, primary.dir, primary.port, NULL, NULL);
+    assert_false(next(f)->fresh);
+    set_at(f, primary.dir, primary.port, NULL, "5");
+    assert_int_equal(await(f, EVIDENCE_WRONG_SYSTEM)->fresh, false);
+}
+
+static void
+test_cost(void **state)
+{
+    struct fixture *f = *state;
+    struct rusage before, after;
+    retime(f, 10, 2000, 60000);
+    set(f, &primary);
+    await(f, EVIDENCE_NONE);
+    getrusage(RUSAGE_SELF, &before);
+    int n = f->count;
+    until_count(f->l, &f->count, n + 200, 60000, "200 answers");
+    getrusage(RUSAGE_SELF, &after);
+    double us = (double)(after.ru_utime.tv_sec - before.ru_utime.tv_sec) * 1e6 +
+                (double)(after.ru_utime.tv_usec - before.ru_utime.tv_usec) +
+                (double)(after.ru_stime.tv_sec - before.ru_stime.tv_sec) * 1e6 +
+                (double)(after.ru_stime.tv_usec - before.ru_stime.tv_usec);
+    print_message("a probe costs %.0f us here\n", us / 200);
+    /* Eight instances a second: at most half a per cent of a core. */
+    assert_true(us / 200 * 8 < 5000);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_primary_answers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pair, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_commits_that_wait, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_comes_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_hung_postmaster, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_hung_server, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_who_is_there, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_too_many, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_terminated_session, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_drop_in_callback_and_now, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_same_target_keeps_its_session, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_cost, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}

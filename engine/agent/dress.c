@@ -1,0 +1,224 @@
+/*
+ * What makes a finished copy an instance of its own: tablespaces, label, settings, history files.
+ */
+#include "moonrise/base/err.h"
+#include "moonrise/base/io.h"
+#include "moonrise/base/path.h"
+#include "moonrise/base/str.h"
+#include "settings.h"
+#include "source.h"
+#include "target.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define HISTORY_BYTES_MAX (1u << 20)
+
+/* Settings of place: they stay the target's whatever the source has. */
+static const char *const place_names[] = {"port", "listen_addresses", "unix_socket_directories",
+                                          "external_pid_file", "cluster_name"};
+
+/* Where args.tablespaces sends a tablespace, NULL when it says nothing. */
+static const char *
+mapped(const struct target *t, const char *oid)
+{
+    for (size_t i = 0; i < message_count(t->o->args, "tablespaces"); i++) {
+        const struct message *item = message_item(t->o->args, "tablespaces", i);
+        if (item && strcmp(message_text(item, "oid", ""), oid) == 0)
+            return message_text(item, "target", NULL);
+    }
+    return NULL;
+}
+
+/* Adds one of the source's links. */
+static int
+add_space(struct target *t, const char *oid, const char *path, struct err *e)
+{
+    const char *to = mapped(t, oid), *home = t->source->datadir;
+    char *real, *own = NULL;
+    int rc = path_canonical(&real, path, e);
+    if (rc < 0)
+        return rc;
+    if (!to && path_inside(home, real))
+        to = own = path_join(t->o->datadir, real + strlen(home) + 1);
+    if (!to) {
+        rc =
+            err_set(e, ERR_REFUSED,
+                    "tablespace %s is in %s, which the mirror on this host would share", oid, real);
+        err_hint(e, "map it to another directory");
+    } else if (to[0] != '/' || strpbrk(to, "\n\\") || path_inside(real, to) ||
+               (path_inside(home, to) && !path_inside(t->o->datadir, to))) {
+        rc =
+            err_set(e, ERR_REFUSED, "tablespace %s cannot go to '%s': the source uses it", oid, to);
+    } else {
+        rc = io_make_dirs(to, 0700, e);
+    }
+    if (rc == 0) {
+        t->spaces = mem_realloc(t->spaces, (size_t)(t->space_count + 1) * sizeof *t->spaces);
+        t->spaces[t->space_count++] = (struct patch_tablespace){
+            .oid = mem_strdup(oid), .source = mem_strdup(real), .target = mem_strdup(to)};
+    }
+    free(real);
+    free(own);
+    return rc;
+}
+
+int
+target_spaces(struct target *t, struct err *e)
+{
+    char *dir_name = path_join(t->source->datadir, "pg_tblspc");
+    DIR *dir = opendir(dir_name);
+    struct dirent *entry;
+    int rc = dir ? 0 : err_sys(e, errno, "%s", dir_name);
+    while (rc == 0 && (entry = readdir(dir)) != NULL) {
+        char link[4096];
+        ssize_t n = readlinkat(dirfd(dir), entry->d_name, link, sizeof link - 1);
+        if (n <= 0)
+            continue; /* a directory in place: part of the data directory */
+        link[n] = '\0';
+        rc = add_space(t, entry->d_name, link, e);
+    }
+    if (dir)
+        closedir(dir);
+    free(dir_name);
+    return rc;
+}
+
+static int
+write_label(const struct target *t, struct err *e)
+{
+    char *label = order_path(t->o, "backup_label"), *map = order_path(t->o, "tablespace_map");
+    struct str text = STR_INIT;
+    int rc = io_write_durable(label, t->source->label, strlen(t->source->label), 0600, e);
+    /* The map the source gave names its own directories; at its start the server makes the links anew. */
+    for (int i = 0; i < t->space_count; i++)
+        str_printf(&text, "%s %s\n", t->spaces[i].oid, t->spaces[i].target);
+    if (rc == 0 && text.len > 0)
+        rc = io_write_durable(map, text.data, text.len, 0600, e);
+    str_free(&text);
+    free(label);
+    free(map);
+    return rc;
+}
+
+/* The source's settings, with the target's own place. Roles are never taken over. */
+static int
+blend(struct conf *out, const struct conf *own, struct err *e)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < sizeof place_names / sizeof *place_names; i++) {
+        const char *value = conf_get(own, place_names[i]);
+        conf_remove(out, place_names[i]);
+        if (value)
+            rc = conf_set(out, place_names[i], value, e);
+    }
+    for (size_t i = out->count; i-- > 0;) {
+        char *name = out->items[i].name;
+        if (settings_is_auto(name) || strncmp(name, "recovery_target", 15) == 0) {
+            char *copy = mem_strdup(name);
+            conf_remove(out, copy);
+            free(copy);
+            i = out->count; /* it may have stood several times */
+        }
+    }
+    return rc;
+}
+
+/* Its sockets lie in its own directory unless it is told otherwise. */
+static int
+set_place(const struct target *t, struct settings *s, struct err *e)
+{
+    char port[12];
+    int rc = 0;
+    snprintf(port, sizeof port, "%d", t->o->port);
+    if (t->o->port)
+        rc = conf_set(&s->own, "port", port, e);
+    if (rc == 0 && !conf_get(&s->own, "listen_addresses"))
+        rc = conf_set(&s->own, "listen_addresses", "", e);
+    if (rc == 0 && !conf_get(&s->own, "unix_socket_directories"))
+        rc = conf_set(&s->own, "unix_socket_directories", t->o->datadir, e);
+    conf_remove(&s->auto_, "synchronous_standby_names");
+    return rc;
+}
+
+static int
+write_settings(const struct target *t, struct err *e)
+{
+    struct settings s, own;
+    int rc = settings_read(&s, t->source->datadir, e);
+    if (rc < 0)
+        return rc;
+    rc = settings_read(&own, t->o->datadir, e);
+    if (rc == 0) {
+        rc = blend(&s.own, &own.own, e);
+        if (rc == 0)
+            rc = blend(&s.auto_, &own.auto_, e);
+        settings_done(&own);
+    }
+    if (rc == 0)
+        rc = settings_merge(&s, t->o->args, true, e);
+    if (rc == 0)
+        rc = set_place(t, &s, e);
+    if (rc == 0 && !conf_get(&s.auto_, "primary_slot_name"))
+        rc = conf_set(&s.auto_, "primary_slot_name", t->source->slot, e);
+    if (rc == 0)
+        rc = settings_write(&s, t->o->datadir, e);
+    settings_done(&s);
+    return rc < 0 ? rc : settings_hba(t->o->datadir, t->o->args, false, e);
+}
+
+/* Without them a standby takes a timeline for one that has no past. */
+static int
+copy_histories(const struct target *t, struct err *e)
+{
+    char *from = path_join(t->source->datadir, "pg_wal"), *to = order_path(t->o, "pg_wal");
+    DIR *dir = opendir(from);
+    struct dirent *entry;
+    int rc = dir ? 0 : err_sys(e, errno, "%s", from);
+    while (rc == 0 && (entry = readdir(dir)) != NULL) {
+        const char *end = strchr(entry->d_name, '.');
+        struct str text = STR_INIT;
+        if (!end || strcmp(end, ".history") != 0)
+            continue;
+        char *in = path_join(from, entry->d_name), *out = path_join(to, entry->d_name);
+        rc = io_read_file(&text, in, HISTORY_BYTES_MAX, e);
+        if (rc == 0)
+            rc = io_write_durable(out, text.data, text.len, 0600, e);
+        str_free(&text);
+        free(in);
+        free(out);
+    }
+    if (dir)
+        closedir(dir);
+    free(from);
+    free(to);
+    return rc;
+}
+
+static int
+write_signal(const struct target *t, struct err *e)
+{
+    char *standby = order_path(t->o, "standby.signal"),
+         *other = order_path(t->o, "recovery.signal");
+    int rc = io_write_durable(standby, "", 0, 0600, e);
+    if (rc == 0 && (rc = io_unlink_durable(other, e)) == ERR_NOTFOUND)
+        rc = 0;
+    free(standby);
+    free(other);
+    return rc;
+}
+
+int
+target_dress(struct target *t, struct err *e)
+{
+    int rc = write_label(t, e);
+    if (rc == 0)
+        rc = write_settings(t, e);
+    if (rc == 0)
+        rc = copy_histories(t, e);
+    return rc < 0 ? rc : write_signal(t, e);
+}

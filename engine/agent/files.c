@@ -1,0 +1,161 @@
+/*
+ * Questions about the host and its files, and the directories around an instance.
+ */
+#include "aside.h"
+#include "inspect.h"
+#include "moonrise/base/err.h"
+#include "moonrise/base/io.h"
+#include "moonrise/base/path.h"
+#include "moonrise/base/str.h"
+#include "order.h"
+#include "process.h"
+#include "tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef MOONRISE_VERSION
+#define MOONRISE_VERSION "0.1"
+#endif
+
+#define READ_BYTES_MAX (1u << 20)
+#define LOG_TAIL_BYTES (16u << 10)
+
+int
+op_hello(struct order *o, struct err *e)
+{
+    char host[256] = "", buf[1024];
+    struct str boot = STR_INIT;
+    struct passwd pw, *found = NULL;
+    gethostname(host, sizeof host - 1);
+    getpwuid_r(geteuid(), &pw, buf, sizeof buf, &found);
+    int rc = io_read_file(&boot, "/proc/sys/kernel/random/boot_id", 4096, e);
+    if (rc < 0)
+        return rc;
+    boot.data[strcspn(boot.data, "\n")] = '\0';
+    message_set_text(o->result, "version", MOONRISE_VERSION);
+    message_set_text(o->result, "hostname", host);
+    message_set_int(o->result, "pid", getpid());
+    message_set_int(o->result, "uid", geteuid());
+    message_set_text(o->result, "os_user", found ? found->pw_name : "");
+    message_set_text(o->result, "boot_id", boot.data);
+    message_set_int(o->result, "page_bytes", sysconf(_SC_PAGESIZE));
+    str_free(&boot);
+    return 0;
+}
+
+/* The end of the server's log. */
+static int
+read_log(struct str *out, const struct order *o, struct err *e)
+{
+    char *path = order_path(o, "log/postgresql.log");
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    int rc = 0;
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        rc = err_sys(e, errno, "%s", path);
+    } else {
+        char *buf = mem_alloc(LOG_TAIL_BYTES);
+        uint64_t from = st.st_size > LOG_TAIL_BYTES ? (uint64_t)st.st_size - LOG_TAIL_BYTES : 0;
+        ssize_t n = io_pread_full(fd, buf, LOG_TAIL_BYTES, from, e);
+        if (n < 0)
+            rc = err_wrap(e, "%s", path);
+        else
+            str_append(out, buf, (size_t)n);
+        free(buf);
+    }
+    if (fd >= 0)
+        close(fd);
+    free(path);
+    return rc;
+}
+
+int
+op_read(struct order *o, struct err *e)
+{
+    static const char *const allowed[] = {"postgresql.auto.conf", "pg_hba.conf", "PG_VERSION",
+                                          "moonrise.conf"};
+    const char *name;
+    struct str text = STR_INIT;
+    int rc = message_need_text(o->args, "name", &name, e);
+    if (rc < 0)
+        return rc;
+    rc = err_set(e, ERR_ARGUMENT, "'%.32s' cannot be read", name);
+    if (strcmp(name, "log") == 0)
+        rc = read_log(&text, o, e);
+    for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++) {
+        if (strcmp(name, allowed[i]) == 0) {
+            char *path = order_path(o, name);
+            rc = io_read_file(&text, path, READ_BYTES_MAX, e);
+            free(path);
+        }
+    }
+    if (rc == 0)
+        message_set_text(o->result, "text", text.data);
+    str_free(&text);
+    return rc;
+}
+
+int
+op_makedirs(struct order *o, struct err *e)
+{
+    enum datadir_kind kind;
+    int rc = io_make_dirs(o->datadir, 0700, e);
+    if (rc == 0)
+        rc = datadir_kind(&kind, o->datadir, e);
+    if (rc == 0)
+        message_set_text(o->result, "kind", datadir_kind_name(kind));
+    return rc;
+}
+
+/* Only what moonrise made, or was making, may go; and never what runs. */
+static int
+may_remove(const struct order *o, struct err *e)
+{
+    enum datadir_kind kind;
+    struct epoch ep;
+    int rc = datadir_kind(&kind, o->datadir, e);
+    if (rc == 0)
+        rc = process_prove_stopped(o->datadir, e);
+    if (rc == 0)
+        rc = epoch_read(&ep, o->datadir, e);
+    if (rc < 0 || kind == KIND_EMPTY || kind == KIND_MISSING || kind == KIND_HALF_MADE)
+        return rc;
+    if (kind == KIND_FOREIGN || !ep.valid)
+        return err_set(e, ERR_REFUSED, "%s was not made by moonrise", o->datadir);
+    if (o->dbid && ep.dbid != o->dbid)
+        return err_set(e, ERR_REFUSED, "%s belongs to dbid %d", o->datadir, ep.dbid);
+    return 0;
+}
+
+int
+op_remove_datadir(struct order *o, struct err *e)
+{
+    static const char *const last[] = {"moonrise.lock", "moonrise.patch", NULL};
+    static const char note[] = "stage = 'removing'\n";
+    int rc = may_remove(o, e);
+    if (rc < 0 || !file_exists(o->datadir, "."))
+        return rc;
+    char *path = order_path(o, "moonrise.lock"), *half = order_path(o, "moonrise.patch");
+    rc = io_lock(&o->lock_fd, path, e);
+    if (rc == 0)
+        rc = may_remove(o, e);
+    if (rc == 0)
+        rc = io_write_durable(half, note, sizeof note - 1, 0600, e); /* from here on half-made */
+    if (rc == 0)
+        rc = aside_move(o->datadir, e);
+    if (rc == 0)
+        rc = tree_empty(o->datadir, last, e);
+    if (rc == 0)
+        rc = tree_remove(o->datadir, e);
+    free(path);
+    free(half);
+    if (rc == 0)
+        message_set_bool(o->result, "removed", true);
+    return rc;
+}

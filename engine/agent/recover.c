@@ -1,0 +1,210 @@
+/*
+ * recover: a full or differential recovery of a stopped instance of this host from a live primary of this
+ * host. The order of steps, and why it is right, is SAFETY.md's rule 5 and "Why a recovery is right".
+ */
+#include "moonrise/base/err.h"
+#include "moonrise/base/str.h"
+#include "moonrise/loop/loop.h"
+#include "order.h"
+#include "server.h"
+#include "source.h"
+#include "target.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TICK_MS   100
+#define REPORT_MS 250
+#define CHECK_MS  1000
+#define STREAM_MS 120000
+
+static const char *const stage_names[] = {"listing", "copying", "deleting", "flushing", "flushed"};
+
+/* The patch on a thread of its own, so that this one can report, and watch the source's session. */
+struct copying {
+    struct patch_spec spec;
+    struct patch_progress progress;
+    atomic_bool stop;
+    atomic_bool done;
+    int rc;
+    struct err error;
+};
+
+struct recovery {
+    struct order *o;
+    struct source source;
+    struct target target;
+    struct copying copy;
+};
+
+static void *
+copy_thread(void *arg)
+{
+    struct copying *c = arg;
+    c->rc = patch_run(&c->spec, &c->error);
+    atomic_store(&c->done, true);
+    return NULL;
+}
+
+static void
+tell_numbers(struct message *m, struct patch_progress *p)
+{
+    message_set_int(m, "bytes_total", (int64_t)p->bytes_total);
+    message_set_int(m, "bytes_done", (int64_t)p->bytes_done);
+    message_set_int(m, "bytes_written", (int64_t)p->bytes_written);
+    message_set_int(m, "bytes_different", (int64_t)p->bytes_different);
+    message_set_int(m, "files_total", (int64_t)p->files_total);
+    message_set_int(m, "files_done", (int64_t)p->files_done);
+    message_set_int(m, "files_deleted", (int64_t)p->files_deleted);
+}
+
+static void
+report(struct recovery *r, const char *stage)
+{
+    const struct agent_call *call = r->o->call;
+    if (!call->progress)
+        return;
+    struct message *m = message_new();
+    message_set_text(m, "stage", stage);
+    tell_numbers(m, &r->copy.progress);
+    call->progress(call->progress_arg, m);
+    message_free(m);
+}
+
+/* Reports and watches until the copy is done; an order to stop, or a source that is gone, ends it. */
+static int
+watch_copy(struct recovery *r, struct err *e)
+{
+    struct copying *c = &r->copy;
+    int64_t reported = 0, checked = clock_ms();
+    int rc = 0;
+    while (!atomic_load(&c->done)) {
+        int why = order_pause(r->o, TICK_MS / 10, e);
+        int64_t now = clock_ms();
+        if (why == 0 && rc == 0 && now - checked > CHECK_MS) {
+            why = source_check(&r->source, e);
+            checked = now;
+        }
+        if (why < 0 && rc == 0)
+            rc = why;
+        if (rc < 0)
+            atomic_store(&c->stop, true);
+        if (now - reported > REPORT_MS) {
+            report(r, stage_names[c->progress.stage]);
+            reported = now;
+        }
+    }
+    return rc;
+}
+
+static int
+copy(struct recovery *r, struct err *e)
+{
+    struct copying *c = &r->copy;
+    pthread_t thread;
+    c->spec = (struct patch_spec){
+        .type = r->target.type,
+        .source_dir = r->source.datadir,
+        .target_dir = r->o->datadir,
+        .target_wal_dir = message_text(r->o->args, "wal_dir", NULL),
+        .tablespaces = r->target.spaces,
+        .tablespace_count = r->target.space_count,
+        .threads = (int)message_int(r->o->args, "threads", 0),
+        .max_rate = (uint64_t)message_int(r->o->args, "max_rate", 0),
+        .progress = &c->progress,
+        .cancel = &c->stop,
+    };
+    if (pthread_create(&thread, NULL, copy_thread, c) != 0)
+        return err_set(e, ERR_IO, "no thread for the copy");
+    int rc = watch_copy(r, e);
+    pthread_join(thread, NULL);
+    if (rc == 0 && (rc = c->rc) < 0 && e)
+        *e = c->error;
+    return rc;
+}
+
+static int
+finish(struct recovery *r, struct err *e)
+{
+    int rc = source_end(&r->source, e);
+    if (rc == 0)
+        rc = target_dress(&r->target, e);
+    if (rc == 0)
+        rc = patch_finish(&r->copy.spec, e);
+    if (rc == 0)
+        rc = target_adopt(&r->target, e);
+    return rc;
+}
+
+static int
+start(struct recovery *r, struct err *e)
+{
+    struct server s;
+    int64_t deadline = order_deadline(r->o, "wait_ms", STREAM_MS);
+    report(r, "starting");
+    int rc = server_start(&s, r->o, deadline, STREAM_MS, e);
+    if (rc == 0 && !s.streaming) {
+        server_failed(r->o, 0, e);
+        err_wrap(e, "it does not stream");
+        rc = e ? (e->code = ERR_TIMEOUT) : ERR_TIMEOUT;
+    }
+    message_set_int(r->o->result, "pid", s.pid);
+    message_set_bool(r->o->result, "streaming", s.streaming);
+    return rc;
+}
+
+static int
+read_type(struct recovery *r, struct err *e)
+{
+    const char *type = message_text(r->o->args, "type", "");
+    if (strcmp(type, "full") != 0 && strcmp(type, "differential") != 0)
+        return err_set(e, ERR_ARGUMENT, "type '%.32s' is neither full nor differential", type);
+    r->target.type = strcmp(type, "full") == 0 ? PATCH_FULL : PATCH_DIFFERENTIAL;
+    return 0;
+}
+
+static int
+recover(struct recovery *r, struct err *e)
+{
+    int rc = read_type(r, e);
+    if (rc == 0)
+        rc = source_open(&r->source, r->o, e);
+    if (rc == 0)
+        rc = target_check(&r->target, e);
+    if (rc == 0)
+        rc = target_spaces(&r->target, e);
+    if (rc == 0) {
+        report(r, "checkpoint");
+        rc = source_begin(&r->source, e);
+    }
+    if (rc == 0)
+        rc = target_take(&r->target, e);
+    if (rc == 0)
+        rc = copy(r, e);
+    if (rc == 0)
+        rc = finish(r, e);
+    return rc;
+}
+
+int
+op_recover(struct order *o, struct err *e)
+{
+    struct recovery *r = mem_zalloc(sizeof *r);
+    int64_t began = clock_ms();
+    r->o = r->target.o = o;
+    r->target.source = &r->source;
+    int rc = recover(r, e);
+    /* Ours goes before the start: it does not hold against our own children. */
+    target_done(&r->target);
+    source_close(&r->source);
+    if (rc == 0 && message_bool(o->args, "start", true))
+        rc = start(r, e);
+    if (rc == 0) {
+        tell_numbers(o->result, &r->copy.progress);
+        message_set_int(o->result, "ms", clock_ms() - began);
+        message_set_text(o->result, "type", message_text(o->args, "type", ""));
+    }
+    free(r);
+    return rc;
+}

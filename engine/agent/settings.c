@@ -1,0 +1,180 @@
+#include "settings.h"
+
+#include "moonrise/base/err.h"
+#include "moonrise/base/io.h"
+#include "moonrise/base/path.h"
+#include "moonrise/wire/message.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CONF_BYTES_MAX (4u << 20)
+
+static const char own_header[] = "# Written by moonrise; changes made here are lost.\n";
+static const char include_line[] = "include_if_exists 'moonrise.conf'\n";
+static const char hba_begin[] = "# moonrise begins; changes made here are lost\n";
+static const char hba_end[] = "# moonrise ends\n";
+
+bool
+settings_is_auto(const char *name)
+{
+    return strcmp(name, "synchronous_standby_names") == 0 ||
+           strcmp(name, "primary_conninfo") == 0 || strcmp(name, "primary_slot_name") == 0;
+}
+
+static int
+read_conf(struct conf *c, const char *datadir, const char *name, struct err *e)
+{
+    char *path = path_join(datadir, name);
+    int rc = conf_read(c, path, e);
+    free(path);
+    return rc == ERR_NOTFOUND ? 0 : rc;
+}
+
+int
+settings_read(struct settings *s, const char *datadir, struct err *e)
+{
+    *s = (struct settings){.own = CONF_INIT, .auto_ = CONF_INIT};
+    int rc = read_conf(&s->own, datadir, "moonrise.conf", e);
+    if (rc == 0)
+        rc = read_conf(&s->auto_, datadir, "postgresql.auto.conf", e);
+    if (rc < 0)
+        settings_done(s);
+    return rc;
+}
+
+struct merge {
+    struct settings *s;
+    bool false_removes;
+    int rc;
+    struct err *e;
+};
+
+static void
+merge_one(void *arg, const char *name, const char *text)
+{
+    struct merge *m = arg;
+    struct conf *c = settings_is_auto(name) ? &m->s->auto_ : &m->s->own;
+    if (m->rc < 0)
+        return;
+    if (m->false_removes && strcmp(text, "false") == 0)
+        conf_remove(c, name);
+    else
+        m->rc = conf_set(c, name, text, m->e);
+}
+
+int
+settings_merge(struct settings *s, const struct message *args, bool false_removes, struct err *e)
+{
+    struct merge m = {.s = s, .false_removes = false_removes, .e = e};
+    message_each(args, "settings", merge_one, &m);
+    return m.rc;
+}
+
+/* Appends the include to postgresql.conf unless it is its last setting. */
+static int
+write_include(const char *datadir, struct err *e)
+{
+    struct str text = STR_INIT;
+    char *path = path_join(datadir, "postgresql.conf");
+    int rc = io_read_file(&text, path, CONF_BYTES_MAX, e);
+    size_t len = sizeof include_line - 1;
+    bool there = text.len >= len && memcmp(text.data + text.len - len, include_line, len) == 0;
+    if (rc == 0 && !there) {
+        if (text.len > 0 && text.data[text.len - 1] != '\n')
+            str_puts(&text, "\n");
+        str_puts(&text, include_line);
+        rc = io_write_durable(path, text.data, text.len, 0600, e);
+    }
+    str_free(&text);
+    free(path);
+    /* A directory whose configuration is elsewhere (Debian's /etc) is its administrator's. */
+    return rc == ERR_NOTFOUND ? 0 : rc;
+}
+
+int
+settings_write_own(const struct settings *s, const char *datadir, struct err *e)
+{
+    char *path = path_join(datadir, "moonrise.conf");
+    int rc = conf_write(&s->own, path, own_header, e);
+    free(path);
+    return rc < 0 ? rc : write_include(datadir, e);
+}
+
+int
+settings_write(const struct settings *s, const char *datadir, struct err *e)
+{
+    char *path = path_join(datadir, "postgresql.auto.conf");
+    int rc = conf_write(&s->auto_, path, CONF_AUTO_HEADER, e);
+    free(path);
+    return rc < 0 ? rc : settings_write_own(s, datadir, e);
+}
+
+/* Cuts an earlier block out of the text; what stood around it stays. */
+static void
+cut_block(struct str *text)
+{
+    char *from = strstr(text->data, hba_begin);
+    char *to = from ? strstr(from, hba_end) : NULL;
+    if (!to)
+        return;
+    to += sizeof hba_end - 1;
+    size_t rest = text->len - (size_t)(to - text->data);
+    memmove(from, to, rest + 1);
+    text->len -= (size_t)(to - from);
+}
+
+static int
+hba_text(struct str *out, const struct message *args, struct err *e)
+{
+    str_puts(out, hba_begin);
+    for (size_t i = 0; i < message_count(args, "hba"); i++) {
+        const char *line = message_text_item(args, "hba", i);
+        if (!line || strpbrk(line, "\r\n"))
+            return err_set(e, ERR_ARGUMENT, "hba[%zu] is no line", i + 1);
+        str_printf(out, "%s\n", line);
+    }
+    str_puts(out, hba_end);
+    return 0;
+}
+
+int
+settings_hba(const char *datadir, const struct message *args, bool whole, struct err *e)
+{
+    if (message_count(args, "hba") == 0)
+        return 0;
+    struct str old = STR_INIT, out = STR_INIT;
+    char *path = path_join(datadir, "pg_hba.conf");
+    int rc = hba_text(&out, args, e);
+    if (rc == 0 && !whole) {
+        rc = io_read_file(&old, path, CONF_BYTES_MAX, e);
+        rc = rc == ERR_NOTFOUND ? 0 : rc;
+        cut_block(&old);
+        str_append(&out, old.data, old.len);
+    }
+    if (rc == 0)
+        rc = io_write_durable(path, out.data, out.len, 0600, e);
+    str_free(&old);
+    str_free(&out);
+    free(path);
+    return rc;
+}
+
+int
+settings_socket_dir(const char *datadir, struct err *e)
+{
+    struct conf c = CONF_INIT;
+    int rc = read_conf(&c, datadir, "moonrise.conf", e);
+    const char *dir = conf_get(&c, "unix_socket_directories");
+    if (rc == 0 && dir && dir[0] == '/' && !strchr(dir, ','))
+        rc = io_make_dirs(dir, 0700, e);
+    conf_done(&c);
+    return rc;
+}
+
+void
+settings_done(struct settings *s)
+{
+    conf_done(&s->own);
+    conf_done(&s->auto_);
+}

@@ -1,0 +1,92 @@
+/*
+ * The agent: the far end of a session, next to the data. It answers questions about the instances of its
+ * host and carries out orders on them.
+ *
+ * Operations and their fields (JSON objects; LSNs are text, system identifiers are text, sizes bytes):
+ *
+ * Every operation on an instance takes `datadir`, `port`, `bin` (PostgreSQL's bin directory), and where
+ * it speaks SQL `user`, `passfile` and `dbname` (postgres); the socket directory is read from postmaster.pid.
+ *
+ *   hello    -> version, hostname, pid, uid, os_user, boot_id, page_bytes
+ *   inspect  (write_probe: bool) -> the host's word about an instance:
+ *            kind: "missing" | "empty" | "foreign" (not a data directory) | "datadir" | "half-made"
+ *            stopped: bool   SAFETY.md's sense; processes: [{pid, state, exe, title}]
+ *            postmaster: {pid, alive, ours: bool, port, socket_dir, listen, status, start_s}
+ *            control: {aside: bool, sysid, state, timeline, checkpoint, redo, min_recovery,
+ *                      min_recovery_timeline, checksums: bool, wal_log_hints: bool, block_bytes,
+ *                      segment_blocks, wal_segment_bytes, shutdown_end (LSN, only when shut down)},
+ *                      or {error: text} when it cannot be read
+ *            recovery: {pid, title, progress} while a startup process runs; `progress` is a number that
+ *                      grows while it works
+ *            epoch: {valid, epoch, step, order, marked, reason, sysid, dbid, why (not valid)}
+ *            standby_signal, backup_label: bool; patch: {type, stage, source, started_s} of an
+ *            unfinished recovery; free_bytes; writable: bool; disk_error: text;
+ *            tablespaces: [{oid, path}]; wal_dir; data_bytes (only with measure: true)
+ *   read     (name: one of postgresql.auto.conf, moonrise.conf, pg_hba.conf, PG_VERSION, log)
+ *            -> text (log: its tail)
+ *   makedirs -> kind
+ *   remove_datadir (only one made by moonrise and stopped, or half made)
+ *
+ * Orders change an instance. They take also dbid, content, sysid, epoch, step, run under the instance's
+ * epoch lock, and are refused with "stale" when (epoch, step) is not newer than the last (an identical
+ * repeat is carried out again: all are idempotent). Without an epoch file all but adopt, initdb and
+ * recover are refused. An order of a newer epoch ends older ones that are still being carried out.
+ *
+ *   initdb    (superuser, encoding, locale, settings: {}, hba: [lines], template_sql: [texts],
+ *             init_sql: [texts]) makes the directory, configures it, runs the texts in template1 and
+ *             in postgres; it is left stopped. Then adopt.
+ *   adopt     creates or replaces moonrise.epoch -> sysid
+ *   configure (settings: {name: value, or false to take it out}, hba: [lines]|absent,
+ *             standby: bool|absent, reload: bool (true))
+ *             writes moonrise's part of the configuration of a stopped or running instance -> running
+ *   start     (listen, settings: {}, wait_ms) -> pid, in_recovery, streaming, already
+ *             refuses a marked or half-made directory; one that listens nowhere is started anew
+ *   stop      (mode: smart|fast|immediate, wait_ms, fence: bool (not for smart): what has not stopped by
+ *             then is fenced) -> stopped, fenced, state, shutdown_end, timeline
+ *   fence     () -> stopped, killed: [pid as text]; ends every process of the instance, proven
+ *   mark      (reason) writes the mark; if stopped moves pg_control aside -> marked, aside
+ *   name      (name, wait_ms) gives this mirror its synchronous name (primary_conninfo's
+ *             application_name) -> changed, streaming (under that name), ms
+ *   arm       (name, slot, max_lag_bytes) on a primary -> insert_lsn, waited_ms, server_version,
+ *             waits_from_start (false: a minor that lets commits through while it starts)
+ *   release   (wait_ms) on a primary: synchronous_standby_names empty, seen effective -> waited_ms
+ *   promote   (flush_lsn, slot, slots_drop: [names], wait_ms) on a mirror
+ *             -> timeline, switch_lsn, already, slots_left
+ *   follow    (conninfo, slot) points a mirror at its primary
+ *   slot      (name, create: bool) makes or drops a physical slot -> made | dropped
+ *   checkpoint (wait_ms) immediate, waits -> ms
+ *   recover   (type: full|differential, role, source: {datadir, port, user, passfile}, slot,
+ *             settings: as configure's, hba, listen, tablespaces: [{oid, target}], wal_dir,
+ *             accept_foreign: bool, start: bool, wait_ms, max_rate, threads)
+ *             progress: {stage, bytes_total, bytes_done, bytes_written, bytes_different, files_...}
+ *             -> the same numbers, type, ms, pid, streaming; the target streams when it answers
+ *
+ * The agent ends, with all its work, when its session ends; servers it has started live on.
+ */
+#ifndef MOONRISE_AGENT_AGENT_H
+#define MOONRISE_AGENT_AGENT_H
+
+#include <stdatomic.h>
+
+struct err;
+struct message;
+
+/* Serves on standard input and output until the session ends. Returns the process's exit code. */
+int agent_main(void);
+
+/* One operation and what it is given. */
+struct agent_call {
+    const char *op;
+    const struct message *args;
+    const atomic_bool *cancel; /* or NULL */
+    void (*progress)(void *progress_arg,
+                     const struct message *m); /* from the calling thread; or NULL */
+    void *progress_arg;
+};
+
+/* Carries out one operation in the calling thread, which blocks: what agent_main's jobs run, and tests.
+ * *out is the result, to be freed with message_free. Errors are those of the operation; ERR_PROTOCOL for
+ * one that does not exist or lacks an argument. */
+int agent_call(struct message **out, const struct agent_call *call, struct err *e);
+
+#endif

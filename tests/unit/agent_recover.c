@@ -1,0 +1,304 @@
+/* Recoveries of a real mirror from a real primary that is written to, killed anywhere and run again. */
+#include "../lib/lab.h"
+
+#include <sys/wait.h>
+
+static const struct inst prim = {.name = "p", .port = 6001, .dbid = 2, .content = 0};
+static const struct inst mirr = {.name = "m", .port = 6002, .dbid = 3, .content = 0};
+
+static int
+setup(void **state)
+{
+    struct lab *lab = mem_alloc(sizeof *lab);
+    lab_open(lab);
+    *state = lab;
+    lab_primary(lab, &prim);
+    tmpdir_do(lab->dir, "$PG/pgbench -h $DIR/p -p 6001 -i -s 4 -q postgres");
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    lab_close(*state);
+    free(*state);
+    return 0;
+}
+
+/* A writer in the background: its process id. */
+static int
+writer(struct lab *lab)
+{
+    char *text = tmpdir_shell(lab->dir, "($PG/pgbench -h $DIR/p -p 6001 -n -c 2 -T 600 postgres "
+                                        ">/dev/null 2>&1 & echo $!) </dev/null");
+    int pid = atoi(text);
+    free(text);
+    return pid;
+}
+
+static void
+end_writer(struct lab *lab, int pid)
+{
+    kill(pid, SIGKILL);
+    lab_sql_until(lab, &prim,
+                  "select count(*) from pg_stat_activity where application_name = 'pgbench'", "0");
+}
+
+/* Both hold the same rows, and every page of the mirror has a good checksum. */
+static void
+are_equal(struct lab *lab)
+{
+    static const char sql[] =
+        "select (select sum(hashtextextended(a::text, 0)) from pgbench_accounts a), "
+        "(select sum(hashtextextended(h::text, 0)) from pgbench_history h), "
+        "(select sum(hashtextextended(t::text, 0)) from pgbench_tellers t)";
+    char *want = lab_sql(lab, &prim, sql);
+    lab_sql_until(lab, &mirr, sql, want);
+    free(want);
+    tmpdir_do(lab->dir, "$PG/pg_amcheck -h $DIR/m -p 6002 -d postgres --no-strict-names || true");
+    lab_do(lab, &mirr, "stop", "");
+    tmpdir_do(lab->dir, "$PG/pg_checksums --check -D $DIR/m");
+    lab_do(lab, &mirr, "start", "\"listen\":\"\"");
+}
+
+static pid_t
+recover_child(struct lab *lab, const char *args)
+{
+    int64_t epoch = lab->epoch++;
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct message *out;
+        struct err e = {0};
+        struct lab own = *lab;
+        own.epoch = epoch;
+        int rc = lab_try(&out, &own, &mirr, "recover", args, &e);
+        if (rc < 0)
+            fprintf(stderr, "recover: %s\n", e.message);
+        _exit(rc != 0);
+    }
+    return pid;
+}
+
+/* Until the recovery has the directory to itself. */
+static void
+await_taken(struct lab *lab, pid_t pid)
+{
+    int64_t until = clock_ms() + 10000;
+    char *sql = mem_printf("cat $DIR/m/postmaster.pid 2>/dev/null || true");
+    char *want = mem_printf("-%d\n", (int)pid), *text = NULL;
+    do {
+        free(text);
+        text = tmpdir_shell(lab->dir, sql);
+    } while (strcmp(text, want) != 0 && clock_ms() < until);
+    assert_string_equal(text, want);
+    free(text);
+    free(want);
+    free(sql);
+}
+
+static void
+full_while_it_is_written(void **state)
+{
+    struct lab *lab = *state;
+    int w = writer(lab);
+    lab_mirror(lab, &prim, &mirr, "full");
+    end_writer(lab, w);
+    are_equal(lab);
+    lab_sql_is(lab, &prim, "select slot_name, active from pg_replication_slots", "mr_slot_3|t");
+    lab_sql_is(lab, &mirr, "select count(*) from pg_replication_slots", "0");
+}
+
+static void
+differential_after_a_crash(void **state)
+{
+    struct lab *lab = *state;
+    int w = writer(lab);
+    lab_do(lab, &mirr, "fence", "");
+    lab_sql_is(lab, &prim, "create table more as select generate_series(1, 20000) n", "");
+    lab_mirror(lab, &prim, &mirr, "differential");
+    end_writer(lab, w);
+    are_equal(lab);
+    lab_sql_until(lab, &mirr, "select count(*) from more", "20000");
+}
+
+/* Killed at random points of either type and run again: half-made in between, whole in the end. */
+static void
+killed_anywhere(void **state)
+{
+    struct lab *lab = *state;
+    int w = writer(lab), rounds = getenv("MOONRISE_CAMPAIGN") ? 60 : 8, killed = 0;
+    srandom((unsigned)time(NULL));
+    lab->epoch = 100000;
+    lab_do(lab, &mirr, "fence", "");
+    for (int i = 0; i < rounds; i++) {
+        char *args = lab_recover_args(lab, &prim, &mirr, i % 2 ? "full" : "differential");
+        int status;
+        pid_t pid = recover_child(lab, args);
+        lab_pause_ms((int)(random() % 900));
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+        killed += WIFSIGNALED(status);
+        struct message *word = lab_ok(lab, &mirr, "inspect", "");
+        if (message_object(word, "patch")) {
+            assert_string_equal(message_text(word, "kind", ""), "half-made");
+            lab_refused(lab, &mirr, "start", "\"listen\":\"\"", ERR_REFUSED);
+        } else if (!message_bool(word, "stopped", true)) {
+            lab_do(lab, &mirr, "fence", "");
+        }
+        message_free(word);
+        free(args);
+    }
+    assert_true(killed > 0);
+    lab_mirror(lab, &prim, &mirr, "differential");
+    end_writer(lab, w);
+    are_equal(lab);
+}
+
+/* While a recovery is under way nobody else starts a server there, nor a second recovery that is older. */
+static void
+others_are_kept_out(void **state)
+{
+    struct lab *lab = *state;
+    int status;
+    lab->epoch = 200000;
+    lab_do(lab, &mirr, "stop", "");
+    char *args = lab_recover_args(lab, &prim, &mirr, "differential");
+    char *slow = mem_printf("%s,\"max_rate\":4000000", args);
+    pid_t pid = recover_child(lab, slow);
+    await_taken(lab, pid);
+    char *out = tmpdir_shell(lab->dir, "$PG/pg_ctl -D $DIR/m -w -t 5 start 2>&1 || true; "
+                                       "$PG/postgres -D $DIR/m 2>&1 || true");
+    assert_null(strstr(out, "server started"));
+    print_message("%s\n", out);
+    assert_non_null(strstr(out, "lock file \"postmaster.pid\" already exists"));
+    free(out);
+    char *late = mem_printf("%s,\"epoch\":199999", args);
+    lab_refused(lab, &mirr, "recover", late, ERR_STALE);
+    assert_int_equal(waitpid(pid, &status, WNOHANG), 0);
+    /* A newer one ends it and goes on. */
+    lab->epoch = 200010;
+    lab_mirror(lab, &prim, &mirr, "differential");
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+    are_equal(lab);
+    free(late);
+    free(slow);
+    free(args);
+}
+
+/* The source dies in the middle: the recovery fails, and a rerun goes on. */
+static void
+the_source_is_restarted(void **state)
+{
+    struct lab *lab = *state;
+    int status;
+    lab->epoch = 300000;
+    lab_do(lab, &mirr, "fence", "");
+    char *args = lab_recover_args(lab, &prim, &mirr, "differential");
+    char *slow = mem_printf("%s,\"max_rate\":4000000", args);
+    pid_t pid = recover_child(lab, slow);
+    await_taken(lab, pid);
+    lab_do(lab, &prim, "stop", "\"mode\":\"immediate\"");
+    lab_do(lab, &prim, "start", "\"listen\":\"\"");
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    lab_refused(lab, &mirr, "start", "\"listen\":\"\"", ERR_REFUSED);
+    lab_mirror(lab, &prim, &mirr, "differential");
+    are_equal(lab);
+    free(slow);
+    free(args);
+}
+
+static void
+refuses_what_must_not_be_written(void **state)
+{
+    struct lab *lab = *state;
+    static const struct inst other = {.name = "other", .port = 6003, .dbid = 4};
+    lab->epoch = 400000;
+    char *args = lab_recover_args(lab, &prim, &mirr, "differential");
+    lab_refused(lab, &mirr, "recover", args, ERR_RUNNING);
+    lab_sql_is(lab, &mirr, "checkpoint; select 1", "1");
+    lab_do(lab, &mirr, "stop", "");
+    char *primary = mem_printf("%s,\"role\":\"p\"", args);
+    lab_refused(lab, &mirr, "recover", primary, ERR_REFUSED);
+    free(primary);
+    char *same = lab_recover_args(lab, &prim, &prim, "differential");
+    lab_refused(lab, &prim, "recover", same, ERR_REFUSED);
+    free(same);
+    char *system = mem_printf("%s,\"sysid\":\"1\"", args);
+    lab_refused(lab, &mirr, "recover", system, ERR_REFUSED);
+    free(system);
+    free(args);
+    assert_true(lab_has(lab, &mirr, "global/pg_control"));
+    assert_false(lab_has(lab, &mirr, "moonrise.patch"));
+    lab_do(lab, &mirr, "start", "\"listen\":\"\"");
+
+    tmpdir_do(lab->dir, "mkdir -m 700 $DIR/other; echo precious >$DIR/other/file");
+    args = lab_recover_args(lab, &prim, &other, "full");
+    lab_refused(lab, &other, "recover", args, ERR_REFUSED);
+    assert_true(lab_has(lab, &other, "file"));
+    tmpdir_do(lab->dir, "rm -r $DIR/other; $PG/initdb -D $DIR/other -A peer >/dev/null");
+    lab_refused(lab, &other, "recover", args, ERR_REFUSED);
+    char *differential = lab_recover_args(lab, &prim, &other, "differential");
+    char *accepted = mem_printf("%s,\"accept_foreign\":true", differential);
+    lab_refused(lab, &other, "recover", accepted, ERR_REFUSED);
+    free(accepted);
+    accepted = mem_printf("%s,\"accept_foreign\":true", args);
+    lab_do(lab, &other, "recover", accepted);
+    lab_sql_is(lab, &other, "select pg_is_in_recovery()", "t");
+    free(accepted);
+    free(differential);
+    free(args);
+}
+
+/* A tablespace outside is refused unless it is sent elsewhere. */
+static void
+tablespaces_are_not_shared(void **state)
+{
+    struct lab *lab = *state;
+    lab->epoch = 500000;
+    lab_do(lab, &mirr, "stop", "");
+    char *create = mem_printf("create tablespace outside location '%s/ts'", lab->dir);
+    tmpdir_do(lab->dir, "mkdir -m 700 $DIR/ts");
+    lab_sql_is(lab, &prim, create, "");
+    lab_sql_is(lab, &prim,
+               "create table elsewhere tablespace outside as select generate_series(1, 5000) n",
+               "");
+    char *oid = lab_sql(lab, &prim, "select oid from pg_tablespace where spcname = 'outside'");
+    char *args = lab_recover_args(lab, &prim, &mirr, "differential");
+    lab_refused(lab, &mirr, "recover", args, ERR_REFUSED);
+    char *same = mem_printf("%s,\"tablespaces\":[{\"oid\":\"%s\",\"target\":\"%s/ts\"}]", args, oid,
+                            lab->dir);
+    lab_refused(lab, &mirr, "recover", same, ERR_REFUSED);
+    char *mapped = mem_printf("%s,\"tablespaces\":[{\"oid\":\"%s\",\"target\":\"%s/ts2\"}]", args,
+                              oid, lab->dir);
+    lab_do(lab, &mirr, "recover", mapped);
+    lab_sql_is(lab, &mirr, "select count(*) from elsewhere", "5000");
+    char *link = mem_printf("readlink $DIR/m/pg_tblspc/%s", oid);
+    char *where = tmpdir_shell(lab->dir, link);
+    assert_non_null(strstr(where, "/ts2"));
+    free(where);
+    free(link);
+    free(mapped);
+    free(same);
+    free(args);
+    free(oid);
+    free(create);
+}
+
+int
+main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(full_while_it_is_written),
+        cmocka_unit_test(differential_after_a_crash),
+        cmocka_unit_test(killed_anywhere),
+        cmocka_unit_test(others_are_kept_out),
+        cmocka_unit_test(the_source_is_restarted),
+        cmocka_unit_test(refuses_what_must_not_be_written),
+        cmocka_unit_test(tablespaces_are_not_shared),
+    };
+    (void)argc;
+    lab_user(argv);
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

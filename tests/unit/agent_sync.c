@@ -1,0 +1,229 @@
+/* Arming, releasing, promoting a pair of real servers. */
+#include "../lib/lab.h"
+
+static const struct inst prim = {.name = "p", .port = 6001, .dbid = 2, .content = 0};
+static const struct inst mirr = {.name = "m", .port = 6002, .dbid = 3, .content = 0};
+
+#define ARM "\"name\":\"mr_0_3_7\",\"slot\":\"mr_slot_3\""
+
+static int
+setup(void **state)
+{
+    struct lab *lab = mem_alloc(sizeof *lab);
+    lab_open(lab);
+    *state = lab;
+    lab_primary(lab, &prim);
+    lab_sql_is(lab, &prim, "create table t (n int)", "");
+    lab_mirror(lab, &prim, &mirr, "full");
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    lab_close(*state);
+    free(*state);
+    return 0;
+}
+
+static void
+name_it(struct lab *lab)
+{
+    struct message *named = lab_ok(lab, &mirr, "name", "\"name\":\"mr_0_3_7\"");
+    assert_true(message_bool(named, "streaming", false));
+    message_free(named);
+}
+
+static void
+a_full_recovery_makes_a_mirror(void **state)
+{
+    struct lab *lab = *state;
+    lab_sql_is(lab, &mirr, "select pg_is_in_recovery()", "t");
+    lab_sql_is(lab, &prim, "select application_name, state from pg_stat_replication",
+               "mr_0_3|streaming");
+    lab_sql_is(lab, &prim, "select slot_name, active from pg_replication_slots", "mr_slot_3|t");
+    lab_sql_is(lab, &prim, "insert into t values (1)", "");
+    lab_sql_until(lab, &mirr, "select count(*) from t", "1");
+    assert_false(lab_has(lab, &mirr, "moonrise.patch"));
+    assert_false(lab_has(lab, &mirr, "moonrise.control"));
+    lab_sql_is(lab, &mirr, "show port", "6002");
+}
+
+static void
+arms_and_releases(void **state)
+{
+    struct lab *lab = *state;
+    lab_refused(lab, &prim, "arm", ARM, ERR_REFUSED); /* the mirror does not have the name yet */
+    name_it(lab);
+    struct message *armed = lab_ok(lab, &prim, "arm", ARM);
+    assert_string_not_equal(message_text(armed, "insert_lsn", ""), "");
+    assert_in_range(message_int(armed, "waited_ms", -1), 0, 1000);
+    print_message("armed in %d ms\n", (int)message_int(armed, "waited_ms", -1));
+    char *flushed = mem_printf("select flushed_lsn >= '%s' from pg_stat_wal_receiver",
+                               message_text(armed, "insert_lsn", ""));
+    lab_sql_until(lab, &mirr, flushed, "t");
+    free(flushed);
+    message_free(armed);
+    lab_sql_is(lab, &prim, "show synchronous_standby_names", "mr_0_3_7");
+    lab_sql_is(lab, &prim, "select sync_state from pg_stat_replication", "sync");
+    /* Commits wait now: with the mirror stopped one does not come back. */
+    lab_do(lab, &mirr, "stop", "\"mode\":\"immediate\"");
+    tmpdir_do(lab->dir, "($PG/psql -h $DIR/p -p 6001 -d postgres -Xqc 'insert into t values (2)' "
+                        ">/dev/null 2>&1 &) </dev/null");
+    lab_sql_until(lab, &prim, "select count(*) from pg_stat_activity where wait_event = 'SyncRep'",
+                  "1");
+    struct message *released = lab_ok(lab, &prim, "release", "");
+    print_message("released in %d ms\n", (int)message_int(released, "waited_ms", -1));
+    message_free(released);
+    lab_sql_is(lab, &prim, "select count(*) from pg_stat_activity where wait_event = 'SyncRep'",
+               "0");
+    lab_sql_is(lab, &prim, "show synchronous_standby_names", "");
+    lab_sql_until(lab, &prim, "select count(*) from t where n = 2", "1");
+    lab_do(lab, &mirr, "start", "\"listen\":\"\"");
+    lab_sql_is(lab, &prim,
+               "select count(*) from pg_stat_activity where application_name like "
+               "'moonrise agent%'",
+               "0");
+}
+
+/* A mirror that does not answer: nothing stays armed, and nobody is left waiting. */
+static void
+an_arming_that_fails_is_undone(void **state)
+{
+    struct lab *lab = *state;
+    name_it(lab);
+    char *receiver = lab_sql(lab, &mirr, "select pid from pg_stat_wal_receiver");
+    int pid = atoi(receiver);
+    free(receiver);
+    kill(pid, SIGSTOP);
+    lab_refused(lab, &prim, "arm", ARM, ERR_TIMEOUT);
+    kill(pid, SIGCONT);
+    lab_sql_is(lab, &prim, "show synchronous_standby_names", "");
+    lab_sql_is(lab, &prim, "insert into t values (3)", "");
+    /* And one that is held up: no canary waits while the checkpointer does not reread settings. */
+    char *checkpointer = lab_sql(lab, &prim,
+                                 "select pid from pg_stat_activity where backend_type = "
+                                 "'checkpointer'");
+    pid = atoi(checkpointer);
+    free(checkpointer);
+    kill(pid, SIGSTOP);
+    lab_refused(lab, &prim, "arm", ARM, ERR_TIMEOUT);
+    kill(pid, SIGCONT);
+    lab_sql_is(lab, &prim, "insert into t values (4)", "");
+}
+
+/* A receiver that borrows the mirror's name acknowledges in its place. */
+static void
+a_borrowed_name_is_refused(void **state)
+{
+    struct lab *lab = *state;
+    char *pid_text = tmpdir_shell(
+        lab->dir, "mkdir -p $DIR/wal; ($PG/pg_receivewal -D $DIR/wal -d 'host='$DIR'/p port=6001 "
+                  "application_name=mr_0_3_7' >/dev/null 2>&1 & echo $!) </dev/null");
+    int pid = atoi(pid_text);
+    free(pid_text);
+    lab_sql_until(lab, &prim,
+                  "select count(*) from pg_stat_replication where application_name = 'mr_0_3_7'",
+                  "2");
+    lab_refused(lab, &prim, "arm", ARM, ERR_REFUSED);
+    kill(pid, SIGKILL);
+    lab_sql_until(lab, &prim, "select count(*) from pg_stat_replication", "1");
+}
+
+/* SQL in flight from an order that was given up: ended by the next one before it acts. */
+static void
+sessions_of_earlier_orders_are_ended(void **state)
+{
+    struct lab *lab = *state;
+    char *command =
+        mem_printf("(PGAPPNAME='moonrise agent 1' $PG/psql -h $DIR/p -p 6001 -d postgres -Xqc "
+                   "'select pg_sleep(100)' >/dev/null 2>&1 &) </dev/null");
+    tmpdir_do(lab->dir, command);
+    free(command);
+    static const char sql[] =
+        "select count(*) from pg_stat_activity where application_name = 'moonrise agent 1'";
+    lab_sql_until(lab, &prim, sql, "1");
+    lab_do(lab, &prim, "release", "");
+    lab_sql_is(lab, &prim, sql, "0");
+}
+
+static void
+a_promotion_asks_the_mirror_first(void **state)
+{
+    struct lab *lab = *state;
+    static const char slots[] = "select count(*) from pg_replication_slots";
+    lab_refused(lab, &mirr, "promote", "\"flush_lsn\":\"FF/0\",\"slot\":\"mr_slot_2\"",
+                ERR_REFUSED);
+    lab_sql_is(lab, &mirr, slots, "0");
+    lab_sql_is(lab, &mirr, "select pg_wal_replay_pause()", "");
+    lab_refused(lab, &mirr, "promote", "\"flush_lsn\":\"0/1\",\"slot\":\"mr_slot_2\"", ERR_REFUSED);
+    lab_sql_is(lab, &mirr, "select pg_wal_replay_resume()", "");
+    lab_sql_is(lab, &mirr, "alter system set synchronous_standby_names = 'x'; ", "");
+    lab_sql_is(lab, &mirr, "select pg_reload_conf()", "t");
+    lab_sql_until(lab, &mirr, "show synchronous_standby_names", "x");
+    lab_refused(lab, &mirr, "promote", "\"flush_lsn\":\"0/1\",\"slot\":\"mr_slot_2\"", ERR_REFUSED);
+    lab_sql_is(lab, &mirr, "alter system reset synchronous_standby_names", "");
+    lab_sql_is(lab, &mirr, "select pg_reload_conf()", "t");
+    lab_sql_until(lab, &mirr, "show synchronous_standby_names", "");
+    lab_sql_is(lab, &mirr, slots, "0");
+    lab_sql_is(lab, &mirr, "select pg_is_in_recovery()", "t");
+}
+
+static void
+fails_over(void **state)
+{
+    struct lab *lab = *state;
+    name_it(lab);
+    lab_do(lab, &prim, "arm", ARM);
+    lab_sql_is(lab, &prim, "insert into t select generate_series(10, 1000)", "");
+    char *flush = lab_sql(lab, &prim, "select flush_lsn from pg_stat_replication");
+    char *count = lab_sql(lab, &prim, "select count(*) from t");
+    kill(lab_postmaster(lab, &prim), SIGKILL);
+    lab_do(lab, &prim, "fence", "");
+    lab_do(lab, &prim, "mark", "\"reason\":\"dbid 3 took over\"");
+    char *args = mem_printf("\"flush_lsn\":\"%s\",\"slot\":\"mr_slot_2\",\"epoch\":500", flush);
+    int64_t began = clock_ms();
+    struct message *done = lab_ok(lab, &mirr, "promote", args);
+    print_message("promoted in %d ms\n", (int)(clock_ms() - began));
+    assert_int_equal(message_int(done, "timeline", 0), 2);
+    assert_false(message_bool(done, "already", true));
+    char *again = mem_printf("%s", message_text(done, "switch_lsn", ""));
+    message_free(done);
+    lab_sql_is(lab, &mirr, "select count(*) from t", count);
+    lab_sql_is(lab, &mirr, "insert into t values (0)", "");
+    lab_sql_is(lab, &mirr, "select slot_name, restart_lsn is not null from pg_replication_slots",
+               "mr_slot_2|t");
+    done = lab_ok(lab, &mirr, "promote", args); /* the very same order again */
+    assert_true(message_bool(done, "already", false));
+    assert_string_equal(message_text(done, "switch_lsn", ""), again);
+    message_free(done);
+    lab_refused(lab, &mirr, "release", "\"epoch\":499", ERR_STALE);
+    lab_refused(lab, &prim, "start", "\"listen\":\"\"", ERR_REFUSED);
+
+    /* And back: the old primary as the mirror of the new one, by the blocks that differ. */
+    lab->epoch = 600;
+    lab_mirror(lab, &mirr, &prim, "differential");
+    lab_sql_until(lab, &prim, "select count(*) from t where n = 0", "1");
+    lab_sql_is(lab, &prim, "select pg_is_in_recovery()", "t");
+    free(again);
+    free(args);
+    free(flush);
+    free(count);
+}
+
+int
+main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_full_recovery_makes_a_mirror),
+        cmocka_unit_test(arms_and_releases),
+        cmocka_unit_test(an_arming_that_fails_is_undone),
+        cmocka_unit_test(a_borrowed_name_is_refused),
+        cmocka_unit_test(sessions_of_earlier_orders_are_ended),
+        cmocka_unit_test(a_promotion_asks_the_mirror_first),
+        cmocka_unit_test(fails_over),
+    };
+    (void)argc;
+    lab_user(argv);
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -1,0 +1,71 @@
+/*
+ * The program: `moonrise COMMAND`, or one of Greenplum's names that stand for a command.
+ */
+#include "moonrise/agent/agent.h"
+#include "moonrise/conn/conn.h"
+#include "moonrise/lua/script.h"
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#ifndef MOONRISE_VERSION
+#define MOONRISE_VERSION "0.1"
+#endif
+
+/* What installed names like gpstate begin with; another one lets them live beside a real Greenplum. */
+#ifndef MOONRISE_NAME_PREFIX
+#define MOONRISE_NAME_PREFIX "gp"
+#endif
+
+/* What the caller's environment says must change nothing: not where libpq connects, not the language
+ * of messages that are read by the program, not the mode of files. */
+static void
+settle_environment(void)
+{
+    conn_clear_environment();
+    setenv("LC_ALL", "C", 1);
+    unsetenv("LANGUAGE");
+    umask(077);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static bool
+is_verbose(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "-v") == 0 || strcmp(argv[i], "--verbose") == 0)
+            return true;
+    return false;
+}
+
+int
+main(int argc, char **argv)
+{
+    const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+    const char *base = slash ? slash + 1 : argc > 0 ? argv[0] : "moonrise";
+    const size_t prefix = strlen(MOONRISE_NAME_PREFIX);
+    struct script_spec spec = {.verbose = is_verbose(argc, argv)};
+
+    settle_environment();
+    if (strncmp(base, MOONRISE_NAME_PREFIX, prefix) == 0 && base[prefix]) {
+        spec.name = base + prefix;
+        spec.invoked = base;
+        spec.argc = argc - 1;
+        spec.argv = argv + 1;
+        return script_main(&spec);
+    }
+    if (argc > 1 && strcmp(argv[1], "--version") == 0)
+        return printf("moonrise " MOONRISE_VERSION "\n") < 0;
+    if (argc > 1 && strcmp(argv[1], "agent") == 0)
+        return agent_main();
+    if (argc > 1) {
+        spec.name = argv[1];
+        spec.argc = argc - 2;
+        spec.argv = argv + 2;
+    }
+    return script_main(&spec);
+}

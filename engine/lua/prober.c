@@ -1,0 +1,212 @@
+#include "bind.h"
+#include "objects.h"
+#include "params.h"
+#include "runtime.h"
+
+#include "moonrise/base/err.h"
+#include "moonrise/loop/loop.h"
+#include "moonrise/probe/prober.h"
+
+#include <string.h>
+
+#define PROBER "moonrise.Prober"
+
+struct object {
+    struct open_object open; /* first: the runtime closes it */
+    struct runtime *rt;
+    struct prober *prober; /* NULL once closed */
+    int observed_ref;
+};
+
+static void
+object_close(struct open_object *o)
+{
+    struct object *p = (struct object *)o;
+    prober_free(p->prober);
+    p->prober = NULL;
+    luaL_unref(p->rt->L, LUA_REGISTRYINDEX, p->observed_ref);
+    p->observed_ref = LUA_NOREF;
+}
+
+static void
+set_text(lua_State *L, const char *key, const char *text)
+{
+    if (!*text)
+        return;
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, key);
+}
+
+static void
+set_number(lua_State *L, const char *key, double number)
+{
+    lua_pushnumber(L, number);
+    lua_setfield(L, -2, key);
+}
+
+static void
+set_bool(lua_State *L, const char *key, bool value)
+{
+    lua_pushboolean(L, value);
+    lua_setfield(L, -2, key);
+}
+
+static void
+set_peer(lua_State *L, const struct observation *o)
+{
+    if (!o->peer)
+        return;
+    lua_createtable(L, 0, 6);
+    set_text(L, "name", o->peer_name);
+    set_text(L, "state", o->peer_state);
+    set_text(L, "sync", o->peer_sync);
+    set_number(L, "sent_lsn", (double)o->peer_sent_lsn);
+    set_number(L, "flush_lsn", (double)o->peer_flush_lsn);
+    set_number(L, "replay_lsn", (double)o->peer_replay_lsn);
+    lua_setfield(L, -2, "peer");
+}
+
+/* What an instance that answered said about itself. */
+static void
+set_answer(lua_State *L, const struct observation *o)
+{
+    set_bool(L, "in_recovery", o->in_recovery);
+    set_number(L, "timeline", o->timeline);
+    set_text(L, "sysid", o->sysid);
+    set_number(L, "lsn", (double)o->lsn);
+    lua_pushstring(L, o->sync_names);
+    lua_setfield(L, -2, "sync_names");
+    set_text(L, "sync_commit", o->sync_commit);
+    if (o->in_recovery) {
+        set_number(L, "replay_lsn", (double)o->replay_lsn);
+        set_bool(L, "replay_paused", o->replay_paused);
+        set_bool(L, "receiver", o->receiver);
+    } else {
+        set_peer(L, o);
+        set_number(L, "waiting", o->waiting);
+    }
+}
+
+static int
+push_observation(lua_State *L, void *arg)
+{
+    const struct observation *o = arg;
+    lua_createtable(L, 0, 16);
+    set_number(L, "dbid", o->dbid);
+    set_text(L, "evidence", evidence_name(o->evidence));
+    set_bool(L, "fresh", o->fresh);
+    set_number(L, "at", (double)o->at_ms);
+    set_number(L, "took", (double)o->took_ms);
+    set_text(L, "sqlstate", o->sqlstate);
+    set_text(L, "message", o->message);
+    if (o->evidence == EVIDENCE_NONE)
+        set_answer(L, o);
+    return 1;
+}
+
+static void
+prober_observed(void *arg, const struct observation *o)
+{
+    struct object *p = arg;
+    runtime_callback(p->rt, p->observed_ref, push_observation, (void *)o);
+}
+
+/* mr.prober(options) -> Prober */
+int
+prober_open(lua_State *L)
+{
+    static const char *const known[] = {"interval_ms", "timeout_ms", "fresh_ms", "observed", NULL};
+    luaL_checktype(L, 1, LUA_TTABLE);
+    opt_table(L, 1, known);
+    struct runtime *rt = runtime_running(L, "prober");
+    struct prober_spec spec = {.interval_ms = (int64_t)opt_number(L, 1, "interval_ms", 1000),
+                               .timeout_ms = (int64_t)opt_number(L, 1, "timeout_ms", 2000),
+                               .fresh_ms = (int64_t)opt_number(L, 1, "fresh_ms", 5000),
+                               .observed = prober_observed};
+    luaL_argcheck(L, spec.interval_ms > 0 && spec.timeout_ms > 0, 1,
+                  "options.interval_ms, options.timeout_ms: at least 1");
+    if (!opt_function(L, 1, "observed"))
+        return luaL_argerror(L, 1, "options.observed: function expected");
+    int ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    struct object *p = class_new(L, PROBER, sizeof(*p));
+    p->rt = rt;
+    p->observed_ref = ref;
+    p->open.close = object_close;
+    spec.arg = p;
+    prober_new(&p->prober, rt->loop, &spec);
+    runtime_own(rt, &p->open);
+    return 1;
+}
+
+static struct object *
+prober_check(lua_State *L)
+{
+    return luaL_checkudata(L, 1, PROBER);
+}
+
+static struct object *
+prober_check_open(lua_State *L)
+{
+    struct object *p = prober_check(L);
+    if (!p->prober)
+        luaL_argerror(L, 1, "the prober is closed");
+    return p;
+}
+
+/* Prober:set(dbid, {conn, sysid, peer_slot}) */
+static int
+l_set(lua_State *L)
+{
+    static const char *const known[] = {"conn", "sysid", "peer_slot", NULL};
+    struct object *p = prober_check_open(L);
+    int dbid = (int)luaL_checkinteger(L, 2);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    opt_table(L, 3, known);
+    struct target_spec spec = {.dbid = dbid,
+                               .sysid = opt_text(L, 3, "sysid", NULL),
+                               .peer_slot = opt_text(L, 3, "peer_slot", NULL)};
+    lua_getfield(L, 3, "conn");
+    luaL_argcheck(L, lua_istable(L, -1), 3, "target.conn: table expected");
+    struct params params;
+    params_read(L, 3, lua_gettop(L), &params);
+    spec.params = params_borrow(&params);
+    prober_set(p->prober, &spec);
+    params_done(&params);
+    return 0;
+}
+
+/* Prober:drop(dbid) */
+static int
+l_drop(lua_State *L)
+{
+    prober_drop(prober_check_open(L)->prober, (int)luaL_checkinteger(L, 2));
+    return 0;
+}
+
+/* Prober:now(dbid) */
+static int
+l_now(lua_State *L)
+{
+    prober_now(prober_check_open(L)->prober, (int)luaL_checkinteger(L, 2));
+    return 0;
+}
+
+/* Prober:close() */
+static int
+l_close(lua_State *L)
+{
+    struct object *p = prober_check(L);
+    if (p->prober) {
+        runtime_forget(p->rt, &p->open);
+        object_close(&p->open);
+    }
+    return 0;
+}
+
+void
+prober_register(lua_State *L)
+{
+    static const luaL_Reg methods[] = {
+        {"set", l_set}, {"drop", l_drop}, {"now", l_now}, {"close", l_close}, {NULL, NULL}};
+    class_register(L, PROBER, methods, l_close);
+}

@@ -1,0 +1,407 @@
+---@meta moonrise
+--- What scripts can reach of the engine: `local mr = require "moonrise"`.
+---
+--- A call that can fail returns `nil, err`; wrong use raises at the caller's line. A call marked
+--- "waits" suspends the coroutine it is called in (a runbook's main function, a task) and the loop
+--- goes on with the others; outside a task it is an error. LSNs are numbers, system identifiers
+--- text, times milliseconds unless the name says otherwise.
+
+---@class moonrise
+local mr = {}
+
+---@class Error
+---@field code string one of the engine's codes: "timeout", "refused", "connect", "sql", "stale", ...
+---@field message string one line, context first
+---@field hint? string what to do next
+---@field sqlstate? string five characters, when a server answered with an error
+---@field instance? string the instance it is about
+---@field cause? Error
+--- tostring(err) is "message" or "message (hint)".
+
+--- Makes an error value.
+---@param code string
+---@param message string
+---@param more? {hint: string?, instance: string?, cause: Error?, sqlstate: string?}
+---@return Error
+function mr.error(code, message, more) end
+
+--- Returns its arguments, or raises the error (which keeps its fields) when the first is nil or
+--- false.
+---@generic T
+---@param value T?
+---@param err? Error
+---@return T
+function mr.check(value, err, ...) end
+
+mr.version = "" ---@type string
+mr.scripts_dir = "" ---@type string where the packaged runbooks are
+mr.policies_dir = "" ---@type string where the packaged policies are
+mr.executable = "" ---@type string this program's file
+
+--- Milliseconds of a clock that never jumps.
+---@return number
+function mr.clock() end
+
+--- Milliseconds since 1970.
+---@return number
+function mr.wall() end
+
+--- Waits.
+---@param ms number
+function mr.sleep(ms) end
+
+---@class Task
+local Task = {}
+
+--- Starts fn(...) as a task of its own; it first runs when the caller next waits.
+---@param fn function
+---@param ... any
+---@return Task
+function mr.spawn(fn, ...) end
+
+--- Waits for the end of the task: its results; or nil, err when it raised, was cancelled or
+--- `timeout_ms` passed (code "timeout"; the task goes on).
+---@param timeout_ms? number
+function Task:wait(timeout_ms) end
+
+--- Makes the operation the task is in return nil, err with code "cancelled".
+function Task:cancel() end
+
+---@return boolean
+function Task:done() end
+
+--- Runs fn(item, index) for every item, at most `limit` at a time; waits for all. Results by index:
+--- what fn returned first, or {error = err} for one that raised or returned nil, err.
+---@param items table
+---@param limit integer
+---@param fn function
+---@return table
+function mr.parallel(items, limit, fn) end
+
+---@class Queue
+local Queue = {}
+
+--- An unbounded queue between tasks and callbacks.
+---@return Queue
+function mr.queue() end
+
+--- Puts a value in; never waits.
+---@param value any
+function Queue:push(value) end
+
+--- Waits for a value: it, or nil, err with code "timeout" or "cancelled".
+---@param timeout_ms? number
+function Queue:pop(timeout_ms) end
+
+---@return integer
+function Queue:size() end
+
+---@class Conn
+local Conn = {}
+
+---@class ConnOptions
+---@field host? string address or socket directory
+---@field port? integer
+---@field dbname? string
+---@field user? string
+---@field passfile? string
+---@field application_name? string
+---@field options? string server settings, as libpq's options
+---@field sslmode? string
+---@field target_session_attrs? string
+---@field connect_timeout_ms? number default 5000, of the whole attempt
+---@field [string] any any other libpq keyword
+
+--- Connects to a server; waits.
+---@param options ConnOptions
+---@return Conn? conn
+---@return Error? err
+function mr.connect(options) end
+
+--- Runs SQL; waits. Parameters ($1 ...) are text, numbers, booleans or mr.null. Rows are tables by
+--- column name; integers up to 2^53, floats, booleans and pg_lsn arrive as numbers and booleans,
+--- json as text, NULL as nil. `rows.command` is the command tag. Without parameters several
+--- statements may be given.
+---@param sql string
+---@param params? any[]
+---@param options? {timeout_ms: number?}  default 10000
+---@return table[]? rows
+---@return Error? err
+function Conn:query(sql, params, options) end
+
+--- Calls fn(err) once when the idle session breaks.
+---@param fn function
+function Conn:on_lost(fn) end
+
+---@return boolean
+function Conn:is_open() end
+
+---@return integer
+function Conn:backend_pid() end
+
+---@return integer
+function Conn:server_version() end
+
+function Conn:close() end
+
+--- Runs a program without a shell; waits until it has ended.
+---@param argv string[]
+---@param options? {stdin: string?, timeout_ms: number?, cwd: string?, env: table<string,string>?}
+---@return {code: integer, signal: integer, stdout: string, stderr: string}? result
+---@return Error? err
+function mr.run(argv, options) end
+
+---@class Agent
+local Agent = {}
+
+--- Starts an agent on this host as a child process.
+---@param options? {argv: string[]?}
+---@return Agent? agent
+---@return Error? err
+function mr.agent(options) end
+
+--- Calls an operation (include/moonrise/agent/agent.h lists them); waits.
+---@param op string
+---@param args? table
+---@param options? {timeout_ms: number?, progress: function?}  default 30000; 0 is none; progress(table)
+---@return table? result
+---@return Error? err
+function Agent:call(op, args, options) end
+
+---@return boolean
+function Agent:is_open() end
+
+---@return integer
+function Agent:pid() end
+
+--- Ends the agent and with it all its work.
+function Agent:close() end
+
+---@class Prober
+local Prober = {}
+
+---@class Observation
+---@field dbid integer
+---@field evidence string "ok" or the evidence: "refused", "reset", "timeout", ...
+---@field fresh boolean
+---@field at number mr.clock()
+---@field took number
+---@field sqlstate? string
+---@field message? string
+---@field in_recovery? boolean
+---@field timeline? integer
+---@field sysid? string
+---@field lsn? number primary: flushed; mirror: received and flushed
+---@field replay_lsn? number
+---@field replay_paused? boolean
+---@field receiver? boolean
+---@field sync_names? string
+---@field sync_commit? string
+---@field peer? {name: string, state: string, sync: string, sent_lsn: number, flush_lsn: number, replay_lsn: number}
+---@field waiting? integer
+
+--- Starts a prober: `options.observed(observation)` is called for each outcome (it must not wait).
+---@param options {interval_ms: number?, timeout_ms: number?, fresh_ms: number?, observed: function}
+---@return Prober
+function mr.prober(options) end
+
+--- Adds or replaces an instance.
+---@param dbid integer
+---@param target {conn: ConnOptions, sysid: string?, peer_slot: string?}
+function Prober:set(dbid, target) end
+
+---@param dbid integer
+function Prober:drop(dbid) end
+
+--- Probes an instance now, with a fresh session.
+---@param dbid integer
+function Prober:now(dbid) end
+
+function Prober:close() end
+
+---@class Sandbox
+local Sandbox = {}
+
+--- Loads a chunk into a Lua state of its own with nothing but the allowed names.
+---@param options {source: string?, file: string?, name: string?, memory_bytes: integer?, time_ms: number?, env: table?}
+--- `env`: extra read-only plain data visible as globals. `time_ms` default 50, memory 16 MiB.
+---@return Sandbox? sandbox
+---@return Error? err  code "format" (syntax; message has file:line), "limit", "argument"
+function mr.sandbox(options) end
+
+--- Calls the chunk's returned function, or the function `name` of its returned table, with plain
+--- data.
+---@param name? string
+---@param ... any plain data (no functions, no cycles)
+---@return any result plain data; nil, err on an error, a budget that is used up, or a result that is not plain data
+function Sandbox:call(name, ...) end
+
+--- The plain data that the chunk returned (for files that are data, as cluster.lua).
+---@return any value
+---@return Error? err
+function Sandbox:value() end
+
+---@return boolean
+function Sandbox:has(name) end
+
+function Sandbox:close() end
+
+--- JSON: mr.null stands for null. encode raises on what JSON cannot say; decode returns nil, err.
+---@param value any
+---@return string
+function mr.json_encode(value) end
+
+---@param text string
+---@return any value
+---@return Error? err
+function mr.json_decode(text) end
+
+mr.null = nil ---@type userdata
+
+--- Files. Errors are "notfound", "permission", "exists", "io", "space".
+---@param path string
+---@param max_bytes? integer default 16 MiB
+---@return string? text
+---@return Error? err
+function mr.read_file(path, max_bytes) end
+
+--- Writes durably: beside, flushed, renamed, directory flushed. Mode is an octal text, default
+--- "0600".
+---@param path string
+---@param text string
+---@param mode? string
+---@return boolean? ok
+---@return Error? err
+function mr.write_file(path, text, mode) end
+
+--- Appends one line, flushed when `durable`.
+---@param path string
+---@param text string
+---@param durable? boolean
+---@return boolean? ok
+---@return Error? err
+function mr.append_file(path, text, durable) end
+
+--- Makes a directory and its parents, mode "0700" by default.
+---@param path string
+---@param mode? string
+---@return boolean? ok
+---@return Error? err
+function mr.make_dir(path, mode) end
+
+---@param path string
+---@return string[]? names sorted, without . and ..
+---@return Error? err
+function mr.list_dir(path) end
+
+--- Follows links. {kind = "file"|"dir"|"other", size, mode (octal text), mtime_s, uid}
+---@param path string
+---@return table? stat
+---@return Error? err
+function mr.stat(path) end
+
+---@param path string
+---@return boolean? ok
+---@return Error? err
+function mr.remove_file(path) end
+
+--- Renames; both on one file system.
+---@return boolean? ok
+---@return Error? err
+function mr.rename(from, to) end
+
+--- The canonical absolute path; "notfound" when it does not exist.
+---@param path string
+---@return string? path
+---@return Error? err
+function mr.real_path(path) end
+
+--- Takes an exclusive lock on a file (created 0600) until closed or the process ends; "busy" when
+--- held.
+---@param path string
+---@return {close: function}? lock
+---@return Error? err
+function mr.lock_file(path) end
+
+---@return string
+function mr.cwd() end
+
+---@param name string
+---@return string?
+function mr.getenv(name) end
+
+--- {uid, user, home, hostname, pid}
+---@return table
+function mr.whoami() end
+
+--- Random bytes from the system as hexadecimal text.
+---@param bytes integer
+---@return string
+function mr.random_hex(bytes) end
+
+--- "16/B374D848" to a number and back.
+---@param text string
+---@return number? lsn
+---@return Error? err
+function mr.lsn(text) end
+
+---@param lsn number
+---@return string
+function mr.lsn_text(lsn) end
+
+--- The addresses of a host name; waits.
+---@param name string
+---@param timeout_ms? number
+---@return string[]? addresses
+---@return Error? err
+function mr.resolve(name, timeout_ms) end
+
+--- Whether a local TCP port is free to bind on an address.
+---@param port integer
+---@param address? string default "127.0.0.1"
+---@return boolean
+function mr.port_free(port, address) end
+
+--- A port nobody listens on now.
+---@return integer
+function mr.free_port() end
+
+--- Sends a signal ("TERM", "KILL", "STOP", "CONT", "INT", "QUIT", "HUP", "0") to one process id.
+---@return boolean? ok
+---@return Error? err
+function mr.kill(pid, signal) end
+
+--- Calls fn(name) when the signal ("INT", "TERM", "HUP") arrives; nil restores the default.
+---@param name string
+---@param fn function?
+function mr.on_signal(name, fn) end
+
+--- Terminal: is file "stdin", "stdout" or "stderr" a terminal; its width.
+---@return boolean
+function mr.is_tty(file) end
+---@return integer
+function mr.term_width() end
+
+--- Writes to standard output or error, unbuffered.
+---@param text string
+function mr.out(text) end
+---@param text string
+function mr.err(text) end
+
+--- Reads a line from standard input; waits. nil at its end.
+---@return string?
+function mr.read_line() end
+
+--- Leaves this process running without its terminal; returns in the background process. Before any
+--- wait.
+---@param log_path string where standard output and error go
+---@return boolean? ok
+---@return Error? err
+function mr.daemonize(log_path) end
+
+--- XXH3-128 of text as 32 hexadecimal characters (for ids; not secret).
+---@param text string
+---@return string
+function mr.hash(text) end
+
+return mr

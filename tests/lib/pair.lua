@@ -1,5 +1,5 @@
---- A pair for specs of the state machine: its catalog rows, a clock, and the actions that fts.step asked
---- for. Nothing is carried out unless a spec says what came of it.
+--- A pair for specs of the state machine: its catalog rows, a clock, and the actions that fts.step
+--- asked for. Nothing is carried out unless a spec says what came of it.
 ---
 ---     local pair = require("tests.lib.pair").new({ mode = "s" })
 ---     pair:sees(2, "reset")
@@ -14,8 +14,10 @@ Pair.__index = Pair
 M.PRIMARY, M.MIRROR = 2, 3
 
 local function row(dbid, role, mode, status)
-    return { dbid = dbid, content = 0, role = role, preferred_role = role, mode = mode, status = status,
-             port = 6000 + dbid, hostname = "h" .. dbid, address = "h" .. dbid, datadir = "/d" .. dbid }
+    return { dbid = dbid, content = 0, role = role, preferred_role = role, mode = mode,
+        status = status,
+             port = 6000 + dbid, hostname = "h" .. dbid, address = "h" .. dbid,
+                 datadir = "/d" .. dbid }
 end
 
 --- `options`: mode, status (the mirror's), content, mirror = false for none, leader, settings.
@@ -102,7 +104,8 @@ M.none = {}
 --- What a host says of a sound, running instance.
 function M.word(more)
     local word = { kind = "datadir", stopped = false, processes = { { pid = 1 } },
-                   postmaster = { alive = true }, control = { sysid = "7", aside = false, timeline = 1 },
+                   postmaster = { alive = true },
+                       control = { sysid = "7", aside = false, timeline = 1 },
                    epoch = { valid = true, epoch = 5, marked = false, sysid = "7" },
                    standby_signal = true, writable = true }
     for k, v in pairs(more or {}) do
@@ -116,8 +119,10 @@ M.gone = { postmaster = { alive = false } }
 
 --- The host's word; `what` false is none: the host does not answer.
 function Pair:says(dbid, what, more)
-    return self:event({ kind = "word", dbid = dbid, begun = self.now, word = what and M.word(what) or nil,
-                        error = not what and "connect" or nil, write_probe = more and more.write_probe })
+    return self:event({ kind = "word", dbid = dbid, begun = self.now,
+        word = what and M.word(what) or nil,
+                        error = not what and "connect" or nil,
+                            write_probe = more and more.write_probe })
 end
 
 --- Both instances are seen and their hosts heard: the pair is known.
@@ -135,7 +140,8 @@ function Pair:result(key, ok, more)
     local event = { kind = "result", key = key, ok = ok }
     for _, action in ipairs(self.log) do
         if action.key == key then
-            event.name, event.fn, event.dbid, event.role_epoch = action.name or action.kind, action.fn,
+            event.name, event.fn, event.dbid, event.role_epoch = action.name or action.kind,
+                action.fn,
                 action.dbid, action.role_epoch
         end
     end

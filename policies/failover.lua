@@ -1,0 +1,105 @@
+-- What is done about one pair when there is evidence against one of its instances.
+-- The contract (facts, answers, budgets) is policies/README.md.
+--
+-- It decides and does nothing else. Whatever it says, the guards are asked after it: a mirror that
+-- is not in sync is not promoted, an old server that can be reached is fenced first.
+
+local function answer(action, reason, until_ms)
+    return { action = action, reason = reason, until_ms = until_ms }
+end
+
+-- Out of patience: enough tries, over enough time.
+local function exhausted(instance, settings)
+    return instance.tries >= settings.patience_tries and instance.bad_ms >= settings.patience_ms
+end
+
+local function patience_left(instance, settings)
+    return math.max(200, settings.patience_ms - instance.bad_ms)
+end
+
+-- A server that answers without serving: repaired after a crash, starting, or on its way down.
+local function busy_primary(facts)
+    local primary, settings = facts.primary, facts.settings
+    local evidence = primary.evidence
+    if evidence == "shutting_down" then
+        if primary.bad_ms >= settings.shutdown_ms then
+            return answer("promote", "the primary has not finished shutting down in time")
+        end
+        return answer("wait", "the primary is shutting down", 1000)
+    elseif evidence == "starting" or evidence == "recovering" or evidence == "not_yet" then
+        if primary.still_ms >= settings.recovery_stall_ms then
+            return answer("promote", "the primary's crash recovery does not advance")
+        end
+        return answer("wait", "the primary is in crash recovery and advances", 1000)
+    end
+    return answer("alert", "the primary lives and does not let us in: " .. evidence, 10000)
+end
+
+local function silent_primary(facts, what)
+    local primary = facts.primary
+    if facts.replication.heard then
+        return answer("wait", "the mirror still hears its primary", 1000)
+    elseif exhausted(primary, facts.settings) then
+        return answer("promote", what)
+    end
+    return answer("wait", "patience: " .. what, patience_left(primary, facts.settings))
+end
+
+local function lost_primary(facts)
+    local primary = facts.primary
+    if primary.condition == "busy" then
+        return busy_primary(facts)
+    elseif primary.condition == "stopped" then
+        return answer("promote", "the primary is stopped, by its host's word")
+    elseif primary.condition == "gone" then
+        return answer("promote", "the primary's postmaster is dead, by its host's word")
+    elseif primary.condition == "hung" then
+        return silent_primary(facts, "the primary's postmaster lives and does not answer")
+    elseif primary.condition == "unreachable" then
+        return silent_primary(facts, "neither the primary nor its host answers")
+    elseif primary.condition == "wrong_system" then
+        return answer("alert", "another database system answers at the primary's address", 10000)
+    end
+    return answer("wait", "the primary's state is not known yet", 200)
+end
+
+local function primary_trouble(facts)
+    if facts.coordinator then
+        return answer("alert", "the coordinator does not serve: see moonrise activatestandby",
+            60000)
+    elseif not facts.mirror then
+        return answer("alert", "the primary does not serve and has no mirror", 60000)
+    elseif facts.mode ~= "s" and facts.primary.condition ~= "busy" then
+        return answer("alert", "the primary does not serve and its mirror is not in sync", 60000)
+    end
+    return lost_primary(facts)
+end
+
+local function mirror_trouble(facts)
+    local mirror, replication, settings = facts.mirror, facts.replication, facts.settings
+    if mirror.condition == "stopped" or mirror.condition == "gone" then
+        return answer("release", "the mirror is gone, by its host's word")
+    elseif mirror.condition == "wrong_role" then
+        return answer("release", "the mirror is no mirror any more: somebody has promoted it")
+    elseif mirror.condition == "wrong_system" then
+        return answer("release", "another database system answers at the mirror's address")
+    elseif replication.flapping then
+        return answer("release", "the mirror's replication fails again and again")
+    elseif replication.stalled_ms >= settings.patience_ms then
+        return answer("release", "commits hang and the mirror confirms nothing")
+    elseif math.max(mirror.bad_ms, replication.unstreamed_ms) >= settings.grace_ms then
+        return answer("release", "the mirror's grace period is over")
+    end
+    return answer("wait", "the mirror has its grace period", 1000)
+end
+
+return {
+    decide = function(facts)
+        if facts.state == "primary_lost" or facts.state == "double_fault" then
+            return primary_trouble(facts)
+        elseif facts.state == "mirror_lost" then
+            return mirror_trouble(facts)
+        end
+        return answer("nothing", "the pair is as it should be")
+    end,
+}

@@ -1,0 +1,139 @@
+--- `moonrise init`: makes a cluster from its description.
+local config = require("lib.config")
+local create = require("lib.create")
+local create_plan = require("lib.create_plan")
+local home = require("lib.home")
+local mr = require("moonrise")
+local stop_requests = require("lib.stop_requests")
+local term = require("lib.term")
+
+local function check(opts, rest)
+    if opts.adopt then
+        return "--adopt is not there yet: only new clusters are made"
+    elseif not rest[1] then
+        return "which cluster? The file that describes it is missing"
+    end
+    return nil
+end
+
+local function report_all(problems)
+    for _, problem in ipairs(problems) do
+        term.error(problem)
+    end
+    return 1
+end
+
+local function copy_line(inst, report)
+    local done, total = report.bytes_done or 0, report.bytes_total or 0
+    return ("dbid %d (content %d): %s %s of %s"):format(inst.dbid, inst.content, report.stage or "",
+        term.bytes(done), term.bytes(total))
+end
+
+local function make(plan, opts)
+    local progress = term.progress({ off = opts.no_progress })
+    local options = {
+        batch = opts.batch,
+        stage = function(what)
+            term.info("Making %s", what)
+        end,
+        progress = function(inst, report)
+            progress:update(inst.dbid, copy_line(inst, report))
+        end,
+    }
+    local ok, result, err = pcall(stop_requests.guard, "Stop, and remove what was made", function()
+        return create.run(plan, options)
+    end)
+    progress:finish()
+    if not ok then
+        return nil, result
+    end
+    return result, err
+end
+
+local function undo(plan, err)
+    term.error(err)
+    term.info("Removing what was made")
+    local problems = create.undo(plan)
+    if #problems > 0 then
+        report_all(problems)
+        term.error("Not everything could be removed; run the same init again, or remove it by hand")
+    else
+        term.info("Everything is as before")
+    end
+    return 1
+end
+
+local function tell(plan, opts)
+    local name, datadir = plan.config.name, plan.env.datadir
+    if opts.json then
+        term.json({ name = name, datadir = datadir, passfile = plan.env.passfile,
+                    instances = plan.instances })
+    end
+    term.info("Cluster %s is made and running", name)
+    term.info("   export COORDINATOR_DATA_DIRECTORY=%s", datadir)
+    term.info("   moonrise state        moonrise watch --daemon")
+    return 0
+end
+
+local function run(plan, opts)
+    create_plan.print(plan)
+    if opts.dry_run then
+        return 0
+    end
+    local go, code = term.confirm("Continue with the creation of the cluster", opts.yes)
+    if not go then
+        return code
+    end
+    local problems = create.remove_leftovers(plan)
+    if #problems > 0 then
+        return report_all(problems)
+    end
+    local made, err = make(plan, opts)
+    if not made then
+        return undo(plan, err)
+    end
+    return tell(plan, opts)
+end
+
+local function main(opts, rest)
+    local conf, err = config.load(rest[1])
+    if not conf then
+        return nil, err
+    end
+    local lock
+    mr.make_dir(home.state_dir(conf.name))
+    lock, err = mr.lock_file(home.state_dir(conf.name) .. "/init.lock")
+    if not lock then
+        return nil, mr.error(err.code,
+            ("another init of the cluster %s is running"):format(conf.name),
+            { cause = err })
+    end
+    local plan, problems = create_plan.make(conf)
+    local result = not plan and report_all(problems) or nil
+    if plan then
+        result, err = run(plan, opts)
+        plan.agents:close()
+    end
+    lock:close()
+    return result, err
+end
+
+return {
+    summary = "make a cluster from its description",
+    usage = "[options] cluster.lua",
+    description = [[
+Makes the cluster that a cluster.lua describes: servers with checksums on, the role and the password
+that moonrise uses, the catalog, mirrors and standby, everything started and in sync. Existing
+directories that are not empty are refused before anything is made; a failure on the way takes back
+what was made; an init that was killed is simply run again.]],
+    examples = [[
+  moonrise init --dry-run cluster.lua   read the file, show what would be made
+  moonrise init -a cluster.lua          make it without asking]],
+    options = {
+        { key = "adopt", long = "adopt", help = "take over running instances" },
+        { key = "no_progress", long = "no-progress", help = "no progress" },
+    },
+    arguments = 1,
+    check = check,
+    main = main,
+}

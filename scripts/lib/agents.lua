@@ -1,0 +1,138 @@
+--- The agents of the cluster's hosts: one per host, started when it is first needed.
+local cluster = require("lib.cluster")
+local mr = require("moonrise")
+
+local M = {}
+
+local Set = {}
+Set.__index = Set
+
+--- Where each order stands inside its epoch: a later one of the same epoch has a higher step.
+M.steps = {
+    initdb = 0, adopt = 1, name = 10, arm = 20, slot = 25, release = 30, checkpoint = 35,
+        fence = 40,
+    stop = 45, mark = 50, promote = 60, recover = 70, configure = 80, follow = 85, start = 90,
+}
+
+local LOCAL = { localhost = true, ["127.0.0.1"] = true, ["::1"] = true }
+
+--- Whether a host is this one.
+---@param host string
+---@return boolean
+function M.is_local(host)
+    return LOCAL[host] or host == mr.whoami().hostname
+end
+
+--- A set of agents. `env` says how they speak to the instances: bin, user, passfile.
+---@param env {bin: string, user: string, passfile: string}
+---@return table set
+function M.new(env)
+    return setmetatable({ env = env, open = {} }, Set)
+end
+
+local function agent_of(set, host)
+    local agent = set.open[host]
+    if agent and agent:is_open() then
+        return agent
+    elseif not M.is_local(host) then
+        return nil, mr.error("connect",
+            ("host %s cannot be reached: ssh is not available"):format(host),
+            { hint = "only instances of this host are served so far" })
+    end
+    local err
+    agent, err = mr.agent()
+    if not agent then
+        return nil, mr.error(err.code, ("the agent of host %s: %s"):format(host, err.message),
+            { hint = err.hint, cause = err })
+    end
+    -- Somebody else may have started one while this task waited.
+    local other = set.open[host]
+    if other and other:is_open() then
+        agent:close()
+        return other
+    end
+    set.open[host] = agent
+    return agent
+end
+
+--- Calls an operation of a host's agent.
+---@param host string
+---@param op string
+---@param args? table
+---@param options? {timeout_ms: number?, progress: function?}
+---@return table? result
+---@return Error? err code "connect" when the host cannot be reached
+function Set:call(host, op, args, options)
+    local agent, err = agent_of(self, host)
+    if not agent then
+        return nil, err
+    end
+    return agent:call(op, args or {}, options)
+end
+
+local function about(set, inst, args)
+    local full = {
+        datadir = inst.datadir, port = inst.port, bin = set.env.bin, user = set.env.user,
+        passfile = set.env.passfile,
+    }
+    for key, value in pairs(args or {}) do
+        full[key] = value
+    end
+    return full
+end
+
+local function named(inst, err)
+    if err and not err.instance then
+        err = mr.error(err.code, err.message, {
+            hint = err.hint, cause = err.cause, sqlstate = err.sqlstate,
+            instance = cluster.name(inst) })
+    end
+    return nil, err
+end
+
+--- Asks the host's word about an instance (include/moonrise/agent/agent.h, inspect).
+---@param inst table
+---@param args? {write_probe: boolean?, measure: boolean?}
+---@param options? table
+---@return table? word
+---@return Error? err
+function Set:inspect(inst, args, options)
+    local full = about(self, inst, args)
+    full.dbid, full.content = inst.dbid, inst.content
+    local word, err = self:call(inst.hostname, "inspect", full, options)
+    if not word then
+        return named(inst, err)
+    end
+    return word
+end
+
+--- Gives an order. `args.epoch` is required, `args.step` is the operation's own unless given.
+---@param inst table
+---@param op string
+---@param args table
+---@param options? {timeout_ms: number?, progress: function?}
+---@return table? result
+---@return Error? err code "stale" when the instance has seen a newer order
+function Set:order(inst, op, args, options)
+    if not args.epoch then
+        error(("order %s of dbid %d has no epoch"):format(op, inst.dbid), 2)
+    end
+    local full = about(self, inst, args)
+    full.dbid, full.content = inst.dbid, inst.content
+    full.step = args.step or M.steps[op] or error("there is no order " .. op, 2)
+    local result, err = self:call(inst.hostname, op, full, options)
+    if not result then
+        return named(inst, err)
+    end
+    return result
+end
+
+--- Ends all agents and with them all their work.
+function Set:close()
+    for _, agent in pairs(self.open) do
+        agent:close()
+    end
+    self.open = {}
+end
+
+return M

@@ -1,0 +1,349 @@
+--- Starting a cluster: the coordinator first, then everything that its catalog says belongs.
+local agents = require("lib.agents")
+local arming = require("lib.arming")
+local catalog = require("lib.catalog")
+local cluster = require("lib.cluster")
+local guard = require("lib.guard")
+local hold_all = require("lib.hold_all")
+local instance = require("lib.instance")
+local mr = require("moonrise")
+
+local M = {}
+
+local START_DEADLINE_MS = 120000
+local CATALOG_DEADLINE_MS = 20000
+local ARM_DEADLINE_MS = 15000
+
+--- The coordinator as an instance, from what lies in its directory.
+---@param ctx table {env, agents}
+---@return table? inst
+---@return table|Error word the host's word about it, or what is wrong
+function M.coordinator(ctx)
+    local env = ctx.env
+    if not env.datadir then
+        return nil, mr.error("usage",
+            "starting and stopping needs the coordinator's data directory",
+            { hint = "give it with -d DIR, on the coordinator's host" })
+    end
+    local inst = { dbid = 1, content = -1, hostname = "localhost", address = env.listen,
+        port = env.port,
+                   datadir = env.datadir }
+    local word, err = ctx.agents:call("localhost", "inspect", {
+        datadir = env.datadir, port = env.port, bin = env.bin, user = env.user,
+            passfile = env.passfile })
+    if not word then
+        return nil, err
+    end
+    if word.kind ~= "datadir" or not word.epoch or not word.epoch.valid then
+        return nil, mr.error("refused", ("%s is %s"):format(env.datadir, word.kind ~= "datadir"
+            and word.kind or "no instance that moonrise has adopted"),
+                { instance = "the coordinator" })
+    end
+    inst.dbid = word.epoch.dbid
+    return inst, word
+end
+
+local function open_catalog(env)
+    local deadline = mr.clock() + CATALOG_DEADLINE_MS
+    while true do
+        local cat, err = catalog.open(env, { timeout_ms = 10000 })
+        if cat or mr.clock() > deadline then
+            return cat, err
+        end
+        mr.sleep(100)
+    end
+end
+
+-- There is no catalog yet to ask for an epoch: the next one that this directory has not seen. The
+-- catalog is told, so that it never gives that number out again.
+local function start_coordinator(ctx, inst, word, options)
+    local epoch = word.epoch.epoch + 1
+    local done, err = ctx.agents:order(inst, "start", {
+        epoch = epoch, listen = ctx.env.listen, settings = options.settings,
+            wait_ms = START_DEADLINE_MS,
+    }, { timeout_ms = START_DEADLINE_MS + 5000 })
+    if not done then
+        return nil, err
+    end
+    ctx.cat, err = open_catalog(ctx.env)
+    if not ctx.cat then
+        return nil, err
+    end
+    local seen
+    seen, err = ctx.cat:call("epoch_seen", epoch)
+    return seen and "started", err
+end
+
+--- Starts the coordinator unless it runs, and opens its catalog as ctx.cat.
+---@param ctx table {env, agents}
+---@param options {settings: table?}
+---@return "started"|"already"|nil outcome
+---@return Error? err
+function M.start_coordinator(ctx, options)
+    local inst, word = M.coordinator(ctx)
+    if not inst then
+        return nil, word
+    elseif word.standby_signal then
+        return nil, mr.error("refused", ("%s is a standby's directory"):format(inst.datadir),
+            { hint = "the standby is started by the coordinator's start" })
+    end
+    if not word.stopped then
+        local err
+        ctx.cat, err = catalog.open(ctx.env, { timeout_ms = 5000 })
+        if ctx.cat then
+            return "already"
+        elseif err.sqlstate then
+            return nil, err
+        end
+    end
+    return start_coordinator(ctx, inst, word, options)
+end
+
+local function result(inst, outcome, err)
+    return { inst = inst, outcome = outcome, err = err }
+end
+
+local function start_instance(ctx, inst, epoch)
+    local done, err = ctx.agents:order(inst, "start", {
+        epoch = epoch, listen = instance.listen(inst), wait_ms = START_DEADLINE_MS,
+    }, { timeout_ms = START_DEADLINE_MS + 5000 })
+    if not done then
+        return result(inst, "failed", err)
+    end
+    local r = result(inst, done.already and "already" or "started")
+    r.streaming = done.streaming
+    return r
+end
+
+local function start_mirror(ctx, inst, epoch, role_epoch)
+    local word, err = ctx.agents:inspect(inst)
+    if not word then
+        return result(inst, "failed", err)
+    end
+    local refusal = instance.start_refusal(word, role_epoch)
+    if refusal then
+        return result(inst, "skipped", mr.error("refused", refusal,
+            { instance = cluster.name(inst), hint = "moonrise recoverseg brings it back" }))
+    end
+    return start_instance(ctx, inst, epoch)
+end
+
+-- What the catalog calls in sync is so only while commits wait for that very mirror.
+local function check_armed(ctx, pair, token)
+    local state, err = ctx.cat:pair_state(pair.content)
+    if not state then
+        return nil, err
+    end
+    local conn
+    conn, err = mr.connect(instance.conninfo(ctx.env, pair.primary, { connect_timeout_ms = 3000 }))
+    local rows
+    if conn then
+        rows, err = conn:query("select current_setting('synchronous_standby_names') as names")
+        conn:close()
+    end
+    if not rows then
+        return nil, err
+    end
+    local names = rows[1].names
+    if state.armed_name and names:find(state.armed_name, 1, true) then
+        return true
+    end
+    return ctx.cat:call("out_of_sync", token, pair.content,
+        ("after the start the primary waits for '%s', not for '%s'"):format(names, state.armed_name
+            or ""))
+end
+
+-- A mirror that came back is up; what is not in sync is armed, or left to the watcher.
+local function settle(ctx, pair, token, mirror)
+    if mirror.outcome ~= "started" and mirror.outcome ~= "already" then
+        return
+    end
+    local ok, err = true, nil
+    if pair.mirror.status == "d" then
+        if not mirror.streaming then
+            mirror.note = "it runs and does not stream yet; the watcher takes it up"
+            return
+        end
+        ok, err = ctx.cat:call("mirror_up", token, pair.content, "started and streaming")
+    elseif pair.mirror.mode == "s" then
+        ok, err = check_armed(ctx, pair, token)
+        if ok == true then
+            return
+        end
+    end
+    if ok then
+        ok, err = arming.arm_within(ctx, pair, token, ARM_DEADLINE_MS)
+    end
+    if not ok then
+        mirror.note = "not in sync yet: " .. tostring(err)
+    end
+end
+
+-- One host holds every instance, so what this one records a majority has recorded (rule 8). Beyond
+-- that the coordinator is not released by a start.
+local function majority(ctx, pair)
+    if pair.content >= 0 then
+        return {}
+    end
+    for _, host in ipairs(ctx.hosts) do
+        if not agents.is_local(host) then
+            return nil
+        end
+    end
+    return { majority = "this host, of one" }
+end
+
+local function commits_wait(ctx, inst)
+    local conn, err = mr.connect(instance.conninfo(ctx.env, inst, { connect_timeout_ms = 3000 }))
+    local rows
+    if conn then
+        rows, err = conn:query("select current_setting('synchronous_standby_names') <> '' as wait")
+        conn:close()
+    end
+    return rows and rows[1].wait, err
+end
+
+-- The mirror is not there: recorded first, then the primary goes on alone.
+local function go_on_alone(ctx, pair, token, reason)
+    local facts = majority(ctx, pair)
+    if not facts then
+        return nil,
+            mr.error("refused", "commits on the coordinator wait for its standby: a majority " ..
+            "of the hosts has to record that it is gone")
+    end
+    local ok, err = ctx.cat:call("mirror_down", token, pair.content, reason, facts)
+    if not ok then
+        return nil, err
+    end
+    local wait
+    wait, err = commits_wait(ctx, pair.primary)
+    if not wait then
+        return err == nil or nil, err
+    end
+    local epoch
+    epoch, err = ctx.cat:call("epoch_reserve", token, pair.content, "release: " .. reason)
+    if not epoch then
+        return nil, err
+    end
+    return ctx.agents:order(pair.primary, "release", { epoch = epoch })
+end
+
+local function jobs_of(ctx, pair, epoch, role_epoch, options)
+    local jobs = {}
+    if pair.content ~= -1 then
+        table.insert(jobs, function()
+            return start_instance(ctx, pair.primary, epoch)
+        end)
+    end
+    if pair.mirror and not (pair.content == -1 and options.no_standby) then
+        table.insert(jobs, function()
+            return start_mirror(ctx, pair.mirror, epoch, role_epoch)
+        end)
+    end
+    return jobs
+end
+
+-- What follows from how primary and mirror came up.
+local function conclude(ctx, pair, token, results)
+    local by_dbid = {}
+    for _, r in ipairs(results) do
+        by_dbid[r.inst.dbid] = r
+    end
+    local primary, mirror = by_dbid[pair.primary.dbid], pair.mirror and by_dbid[pair.mirror.dbid]
+    if not pair.mirror or (primary and primary.outcome == "failed") then
+        return
+    elseif mirror and mirror.outcome ~= "failed" and mirror.outcome ~= "skipped" then
+        settle(ctx, pair, token, mirror)
+        return
+    end
+    local ok,
+        err = go_on_alone(ctx, pair, token, mirror and "its start failed" or "started without it")
+    if not ok then
+        table.insert(results, result(pair.primary, "failed", err))
+    end
+end
+
+-- Primary and mirror at the same time: each needs the other to become useful, neither to start.
+local function start_pair(ctx, pair, token, options)
+    local epoch, err = ctx.cat:call("epoch_reserve", token, pair.content, "start")
+    local state
+    if epoch then
+        state, err = ctx.cat:pair_state(pair.content)
+    end
+    if not state then
+        return { result(pair.primary, "failed", err) }
+    end
+    local jobs = jobs_of(ctx, pair, epoch, state.role_epoch, options)
+    local results = mr.parallel(jobs, 2, function(job)
+        return job()
+    end)
+    for i, r in ipairs(results) do
+        if r.error then
+            results[i] = result(pair.primary, "failed", r.error)
+        end
+    end
+    conclude(ctx, pair, token, results)
+    return results
+end
+
+-- Minors that let commits through while they start: what was in sync is not any more.
+local function forget_sync(ctx, pairs_list, tokens)
+    if guard.server_waits(ctx.cat.conn:server_version()) then
+        return
+    end
+    for _, pair in ipairs(pairs_list) do
+        if pair.mirror and pair.mirror.mode == "s" then
+            ctx.cat:call("out_of_sync", tokens[pair.content], pair.content,
+                "this version lets commits through while it starts")
+            pair.mirror.mode = "n"
+        end
+    end
+end
+
+local function start_all(ctx, pairs_list, leases, options)
+    forget_sync(ctx, pairs_list, leases.tokens)
+    local nested = mr.parallel(pairs_list, options.batch, function(pair)
+        return start_pair(ctx, pair, leases.tokens[pair.content], options)
+    end)
+    local results = {}
+    for i, list in ipairs(nested) do
+        if list.error then
+            table.insert(results, result(pairs_list[i].primary, "failed", list.error))
+        else
+            for _, r in ipairs(list) do
+                table.insert(results, r)
+            end
+        end
+    end
+    local ok, err = ctx.cat:call("cluster_set_state", hold_all.list(leases.tokens), "running",
+        "start")
+    if not ok then
+        return nil, err
+    end
+    return results
+end
+
+--- Starts all instances but the coordinator, which runs.
+---@param ctx table {env, agents, cat}
+---@param options {batch: integer, no_standby: boolean?}
+---@return {inst: table, outcome: string, err: Error?, note: string?}[]? results
+---@return Error? err
+function M.start_rest(ctx, options)
+    local instances, err = ctx.cat:instances()
+    if not instances then
+        return nil, err
+    end
+    ctx.hosts = {}
+    for i, inst in ipairs(instances) do
+        ctx.hosts[i] = inst.hostname
+    end
+    local list, contents = cluster.pairs(instances), {}
+    for i, pair in ipairs(list) do
+        contents[i] = pair.content
+    end
+    return hold_all.contents(ctx, contents, "start", function(leases)
+        return start_all(ctx, list, leases, options)
+    end)
+end
+
+return M

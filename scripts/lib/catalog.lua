@@ -1,0 +1,210 @@
+--- The catalog: what the coordinator's database `moonrise` knows, and its transitions.
+---
+--- The SQL in lib/catalog/ refuses what SAFETY.md forbids; here its answers become values and
+--- errors.
+local config = require("lib.config")
+local files = require("lib.catalog.files")
+local mr = require("moonrise")
+
+local M = {}
+
+local Catalog = {}
+Catalog.__index = Catalog
+
+local DEFAULT_TIMEOUT_MS = 10000
+
+-- What the catalog's own SQLSTATEs mean to callers.
+local CODES = { MR001 = "refused", MR002 = "busy", MR003 = "busy", MR004 = "argument" }
+
+--- The SQL that makes the catalog in an empty database, as one script.
+---@return string? sql
+---@return Error? err
+function M.script()
+    local texts = { "begin; set local search_path = pg_catalog, moonrise, pg_temp;" }
+    for _, name in ipairs(files) do
+        local text, err = mr.read_file(("%s/lib/catalog/%s.sql"):format(mr.scripts_dir, name))
+        if not text then
+            return nil, err
+        end
+        table.insert(texts, text)
+    end
+    table.insert(texts, "commit;")
+    return table.concat(texts, "\n")
+end
+
+-- A connection string does not say where PostgreSQL's programs are; the catalog's own text does.
+local function complete(cat)
+    local state, err = cat:state()
+    if not state then
+        return nil, err
+    end
+    local env = cat.env
+    env.name, env.asks_catalog = state.name, nil
+    local described = config.parse(state.config, "the catalog's cluster.lua")
+    env.bin = described and described.pg.bin
+    return true
+end
+
+--- Connects to the catalog; waits.
+---@param env Env
+---@param options? {timeout_ms: number?}
+---@return table? cat
+---@return Error? err
+function M.open(env, options)
+    local timeout_ms = options and options.timeout_ms or DEFAULT_TIMEOUT_MS
+    local conn, err = mr.connect({
+        host = env.host, port = env.port, dbname = env.dbname, user = env.user,
+            passfile = env.passfile,
+        sslmode = env.sslmode, sslrootcert = env.sslrootcert,
+        application_name = "moonrise catalog", connect_timeout_ms = timeout_ms,
+        target_session_attrs = env.asks_catalog and "read-write" or nil,
+    })
+    if not conn then
+        return nil, mr.error(err.code, "the coordinator's catalog: " .. err.message,
+            { cause = err, hint = err.hint, sqlstate = err.sqlstate })
+    end
+    local cat = M.wrap(conn, env, timeout_ms)
+    if env.asks_catalog then
+        local ok
+        ok, err = complete(cat)
+        if not ok then
+            cat:close()
+            return nil, err
+        end
+    end
+    return cat
+end
+
+--- The catalog over a connection that is there already.
+---@param conn Conn
+---@param env? table
+---@param timeout_ms? number
+---@return table cat
+function M.wrap(conn, env, timeout_ms)
+    local turn = mr.queue()
+    turn:push(true)
+    return setmetatable({ conn = conn, env = env, turn = turn,
+                          timeout_ms = timeout_ms or DEFAULT_TIMEOUT_MS }, Catalog)
+end
+
+--- Runs SQL; several tasks may ask at a time, each gets its turn.
+---@param sql string
+---@param params? any[]
+---@return table[]? rows
+---@return Error? err
+function Catalog:query(sql, params)
+    local mine, err = self.turn:pop()
+    if not mine then
+        return nil, err
+    end
+    local rows
+    rows, err = self.conn:query(sql, params, { timeout_ms = self.timeout_ms })
+    self.turn:push(true)
+    if not rows and err.sqlstate and CODES[err.sqlstate] then
+        err = mr.error(CODES[err.sqlstate], (err.message:gsub("^ERROR:%s*", "")),
+            { hint = err.hint, sqlstate = err.sqlstate })
+    end
+    return rows, err
+end
+
+local function parameter(value)
+    if value == nil then
+        return mr.null
+    elseif type(value) == "table" then
+        return mr.json_encode(value)
+    end
+    return value
+end
+
+--- Calls a function of the catalog. Tables are given as JSON, nil as NULL.
+---@param fn string
+---@param ... any
+---@return any value what it returned; nil without an error when that was NULL
+---@return Error? err code "refused" (a safety rule), "busy" (no lease, or somebody was first) or
+--- "argument"
+function Catalog:call(fn, ...)
+    local params, marks = {}, {}
+    for i = 1, select("#", ...) do
+        params[i] = parameter((select(i, ...)))
+        marks[i] = "$" .. i
+    end
+    local rows, err = self:query(("select moonrise.%s(%s) as value"):format(fn, table.concat(marks,
+        ", ")),
+        #params > 0 and params or nil)
+    if not rows then
+        return nil, err
+    end
+    return rows[1] and rows[1].value
+end
+
+-- Rows as a plain list, without the command tag beside them.
+local function plain(rows, err)
+    if rows then
+        rows.command = nil
+    end
+    return rows, err
+end
+
+--- All instances, ordered by content, the preferred primaries first.
+---@return table[]? instances
+---@return Error? err
+function Catalog:instances()
+    return plain(self:query([[select dbid, content, role, preferred_role, mode, status, port,
+        hostname, address, datadir
+        from moonrise.gp_segment_configuration order by content, preferred_role desc]]))
+end
+
+--- The cluster's own row: name, epoch, state ("running" or "stopped"), config, watcher.
+---@return table? state
+---@return Error? err
+function Catalog:state()
+    local rows, err = self:query([[select name, epoch, state, config, watcher,
+        watcher_since::text, created::text from moonrise.cluster_state]])
+    if rows and not rows[1] then
+        return nil, mr.error("notfound", "the catalog holds no cluster")
+    end
+    return rows and rows[1], err
+end
+
+--- What is known of a content's pair: epoch, reserved, role_epoch, armed_name.
+---@param content integer
+---@return table? state
+---@return Error? err
+function Catalog:pair_state(content)
+    local rows, err = self:query([[select content, epoch, reserved, role_epoch, armed_name,
+        since::text from moonrise.pair_state where content = $1]], { content })
+    if rows and not rows[1] then
+        return nil, mr.error("notfound", ("the catalog knows no content %d"):format(content))
+    end
+    return rows and rows[1], err
+end
+
+--- Leases of contents: content, token, holder, intent, step, expired, left_ms.
+---@return table[]? leases
+---@return Error? err
+function Catalog:leases()
+    return plain(self:query([[select content, token, holder, intent, step,
+        expires <= clock_timestamp() as expired,
+        extract(epoch from expires - clock_timestamp())::float8 * 1000 as left_ms
+        from moonrise.content_lease order by content]]))
+end
+
+--- Adds a row to the journal.
+---@param kind string
+---@param entry {content: integer?, dbid: integer?, text: string, data: table?}
+---@return integer? id
+---@return Error? err
+function Catalog:journal(kind, entry)
+    return self:call("journal_add", kind, entry.content, entry.dbid, entry.text, entry.data or "{}")
+end
+
+---@return boolean
+function Catalog:is_open()
+    return self.conn:is_open()
+end
+
+function Catalog:close()
+    self.conn:close()
+end
+
+return M

@@ -1,0 +1,35 @@
+-- Role moonrise reads everything and changes nothing but by the functions named here; nobody else
+-- has anything. What the functions call among themselves stays out of reach.
+
+revoke all on schema moonrise from public;
+revoke all on all tables in schema moonrise from public;
+revoke all on all sequences in schema moonrise from public;
+revoke all on all functions in schema moonrise from public;
+revoke create on schema public from public;
+
+grant usage on schema moonrise to moonrise;
+grant select on all tables in schema moonrise to moonrise;
+
+grant execute on function
+    moonrise.watcher_lease_take(text),
+    moonrise.holds_watcher_lease(),
+    moonrise.lease_take(integer, text, text, text, interval),
+    moonrise.lease_step(bigint, text, interval),
+    moonrise.lease_drop(bigint),
+    moonrise.cluster_set_state(bigint[], text, text),
+    moonrise.epoch_reserve(bigint, integer, text),
+    moonrise.epoch_seen(bigint),
+    moonrise.mirror_down(bigint, integer, text, jsonb),
+    moonrise.mirror_up(bigint, integer, text),
+    moonrise.in_sync(bigint, integer, bigint, jsonb),
+    moonrise.out_of_sync(bigint, integer, text),
+    moonrise.promote(bigint, integer, integer, jsonb, text),
+    moonrise.hand_over(bigint, integer, jsonb),
+    moonrise.promoted(bigint, integer, bigint, bigint, pg_lsn),
+    moonrise.instance_add(bigint, jsonb),
+    moonrise.instance_remove(bigint, integer),
+    moonrise.config_set(text, text),
+    moonrise.journal_add(text, integer, integer, text, jsonb),
+    moonrise.fdw_database_set(text, boolean),
+    moonrise.replication_sample_set(jsonb)
+to moonrise;

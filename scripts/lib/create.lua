@@ -1,0 +1,354 @@
+--- Making a cluster: servers, catalog, mirrors, in sync; and taking it all back when that fails.
+local arming = require("lib.arming")
+local catalog = require("lib.catalog")
+local cluster = require("lib.cluster")
+local create_plan = require("lib.create_plan")
+local hold = require("lib.hold")
+local home = require("lib.home")
+local instance = require("lib.instance")
+local mr = require("moonrise")
+local roles = require("lib.roles")
+local settings = require("lib.settings")
+
+local M = {}
+
+local INITDB_DEADLINE_MS = 300000
+local START_DEADLINE_MS = 60000
+local ARM_DEADLINE_MS = 60000
+local LEASE = "10 minutes"
+-- Until there is a catalog all orders are given under this epoch.
+local FIRST_EPOCH = 1
+
+-- The first failure of mr.parallel's results.
+local function first_error(results)
+    for _, result in pairs(results) do
+        if type(result) == "table" and result.error then
+            return result.error
+        end
+    end
+    return nil
+end
+
+local function each(items, limit, fn)
+    local err = first_error(mr.parallel(items, limit, function(item)
+        local ok, problem = fn(item)
+        return ok and { done = true }, problem
+    end))
+    return not err or nil, err
+end
+
+local function write_record(plan, stage)
+    local names = {}
+    for _, inst in ipairs(plan.instances) do
+        table.insert(names, inst.hostname .. ":" .. inst.datadir)
+    end
+    return mr.write_file(create_plan.record_path(plan.config.name), mr.json_encode({
+        stage = stage, datadir = plan.env.datadir, datadirs = names, pid = mr.whoami().pid }))
+end
+
+local function write_passfile(plan)
+    plan.password = mr.random_hex(24)
+    return mr.write_file(plan.env.passfile, ("*:*:*:%s:%s\n"):format(plan.env.user, plan.password))
+end
+
+local function make_primary(plan, inst, found)
+    local hello, err = plan.agents:call(inst.hostname, "hello")
+    if not hello then
+        return nil, err
+    end
+    local conf = plan.config
+    local template_sql, init_sql = roles.statements(plan.password)
+    local made
+    made, err = plan.agents:order(inst, "initdb", {
+        epoch = FIRST_EPOCH, superuser = hello.os_user, encoding = conf.pg.encoding or "UTF8",
+        locale = conf.pg.locale or "C.UTF-8",
+        settings = settings.instance(conf, inst, {
+            free_bytes = found.free_bytes, instances = plan.per_host[inst.hostname] }),
+        hba = settings.hba(conf, plan.instances, hello.os_user),
+        template_sql = template_sql, init_sql = init_sql,
+    }, { timeout_ms = INITDB_DEADLINE_MS })
+    if not made then
+        return nil, err
+    end
+    made, err = plan.agents:order(inst, "adopt", { epoch = FIRST_EPOCH })
+    if not made then
+        return nil, err
+    end
+    return plan.agents:order(inst, "start", {
+        epoch = FIRST_EPOCH, listen = instance.listen(inst), wait_ms = START_DEADLINE_MS,
+    }, { timeout_ms = START_DEADLINE_MS + 5000 })
+end
+
+local function run_all(conn, statements)
+    for _, statement in ipairs(statements) do
+        local rows, err = conn:query(statement)
+        if not rows then
+            return nil, err
+        end
+    end
+    return true
+end
+
+local function superuser(plan, dbname)
+    return mr.connect({ host = plan.env.socket_dir, port = plan.env.port, dbname = dbname,
+                        user = mr.whoami().user, application_name = "moonrise init" })
+end
+
+local function in_database(plan, dbname, fn)
+    local conn, err = superuser(plan, dbname)
+    if not conn then
+        return nil, err
+    end
+    local ok
+    ok, err = fn(conn)
+    conn:close()
+    return ok, err
+end
+
+-- The database, as its server's superuser; everything after that as role moonrise.
+local function make_catalog(plan)
+    local ok, err = in_database(plan, "postgres", function(conn)
+        return run_all(conn, {
+            "create database moonrise",
+            "revoke all on database moonrise from public",
+            "grant connect on database moonrise to moonrise",
+            "alter database moonrise set search_path = moonrise",
+            -- A client that hangs in a transaction keeps nobody else from acting for long.
+            "alter role moonrise in database moonrise set lock_timeout = '10s'",
+            "alter role moonrise in database moonrise " ..
+                "set idle_in_transaction_session_timeout = '10s'",
+        })
+    end)
+    if not ok then
+        return nil, err
+    end
+    return in_database(plan, "moonrise", function(conn)
+        local script, problem = catalog.script()
+        if not script then
+            return nil, problem
+        end
+        local rows
+        rows, problem = conn:query(script, nil, { timeout_ms = 60000 })
+        if rows then
+            rows, problem = conn:query("select moonrise.cluster_create($1, $2)",
+                { plan.config.name, plan.config.text })
+        end
+        return rows, problem
+    end)
+end
+
+-- All contents are ours until the cluster is whole; rows of mirrors come in as down.
+local function register(ctx, plan)
+    local ok, err = ctx.cat:call("epoch_seen", FIRST_EPOCH)
+    if not ok then
+        return nil, err
+    end
+    plan.tokens = {}
+    for _, inst in ipairs(plan.instances) do
+        local token = plan.tokens[inst.content]
+        if not token then
+            token, err = ctx.cat:call("lease_take", inst.content, hold.holder(), "init", "making",
+                LEASE)
+            if not token then
+                return nil, err
+            end
+            plan.tokens[inst.content] = token
+        end
+        ok, err = ctx.cat:call("instance_add", token, {
+            dbid = inst.dbid, content = inst.content, role = inst.role, port = inst.port,
+            hostname = inst.hostname, address = inst.address, datadir = inst.datadir })
+        if not ok then
+            return nil, err
+        end
+    end
+    return true
+end
+
+local function make_mirror(ctx, pair, token, options)
+    local env, mirror, primary = ctx.env, pair.mirror, pair.primary
+    local epoch, err = ctx.cat:call("epoch_reserve", token, pair.content, "init: make the mirror")
+    if not epoch then
+        return nil, err
+    end
+    local spec = instance.standby_spec(env, mirror, primary)
+    local done
+    done, err = ctx.agents:order(mirror, "recover", {
+        epoch = epoch, type = "full", slot = spec.slot, settings = spec.settings, hba = spec.hba,
+        listen = spec.listen, start = true,
+        source = { datadir = primary.datadir, port = primary.port, user = env.user,
+                   passfile = env.passfile, bin = env.bin, dbid = primary.dbid },
+    }, { timeout_ms = 0, progress = options.progress and function(report)
+        options.progress(mirror, report)
+    end })
+    if not done then
+        return nil, err
+    end
+    local ok
+    ok, err = ctx.cat:call("mirror_up", token, pair.content, "init")
+    if not ok then
+        return nil, err
+    end
+    return arming.arm_within(ctx, pair, token, ARM_DEADLINE_MS)
+end
+
+local function make_mirrors(ctx, plan, options)
+    local instances, err = ctx.cat:instances()
+    if not instances then
+        return nil, err
+    end
+    local list = {}
+    for _, pair in ipairs(cluster.pairs(instances)) do
+        if pair.mirror then
+            table.insert(list, pair)
+        end
+    end
+    return each(list, options.batch, function(pair)
+        return make_mirror(ctx, pair, plan.tokens[pair.content], options)
+    end)
+end
+
+local function make_primaries(plan, options)
+    local list = {}
+    for i, inst in ipairs(plan.instances) do
+        if inst.role == "p" then
+            table.insert(list, { inst = inst, found = plan.found[i] })
+        end
+    end
+    return each(list, options.batch, function(entry)
+        return make_primary(plan, entry.inst, entry.found)
+    end)
+end
+
+-- Tools find the cluster in the coordinator's directory, and in the standby's after an activation.
+local function describe(plan)
+    for _, inst in ipairs(plan.instances) do
+        if inst.content == -1 then
+            local env = setmetatable({ port = inst.port, listen = inst.address,
+                                       socket_dir = instance.socket_dir(inst) },
+                                           { __index = plan.env })
+            local ok, err = home.write(inst.datadir, env)
+            if not ok then
+                return nil, err
+            end
+        end
+    end
+    return true
+end
+
+local function finish(ctx, plan)
+    local ok, err = describe(plan)
+    ok, err = ok and write_record(plan, "made"), err
+    if not ok then
+        return nil, err
+    end
+    for _, token in pairs(plan.tokens) do
+        ctx.cat:call("lease_drop", token)
+    end
+    ctx.cat:journal("init", { text = ("cluster %s was made"):format(plan.config.name) })
+    return true
+end
+
+local function with_catalog(plan, options, stage)
+    stage("the catalog")
+    local ok, err = make_catalog(plan)
+    if not ok then
+        return nil, err
+    end
+    local cat
+    cat, err = catalog.open(plan.env)
+    if not cat then
+        return nil, err
+    end
+    local ctx = { env = plan.env, cat = cat, agents = plan.agents }
+    ok, err = register(ctx, plan)
+    if ok then
+        stage("mirrors")
+        ok, err = make_mirrors(ctx, plan, options)
+    end
+    if ok then
+        ok, err = finish(ctx, plan)
+    end
+    cat:close()
+    return ok, err
+end
+
+--- Makes everything; the first failure comes back, and what was made lies where it is (see undo).
+---@param plan CreatePlan
+---@param options {batch: integer, stage: function, progress: function?}
+---@return boolean? ok
+---@return Error? err
+function M.run(plan, options)
+    local stage = options.stage
+    local ok, err = mr.make_dir(home.state_dir(plan.config.name))
+    ok, err = ok and write_record(plan, "making"), err
+    ok, err = ok and write_passfile(plan), err
+    if not ok then
+        return nil, err
+    end
+    stage("servers")
+    ok, err = make_primaries(plan, options)
+    if not ok then
+        return nil, err
+    end
+    return with_catalog(plan, options, stage)
+end
+
+-- Only what is ours is stopped and removed: the agent refuses everything else.
+local function remove(plan, inst, was_empty)
+    local word, err = plan.agents:inspect(inst)
+    if not word then
+        return nil, err
+    elseif word.kind == "missing" or word.kind == "empty" then
+        return true
+    end
+    if not word.stopped then
+        local epoch = word.epoch and word.epoch.epoch or 0
+        local fenced
+        fenced, err = plan.agents:order(inst, "fence", { epoch = epoch + 1 })
+        if not fenced then
+            return nil, err
+        end
+    end
+    local removed
+    removed, err = plan.agents:call(inst.hostname, "remove_datadir", { datadir = inst.datadir })
+    if removed and was_empty then
+        return plan.agents:call(inst.hostname, "makedirs", { datadir = inst.datadir })
+    end
+    return removed, err
+end
+
+--- Stops and removes what this run, or an interrupted one, has made of the plan's directories.
+---@param plan CreatePlan
+---@return Error[] problems what could not be removed
+function M.undo(plan)
+    local problems = {}
+    local results = mr.parallel(plan.found, 16, function(found)
+        local ok, err = remove(plan, found.inst, found.kind == "empty")
+        return ok and { done = true }, err
+    end)
+    for _, result in ipairs(results) do
+        if result.error then
+            table.insert(problems, result.error)
+        end
+    end
+    if #problems == 0 then
+        mr.remove_file(plan.env.passfile)
+        mr.remove_file(create_plan.record_path(plan.config.name))
+    end
+    return problems
+end
+
+--- Removes what an interrupted init has left in directories of this plan.
+---@param plan CreatePlan
+---@return Error[] problems
+function M.remove_leftovers(plan)
+    local left = { agents = plan.agents, env = plan.env, config = plan.config, found = {} }
+    for _, found in ipairs(plan.found) do
+        if found.leftover and found.kind ~= "missing" and found.kind ~= "empty" then
+            table.insert(left.found, found)
+        end
+    end
+    return #left.found > 0 and M.undo(left) or {}
+end
+
+return M

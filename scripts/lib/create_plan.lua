@@ -1,0 +1,200 @@
+--- What `init` is about to make, and what speaks against it: nothing has been touched yet.
+local agents = require("lib.agents")
+local cluster = require("lib.cluster")
+local config = require("lib.config")
+local home = require("lib.home")
+local instance = require("lib.instance")
+local mr = require("moonrise")
+local term = require("lib.term")
+
+local M = {}
+
+local PROGRAMS = { "postgres", "initdb" }
+
+-- The newest that Debian has installed.
+local function newest_bin()
+    local best, root = nil, "/usr/lib/postgresql"
+    for _, name in ipairs(mr.list_dir(root) or {}) do
+        local major = tonumber(name)
+        if major and (not best or major > best) and mr.stat(("%s/%s/bin/postgres"):format(root,
+            name)) then
+            best = major
+        end
+    end
+    return best and ("%s/%d/bin"):format(root, best)
+end
+
+local function programs(conf)
+    local bin = conf.pg.bin or newest_bin()
+    if not bin then
+        return nil, mr.error("usage", "PostgreSQL's programs are not found",
+            { hint = "say where they are: pg = { bin = \"/usr/lib/postgresql/15/bin\" }" })
+    end
+    for _, name in ipairs(PROGRAMS) do
+        local stat = mr.stat(bin .. "/" .. name)
+        if not stat then
+            return nil, mr.error("usage", ("pg.bin: there is no %s in %s"):format(name, bin))
+        end
+    end
+    local result, err = mr.run({ bin .. "/postgres", "--version" }, { timeout_ms = 10000 })
+    if not result or result.code ~= 0 then
+        return nil, err or mr.error("child", ("%s/postgres: %s"):format(bin, result.stderr))
+    end
+    local major = tonumber(result.stdout:match("(%d+)[%.%a]"))
+    if not major or major < 15 then
+        return nil, mr.error("version", ("%s is not supported: 15 and later are")
+            :format((result.stdout:gsub("%s+$", ""))))
+    end
+    return bin, (result.stdout:gsub("%s+$", ""))
+end
+
+local function environment(conf, bin)
+    local coordinator = conf.coordinator
+    return {
+        name = conf.name, user = "moonrise", passfile = home.state_dir(conf.name) .. "/passfile",
+        bin = bin, dbname = "moonrise", datadir = coordinator.datadir, port = coordinator.port,
+        listen = coordinator.address, socket_dir = instance.socket_dir(coordinator),
+        host = instance.socket_dir(coordinator),
+        sslmode = conf.tls and (conf.tls.ca and "verify-ca" or "require") or nil,
+        sslrootcert = conf.tls and conf.tls.ca or nil,
+    }
+end
+
+--- The file that says what an `init` has begun or made under a cluster's name.
+---@param name string
+---@return string
+function M.record_path(name)
+    return home.state_dir(name) .. "/cluster.json"
+end
+
+-- What an earlier init of this name left: directories that may be removed; or the cluster it made.
+local function earlier(conf)
+    local text = mr.read_file(M.record_path(conf.name))
+    local record = text and mr.json_decode(text)
+    if not record then
+        return {}
+    elseif record.stage == "making" then
+        return record.datadirs
+    elseif mr.stat(record.datadir .. "/moonrise.json") then
+        return nil, mr.error("exists", ("a cluster %s exists already: its coordinator is %s")
+            :format(conf.name, record.datadir), { hint = "give this one another name" })
+    end
+    return {}
+end
+
+local function examine(set, inst, leftovers)
+    local word, err = set:inspect(inst)
+    if not word then
+        return nil, err
+    end
+    local found = { inst = inst, kind = word.kind, free_bytes = word.free_bytes,
+                    leftover = leftovers[inst.hostname .. ":" .. inst.datadir] }
+    if found.leftover or word.kind == "missing" or word.kind == "empty" then
+        if not found.leftover and not mr.port_free(inst.port, inst.address) then
+            return nil, mr.error("exists", ("port %d is in use on %s"):format(inst.port,
+                inst.address),
+                { instance = cluster.name(inst) })
+        end
+        return found
+    end
+    return nil, mr.error("exists", ("%s is not empty"):format(inst.datadir), {
+        instance = cluster.name(inst),
+        hint = "nothing was touched; name another directory, or empty this one" })
+end
+
+local function examine_all(set, instances, leftovers)
+    local list, problems = {}, {}
+    local results = mr.parallel(instances, 16, function(inst)
+        return examine(set, inst, leftovers)
+    end)
+    for i, result in ipairs(results) do
+        if result.error then
+            table.insert(problems, result.error)
+        else
+            list[i] = result
+        end
+    end
+    return list, problems
+end
+
+local function per_host(instances)
+    local count = {}
+    for _, inst in ipairs(instances) do
+        count[inst.hostname] = (count[inst.hostname] or 0) + 1
+    end
+    return count
+end
+
+---@class CreatePlan
+---@field config Config
+---@field env table
+---@field instances table[]
+---@field found table[] by index of instances: {inst, kind, free_bytes, leftover}
+---@field per_host table<string, integer>
+---@field version string
+---@field agents table
+
+--- Makes the plan. The caller closes plan.agents.
+---@param conf Config
+---@return CreatePlan? plan
+---@return Error[]|Error problems
+function M.make(conf)
+    local bin, version = programs(conf)
+    if not bin then
+        return nil, { version }
+    end
+    local names, err = earlier(conf)
+    if not names then
+        return nil, { err }
+    end
+    local leftovers = {}
+    for _, name in ipairs(names) do
+        leftovers[name] = true
+    end
+    local env = environment(conf, bin)
+    local instances = config.instances(conf)
+    local set = agents.new(env)
+    local found, problems = examine_all(set, instances, leftovers)
+    if #problems > 0 then
+        set:close()
+        return nil, problems
+    end
+    return { config = conf, env = env, instances = instances, found = found, version = version,
+             per_host = per_host(instances), agents = set }
+end
+
+local function role_name(inst)
+    if inst.content == -1 then
+        return inst.role == "p" and "coordinator" or "standby"
+    end
+    return inst.role == "p" and "primary" or "mirror"
+end
+
+--- Prints the plan.
+---@param plan CreatePlan
+function M.print(plan)
+    for _, warning in ipairs(plan.config.warnings) do
+        term.warn("%s", warning)
+    end
+    term.info("Cluster %s with %s from %s", plan.config.name, plan.version, plan.env.bin)
+    local rows, leftovers = {}, 0
+    for i, inst in ipairs(plan.instances) do
+        rows[i] = { inst.dbid, role_name(inst), inst.content, inst.hostname, inst.port,
+            inst.datadir }
+        leftovers = leftovers + (plan.found[i].leftover and plan.found[i].kind ~= "missing" and 1
+            or 0)
+    end
+    for _, line in ipairs(term.table({ "dbid", "role", "content", "host", "port", "directory" },
+        rows)) do
+        term.info("   %s", line)
+    end
+    if not plan.config.standby then
+        term.info("Without a standby coordinator; one can be added later")
+    end
+    if leftovers > 0 then
+        term.warn("An earlier init of %s was interrupted; %d directories of it are removed first",
+            plan.config.name, leftovers)
+    end
+end
+
+return M

@@ -1,0 +1,482 @@
+--- The parts of `moonrise demo`: a cluster, a sharded table, writers, a failure, the proof.
+local mr = require("moonrise")
+local fdw = require("lib.fdw")
+local instance = require("lib.instance")
+local ledger = require("lib.ledger")
+local session = require("lib.session")
+local term = require("lib.term")
+local writer = require("lib.writer")
+
+local M = {}
+
+local DATABASE = "shop"
+local TABLE = "orders"
+local INSERT = ("INSERT INTO %s (id, item) VALUES ($1::bigint, 'moon ' || $1::bigint)"):format(TABLE)
+local SYNC_DEADLINE_MS = 60000
+local MARKER = "moonrise-demo"
+
+---@return string
+function M.default_dir()
+    return ("/tmp/moonrise-demo-%d"):format(mr.whoami().uid)
+end
+
+local function place(dir, name)
+    return { host = "localhost", address = "127.0.0.1", port = mr.free_port(),
+             datadir = ("%s/%s"):format(dir, name) }
+end
+
+local function distinct_place(dir, name, taken)
+    local where
+    repeat
+        where = place(dir, name)
+    until not taken[where.port]
+    taken[where.port] = true
+    return where
+end
+
+local function layout(dir, segments)
+    local taken = {}
+    local spec = {
+        coordinator = distinct_place(dir, "coordinator/gpseg-1", taken),
+        standby = distinct_place(dir, "standby/gpseg-1", taken),
+        segments = {},
+    }
+    for i = 1, segments do
+        spec.segments[i] = {
+            primary = distinct_place(dir, ("primary/gpseg%d"):format(i - 1), taken),
+            mirror = distinct_place(dir, ("mirror/gpseg%d"):format(i - 1), taken),
+        }
+    end
+    return spec
+end
+
+local function place_text(where)
+    return ("{ host = %q, address = %q, port = %d, datadir = %q }"):format(
+        where.host, where.address, where.port, where.datadir)
+end
+
+local function cluster_text(spec)
+    local lines = {
+        "return {",
+        '    name = "demo",',
+        "    pg = { settings = {",
+        '        shared_buffers = "64MB", max_wal_size = "512MB", max_connections = "60",',
+        '        max_prepared_transactions = "20",',
+        "    } },",
+        ('    hba = { "host %s shop 127.0.0.1/32 scram-sha-256" },'):format(DATABASE),
+        "    coordinator = " .. place_text(spec.coordinator) .. ",",
+        "    standby = " .. place_text(spec.standby) .. ",",
+        "    segments = {",
+    }
+    for _, segment in ipairs(spec.segments) do
+        table.insert(lines, ("        { primary = %s,\n          mirror = %s },"):format(
+            place_text(segment.primary), place_text(segment.mirror)))
+    end
+    table.insert(lines, "    },\n}\n")
+    return table.concat(lines, "\n")
+end
+
+-- Runs this program's own command line, as an operator would, and shows what it says.
+local function command(argv, timeout_ms)
+    local line = { mr.executable, unpack(argv) }
+    local result, err = mr.run(line, { timeout_ms = timeout_ms or 120000 })
+    if not result then
+        return nil, err
+    end
+    for text in (result.stdout .. result.stderr):gmatch("[^\n]+") do
+        term.line("   " .. text)
+    end
+    if result.code ~= 0 then
+        return nil,
+            mr.error("child", ("moonrise %s ended with code %d"):format(argv[1], result.code))
+    end
+    return true
+end
+
+--- Runs a command of moonrise on the demo's cluster.
+---@param world table
+---@param argv string[]
+---@return boolean? ok
+---@return Error? err
+function M.command(world, argv)
+    local line = { argv[1], "-d", world.coordinator.datadir, "-l", world.dir .. "/log" }
+    for i = 2, #argv do
+        table.insert(line, argv[i])
+    end
+    return command(line)
+end
+
+local function start_watcher(world)
+    return M.command(world, { "watch", "--daemon" })
+end
+
+--- Makes the cluster and starts its watcher.
+---@param dir string
+---@param segments integer
+---@return table? world
+---@return Error? err
+function M.create(dir, segments)
+    if mr.stat(dir) then
+        return nil, mr.error("exists", dir .. " is there already",
+            { hint = "make demo-clean removes an earlier demo" })
+    end
+    local ok, err = mr.make_dir(dir)
+    ok, err = ok and mr.write_file(dir .. "/" .. MARKER, "made by moonrise demo\n"), err
+    if not ok then
+        return nil, err
+    end
+    local spec = layout(dir, segments)
+    local file = dir .. "/cluster.lua"
+    mr.write_file(file, cluster_text(spec))
+    ok, err = command({ "init", "-a", "-l", dir .. "/log", file })
+    if not ok then
+        return nil, err
+    end
+    local world = { dir = dir, coordinator = spec.coordinator, segments = segments }
+    ok, err = start_watcher(world)
+    if not ok then
+        return nil, err
+    end
+    world.session, err = session.open({ datadir = spec.coordinator.datadir })
+    return world.session and world, err
+end
+
+local function superuser(inst, dbname)
+    return mr.connect({ host = instance.socket_dir(inst), port = inst.port, dbname = dbname,
+                        user = mr.whoami().user, application_name = "moonrise demo" })
+end
+
+local function run_all(conn, statements)
+    for _, statement in ipairs(statements) do
+        local rows, err = conn:query(statement)
+        if not rows then
+            conn:close()
+            return nil, err
+        end
+    end
+    conn:close()
+    return true
+end
+
+local function on_instance(world, inst, statements)
+    local conn, err = superuser(inst, "postgres")
+    if not conn then
+        return nil, err
+    end
+    local ok
+    ok, err = run_all(conn, { ("CREATE ROLE shop LOGIN PASSWORD '%s'"):format(world.password),
+                              ("CREATE DATABASE %s OWNER shop"):format(DATABASE) })
+    if not ok then
+        return nil, err
+    end
+    conn, err = superuser(inst, DATABASE)
+    if not conn then
+        return nil, err
+    end
+    return run_all(conn, statements)
+end
+
+local function coordinator_statements(world)
+    local statements = { ("CREATE TABLE %s (id bigint NOT NULL, item text) PARTITION BY HASH (id)")
+        :format(TABLE), ("ALTER TABLE %s OWNER TO shop"):format(TABLE) }
+    for i = 0, world.segments - 1 do
+        table.insert(statements,
+            ("CREATE USER MAPPING FOR shop SERVER seg%d OPTIONS (user 'shop', password '%s')")
+            :format(i, world.password))
+        table.insert(statements, ("GRANT USAGE ON FOREIGN SERVER seg%d TO shop"):format(i))
+        table.insert(statements, ([[CREATE FOREIGN TABLE %s_%d PARTITION OF %s
+            FOR VALUES WITH (MODULUS %d, REMAINDER %d) SERVER seg%d
+            OPTIONS (table_name '%s')]]):format(TABLE, i, TABLE, world.segments, i, i, TABLE))
+        table.insert(statements, ("ALTER FOREIGN TABLE %s_%d OWNER TO shop"):format(TABLE, i))
+    end
+    return statements
+end
+
+local function primaries(world)
+    local instances, err = world.session.cat:instances()
+    if not instances then
+        return nil, err
+    end
+    local found = {}
+    for _, inst in ipairs(instances) do
+        if inst.role == "p" then
+            found[inst.content] = inst
+        end
+    end
+    return found
+end
+
+--- Makes the sharded table: a database on every primary, foreign partitions on the coordinator.
+---@param world table
+---@return boolean? ok
+---@return Error? err
+function M.shard(world)
+    world.password = mr.random_hex(16)
+    local by_content, err = primaries(world)
+    if not by_content then
+        return nil, err
+    end
+    for content = 0, world.segments - 1 do
+        local ok
+        ok, err = on_instance(world, by_content[content], {
+            ("CREATE TABLE %s (id bigint PRIMARY KEY, item text)"):format(TABLE),
+            ("ALTER TABLE %s OWNER TO shop"):format(TABLE) })
+        if not ok then
+            return nil, err
+        end
+    end
+    local ok
+    ok, err = on_instance(world, by_content[-1], {})
+    ok, err = ok and fdw.install(world.session, DATABASE), err
+    if not ok then
+        return nil, err
+    end
+    local conn
+    conn, err = superuser(by_content[-1], DATABASE)
+    if not conn then
+        return nil, err
+    end
+    return run_all(conn, coordinator_statements(world))
+end
+
+--- Starts the writers.
+---@param world table
+---@param sessions integer
+function M.write(world, sessions)
+    world.ledger = ledger.new()
+    world.acks = {}
+    world.client = {
+        host = world.coordinator.address, port = world.coordinator.port, dbname = DATABASE,
+        user = "shop", password = world.password, application_name = "moonrise demo client",
+    }
+    world.writer = writer.start({
+        conn = world.client, ledger = world.ledger, sql = INSERT, sessions = sessions,
+        on_ack = function(id, at)
+            table.insert(world.acks, { id = id, at = at })
+        end,
+    })
+end
+
+--- Waits until `count` more rows are acknowledged.
+---@param world table
+---@param count integer
+---@return boolean? ok
+---@return Error? err
+function M.wait_rows(world, count)
+    local goal = world.ledger.counts.acknowledged + count
+    local deadline = mr.clock() + SYNC_DEADLINE_MS
+    while world.ledger.counts.acknowledged < goal do
+        if mr.clock() > deadline then
+            return nil, mr.error("timeout", ("only %d of %d rows were acknowledged in time"):format(
+                world.ledger.counts.acknowledged, goal), { cause = world.writer.last_error,
+                    hint = world.writer.last_error and world.writer.last_error.message })
+        end
+        mr.sleep(20)
+    end
+    return true
+end
+
+--- When rows of one segment were acknowledged, in order. Which rows live there only its partition
+--- knows.
+---@param world table
+---@param content integer
+---@return number[]? times mr.clock()
+---@return Error? err
+function M.acks_of(world, content)
+    local conn, err = mr.connect(world.client)
+    if not conn then
+        return nil, err
+    end
+    local rows
+    rows, err = conn:query(("SELECT id FROM %s_%d"):format(TABLE, content), nil,
+        { timeout_ms = 30000 })
+    conn:close()
+    if not rows then
+        return nil, err
+    end
+    local there, times = {}, {}
+    for _, row in ipairs(rows) do
+        there[row.id] = true
+    end
+    for _, ack in ipairs(world.acks) do
+        if there[ack.id] then
+            table.insert(times, ack.at)
+        end
+    end
+    return times
+end
+
+local function first_row_after(world, content, at)
+    local times, err = M.acks_of(world, content)
+    for _, time in ipairs(times or {}) do
+        if time > at then
+            return time
+        end
+    end
+    return nil, err or mr.error("timeout", "no row reached the segment after the failover")
+end
+
+local function journal_since(world, content, since_wall)
+    return world.session.cat:query([[
+        select extract(epoch from time)::float8 * 1000 as at_ms, kind, text from journal
+        where content = $1 and extract(epoch from time) * 1000 >= $2 order by id]],
+        { content, since_wall })
+end
+
+local function wait_promoted(world, old)
+    local deadline = mr.clock() + SYNC_DEADLINE_MS
+    repeat
+        local by_content = primaries(world)
+        if by_content and by_content[old.content].dbid ~= old.dbid then
+            return by_content[old.content]
+        end
+        mr.sleep(10)
+    until mr.clock() > deadline
+    return nil, mr.error("timeout", "the mirror was not promoted")
+end
+
+--- Kills the postmaster of a content's primary with SIGKILL and tells what followed.
+---@param world table
+---@param content integer
+---@return {ms: number, what: string}[]? story milliseconds after the kill, in order; story.first_ms
+---@return Error? err
+function M.fail_over(world, content)
+    local old = primaries(world)[content]
+    local word, err = world.session.agents:inspect(old)
+    if not word then
+        return nil, err
+    end
+    local killed_wall, killed = mr.wall(), mr.clock()
+    local ok
+    ok, err = mr.kill(word.postmaster.pid, "KILL")
+    ok, err = ok and wait_promoted(world, old), err
+    ok, err = ok and M.wait_rows(world, 300), err
+    if not ok then
+        return nil, err
+    end
+    local first
+    first, err = first_row_after(world, content, killed)
+    if not first then
+        return nil, err
+    end
+    local story = { { ms = 0,
+        what = ("postmaster %d of content %d killed"):format(word.postmaster.pid,
+        content) } }
+    for _, row in ipairs(journal_since(world, content, killed_wall) or {}) do
+        table.insert(story, { ms = row.at_ms - killed_wall, what = row.text })
+    end
+    story.first_ms = first - killed
+    table.insert(story, { ms = first - killed, what = "first row acknowledged by the new primary" })
+    table.sort(story, function(a, b)
+        return a.ms < b.ms
+    end)
+    return story
+end
+
+--- Waits until every pair is in sync again.
+---@param world table
+---@return boolean? ok
+---@return Error? err
+function M.wait_in_sync(world)
+    local deadline = mr.clock() + SYNC_DEADLINE_MS
+    repeat
+        local behind = 0
+        local instances, err = world.session.cat:instances()
+        if not instances then
+            return nil, err
+        end
+        for _, inst in ipairs(instances) do
+            if inst.mode ~= "s" or inst.status ~= "u" then
+                behind = behind + 1
+            end
+        end
+        if behind == 0 then
+            return true
+        end
+        mr.sleep(50)
+    until mr.clock() > deadline
+    return nil, mr.error("timeout", "not every pair came back in sync in time")
+end
+
+--- Waits until the mirror of a content has this status.
+---@param world table
+---@param content integer
+---@param status "u"|"d"
+---@return boolean? ok
+---@return Error? err
+function M.wait_status(world, content, status)
+    local deadline = mr.clock() + SYNC_DEADLINE_MS
+    repeat
+        for _, inst in ipairs(world.session.cat:instances() or {}) do
+            if inst.content == content and inst.role == "m" and inst.status == status then
+                return true
+            end
+        end
+        mr.sleep(10)
+    until mr.clock() > deadline
+    return nil,
+        mr.error("timeout", ("the mirror of content %d did not become %s"):format(content, status))
+end
+
+--- Stops the writers and compares the ledger with the tables.
+---@param world table
+---@return table? result with `sound`
+---@return Error? err
+function M.compare(world)
+    world.writer:stop()
+    local conn, err = mr.connect(world.client)
+    if not conn then
+        return nil, err
+    end
+    local rows
+    rows, err = conn:query(("SELECT id, count(*) AS n FROM %s GROUP BY id"):format(TABLE), nil,
+        { timeout_ms = 120000 })
+    conn:close()
+    if not rows then
+        return nil, err
+    end
+    local present = {}
+    for _, row in ipairs(rows) do
+        present[row.id] = row.n
+    end
+    local result = world.ledger:compare(present)
+    result.sound = ledger.sound(result)
+    return result
+end
+
+--- Ends the demo's own sessions; the cluster and its watcher live on.
+---@param world table
+function M.close(world)
+    world.session:close()
+end
+
+--- Stops and removes a demo's cluster. Refuses a folder that no demo has made.
+---@param dir string
+---@return boolean? ok
+---@return Error? err
+function M.remove(dir)
+    if not mr.stat(dir) then
+        term.line("There is no demo in " .. dir)
+        return true
+    elseif not mr.stat(dir .. "/" .. MARKER) then
+        return nil, mr.error("refused", dir .. " was not made by moonrise demo; it is left alone")
+    end
+    local datadir = dir .. "/coordinator/gpseg-1"
+    if mr.stat(datadir .. "/moonrise.json") then
+        local ok, err = command({ "watch", "-d", datadir, "--stop" })
+        if not ok then
+            term.warn("the watcher: %s", tostring(err))
+        end
+        ok, err = command({ "stop", "-a", "-M", "immediate", "-d", datadir, "-l", dir .. "/log" })
+        if not ok then
+            return nil, err
+        end
+    end
+    local result, err = mr.run({ "rm", "-rf", "--one-file-system", dir })
+    if not result then
+        return nil, err
+    end
+    return result.code == 0 and true or nil, mr.error("io", result.stderr)
+end
+
+return M

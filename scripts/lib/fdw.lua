@@ -1,0 +1,282 @@
+--- Clients on the coordinator: postgres_fdw servers that follow the primaries.
+---
+--- A foreign server of ours lists both instances of its pair, the primary first, and asks for a
+--- session that can write, so that a client finds the new primary even before anybody has told it.
+--- A failover then puts the new primary first, and cancels what hangs on the old one.
+---
+--- The servers belong to the role moonrise, so that the watcher, which is no superuser, can change
+--- them.
+local mr = require("moonrise")
+local instance = require("lib.instance")
+
+local M = {}
+
+local STATEMENT_MS = 3000
+
+-- All of these are options that postgres_fdw 15 takes from libpq. A host that is gone is noticed
+-- after keepalives_idle + keepalives_interval * keepalives_count seconds by who waits for its
+-- answer, after tcp_user_timeout milliseconds by who has sent something to it. The names of
+-- sessions tell which backend of the coordinator they serve.
+local OPTIONS = {
+    target_session_attrs = "read-write",
+    connect_timeout = "2",
+    keepalives = "1",
+    keepalives_idle = "3",
+    keepalives_interval = "1",
+    keepalives_count = "3",
+    tcp_user_timeout = "5000",
+    application_name = "moonrise fdw %p",
+}
+
+local function literal(text)
+    return "'" .. tostring(text):gsub("'", "''") .. "'"
+end
+
+local function name(text)
+    return '"' .. tostring(text):gsub('"', '""') .. '"'
+end
+
+local function connect(ctx, dbname, coordinator)
+    return mr.connect(instance.conninfo(ctx.env, coordinator, {
+        dbname = dbname, connect_timeout_ms = STATEMENT_MS, application_name = "moonrise fdw",
+        -- The servers change while the standby may be away; nobody shall wait for it.
+        options = "-c synchronous_commit=local",
+    }))
+end
+
+local function places(pair)
+    local hosts, ports = { pair.primary.address }, { tostring(pair.primary.port) }
+    if pair.mirror then
+        table.insert(hosts, pair.mirror.address)
+        table.insert(ports, tostring(pair.mirror.port))
+    end
+    return table.concat(hosts, ","), table.concat(ports, ",")
+end
+
+local function split(text)
+    local list = {}
+    for item in (text or ""):gmatch("[^,]+") do
+        table.insert(list, item)
+    end
+    return list
+end
+
+local function is_place(inst, host, port)
+    return tostring(inst.port) == port and (host == inst.address or host == inst.hostname)
+end
+
+-- Whether a server's options list this pair's two instances, in either order.
+local function lists(pair, host, port)
+    local hosts, ports = split(host), split(port)
+    if not pair.mirror or #hosts ~= 2 or #ports ~= 2 then
+        return false
+    end
+    local function at(inst, i)
+        return is_place(inst, hosts[i], ports[i])
+    end
+    return (at(pair.primary, 1) and at(pair.mirror, 2))
+        or (at(pair.primary, 2) and at(pair.mirror, 1))
+end
+
+local SERVERS_SQL = [[
+select s.srvname as name,
+       (select option_value from pg_options_to_table(s.srvoptions) where option_name = 'host') as host,
+       (select option_value from pg_options_to_table(s.srvoptions) where option_name = 'port') as port
+from pg_foreign_server s join pg_foreign_data_wrapper w on w.oid = s.srvfdw
+where w.fdwname = 'postgres_fdw']]
+
+local function point_in(ctx, pair, coordinator, dbname)
+    local conn, err = connect(ctx, dbname, coordinator)
+    if not conn then
+        return nil, err
+    end
+    local servers
+    servers, err = conn:query(SERVERS_SQL, nil, { timeout_ms = STATEMENT_MS })
+    local host, port = places(pair)
+    local changed = 0
+    for _, server in ipairs(servers or {}) do
+        if lists(pair, server.host, server.port)
+            and (server.host ~= host or server.port ~= port) then
+            local ok
+            ok, err = conn:query(("alter server %s options (set host %s, set port %s)"):format(
+                name(server.name), literal(host), literal(port)), nil,
+                    { timeout_ms = STATEMENT_MS })
+            if not ok then
+                conn:close()
+                return nil, err
+            end
+            changed = changed + 1
+        end
+    end
+    conn:close()
+    return servers and changed, err
+end
+
+local function coordinator_of(ctx)
+    local instances, err = ctx.cat:instances()
+    for _, inst in ipairs(instances or {}) do
+        if inst.content == -1 and inst.role == "p" then
+            return inst, instances
+        end
+    end
+    return nil, err or mr.error("notfound", "the catalog has no coordinator")
+end
+
+-- A backend of the coordinator waits for a foreign server in the wait event Extension. Whether it
+-- is the lost one cannot be seen from here, so the primaries that live are asked which backends
+-- they serve.
+local WAITING_SQL = [[
+select pid from pg_stat_activity
+where state = 'active' and wait_event_type = 'Extension' and backend_type = 'client backend'
+  and query_start < clock_timestamp() - make_interval(secs => $1)]]
+
+local SERVED_SQL = [[
+select substring(application_name from '^moonrise fdw (\d+)$') as pid from pg_stat_activity
+where state <> 'idle' and application_name ~ '^moonrise fdw \d+$']]
+
+local function served_by(ctx, inst)
+    local conn = mr.connect(instance.conninfo(ctx.env, inst, { connect_timeout_ms = 1000 }))
+    local rows = conn and conn:query(SERVED_SQL, nil, { timeout_ms = 1000 })
+    if conn then
+        conn:close()
+    end
+    return rows or {}
+end
+
+local function served(ctx, instances)
+    local primaries, busy = {}, {}
+    for _, inst in ipairs(instances) do
+        if inst.role == "p" and inst.content >= 0 then
+            table.insert(primaries, inst)
+        end
+    end
+    local results = mr.parallel(primaries, 16, function(inst)
+        return served_by(ctx, inst)
+    end)
+    for _, rows in ipairs(results) do
+        for _, row in ipairs(rows.error and {} or rows) do
+            busy[tonumber(row.pid)] = true
+        end
+    end
+    return busy
+end
+
+--- Cancels the statements of the coordinator that wait for a foreign server since `age_ms` or
+--- longer and whom no living primary serves: they hang on the one that was lost. Statements of
+--- superusers are left.
+---@param ctx table {env, cat}
+---@param age_ms number
+---@return integer? cancelled
+---@return Error? err
+function M.cancel_hanging(ctx, age_ms)
+    local coordinator, instances = coordinator_of(ctx)
+    if not coordinator then
+        return nil, instances
+    end
+    local conn, err = connect(ctx, ctx.env.dbname, coordinator)
+    if not conn then
+        return nil, err
+    end
+    local rows
+    rows, err = conn:query(WAITING_SQL, { age_ms / 1000 }, { timeout_ms = STATEMENT_MS })
+    local count = 0
+    if rows and #rows > 0 then
+        local busy = served(ctx, instances)
+        for _, row in ipairs(rows) do
+            if not busy[row.pid] and conn:query("select pg_cancel_backend($1)", { row.pid }) then
+                count = count + 1
+            end
+        end
+    end
+    conn:close()
+    return rows and count, err
+end
+
+--- Puts a pair's primary first in the foreign servers that list the pair, in every database
+--- registered. Can be repeated.
+---@param ctx table {env, cat}
+---@param pair {primary: table, mirror: table?}
+---@return integer? changed number of servers that were changed
+---@return Error? err the first that occurred; the other databases were done all the same
+function M.point(ctx, pair)
+    local databases, err = ctx.cat:query("select dbname::text from fdw_database order by 1")
+    if not databases then
+        return nil, err
+    elseif #databases == 0 then
+        return 0
+    end
+    local coordinator
+    coordinator, err = coordinator_of(ctx)
+    if not coordinator then
+        return nil, err
+    end
+    local changed, failure = 0, nil
+    for _, row in ipairs(databases) do
+        local count
+        count, err = point_in(ctx, pair, coordinator, row.dbname)
+        changed, failure = changed + (count or 0), failure or (not count and err) or nil
+    end
+    if failure then
+        return nil, failure
+    end
+    return changed
+end
+
+local function create_server(pair, dbname)
+    local host, port = places(pair)
+    local options = { "host " .. literal(host), "port " .. literal(port),
+        "dbname " .. literal(dbname) }
+    for key, value in pairs(OPTIONS) do
+        table.insert(options, key .. " " .. literal(value))
+    end
+    table.sort(options)
+    local server = "seg" .. pair.content
+    return { ("create server if not exists %s foreign data wrapper postgres_fdw options (%s)"):format(
+                server, table.concat(options, ", ")),
+             ("alter server %s owner to moonrise"):format(server) }
+end
+
+local function statements(instances, dbname)
+    local list = { "create extension if not exists postgres_fdw",
+                   "grant usage on foreign data wrapper postgres_fdw to moonrise" }
+    for _, pair in ipairs(require("lib.cluster").pairs(instances)) do
+        if pair.content >= 0 then
+            for _, statement in ipairs(create_server(pair, dbname)) do
+                table.insert(list, statement)
+            end
+        end
+    end
+    return list
+end
+
+--- Makes foreign servers seg0, seg1, ... in a database of the coordinator, one for each segment,
+--- and registers the database so that they follow every failover. As the server's superuser, on its
+--- socket.
+---@param ctx table {env, cat}
+---@param dbname string also the database's name on the segments
+---@return boolean? ok
+---@return Error? err
+function M.install(ctx, dbname)
+    local coordinator, instances = coordinator_of(ctx)
+    if not coordinator then
+        return nil, instances
+    end
+    local conn, err = mr.connect({ host = instance.socket_dir(coordinator), port = coordinator.port,
+                                   dbname = dbname, user = mr.whoami().user,
+                                   application_name = "moonrise fdw" })
+    if not conn then
+        return nil, err
+    end
+    for _, statement in ipairs(statements(instances, dbname)) do
+        local ok
+        ok, err = conn:query(statement)
+        if not ok then
+            conn:close()
+            return nil, err
+        end
+    end
+    conn:close()
+    return ctx.cat:call("fdw_database_set", dbname, true) ~= nil or nil, err
+end
+
+return M

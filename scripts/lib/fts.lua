@@ -1,0 +1,456 @@
+--- The failure detector's state machine: one pure function and one table of rows.
+---
+---     memory, actions = fts.step(memory, input)
+---
+--- A step takes one event of one pair into the pair's memory, looks at the pair, and names what is
+--- to be done. No I/O, no clock, no randomness: the watcher runs it on the live cluster, the
+--- simulator on a virtual one. States are not remembered but derived each time (lib/pairview.lua)
+--- from the catalog's rows and from what the instances really are. Each row therefore says how to
+--- get from what is to what should be, whoever began it: a watcher that dies between two steps is
+--- completed by the next.
+---
+--- Order of things, by rows: ask the host, ask the policy, ask the guard, fence, record, act.
+local pairview = require("lib.pairview")
+local sight = require("lib.sight")
+
+local M = {}
+
+--- The states, and what they mean.
+M.states = {
+    leased = "a runbook works on this content: it is left alone",
+    abandoned = "a runbook's lease on this content has expired",
+    unseen = "the catalog's primary has not been seen yet",
+    promoting = "the catalog's primary is still in recovery: its promotion has not been carried out",
+    wrong_role = "the catalog's primary is in recovery, and no promotion is pending",
+    primary_lost = "there is evidence against the primary",
+    double_fault = "the primary is lost and there is nobody to succeed it",
+    alone = "the primary serves and has no mirror",
+    mirror_down = "the mirror is recorded as down",
+    mirror_lost = "there is evidence against the mirror, or commits wait for it",
+    catching_up = "the mirror streams and commits do not wait for it yet",
+    in_sync = "commits wait for the mirror",
+}
+
+local function decision(view)
+    local answer = view.memory.answer or {}
+    return { action = answer.action, reason = answer.reason, policy = answer.policy,
+             facts = view:facts(), flush_lsn = view.m and view.m.highest }
+end
+
+local function reason(view, fallback)
+    local answer = view.memory.answer
+    return answer and answer.reason or fallback
+end
+
+local function record(fn, why)
+    return function(view)
+        return { kind = "record", key = "catalog", fn = fn, dbid = view.mirror.dbid,
+                 reason = reason(view, why), decision = decision(view) }
+    end
+end
+
+local function order(op, key, who)
+    return function(view)
+        local row = view[who]
+        local failed = view.memory.retry[key]
+        return { kind = "order", name = op, op = op, key = key, dbid = row.dbid,
+            epoch = view.pair.epoch,
+                 role_epoch = view.pair.role_epoch, reserve = op == "fence" or failed ~= nil,
+                 reason = reason(view, view.state), sysid = view:sysid(who),
+                     again = failed and failed.count,
+                 flush_lsn = op == "promote" and view.p.highest or nil }
+    end
+end
+
+local function note(kind, text)
+    return function(view)
+        return { kind = "journal", what = kind, dbid = view.primary.dbid, text = text(view),
+                 facts = view:facts() }
+    end
+end
+
+local function refusal(view)
+    local _, no = view:allowed("promote")
+    if no and no.rule == 3 and view.pc ~= "stopped" then
+        _, no = view:allowed("fence")
+    end
+    return no
+end
+
+local function describe(inst, condition)
+    local evidence = inst.evidence ~= "ok" and inst.message or inst.evidence or "not seen"
+    return ("dbid %d is %s (%s)"):format(inst.dbid, condition,
+        evidence:match("^[^\n]*"):sub(1, 120))
+end
+
+--- What rows can ask for, by name: each makes one action, a plain table with `kind`, and `key` when
+--- it is under way until its result comes back as an event.
+M.actions = {
+    ask_primary = function(view)
+        return { kind = "ask", key = "ask:" .. view.primary.dbid, dbid = view.primary.dbid,
+                 write_probe = view.pc == "fine" }
+    end,
+    ask_mirror = function(view)
+        return { kind = "ask", key = "ask:" .. view.mirror.dbid, dbid = view.mirror.dbid }
+    end,
+    probe_primary = function(view)
+        return { kind = "probe", dbid = view.primary.dbid }
+    end,
+    probe_mirror = function(view)
+        return { kind = "probe", dbid = view.mirror and view.mirror.dbid }
+    end,
+    decide = function(view)
+        view.memory.digest = view:digest()
+        return { kind = "decide", key = "decide", facts = view:facts(), since = view.memory.story.seen }
+    end,
+    fence_primary = order("fence", "primary", "primary"),
+    fence_old = order("fence", "old", "mirror"),
+    mark_old = order("mark", "old", "mirror"),
+    release = order("release", "primary", "primary"),
+    promote = order("promote", "primary", "primary"),
+    record_promote = record("promote", "primary lost"),
+    record_mirror_down = record("mirror_down", "mirror lost"),
+    record_mirror_up = record("mirror_up", "the mirror streams again"),
+    record_out_of_sync = record("out_of_sync", "commits do not wait for the mirror"),
+    record_promoted = function(view)
+        local done = view.memory.promoted or {}
+        return { kind = "record", key = "promoted", fn = "promoted", dbid = view.primary.dbid,
+                 epoch = view.memory.promoted_epoch, timeline = done.timeline,
+                 switch_lsn = done.switch_lsn, story = view.memory.story }
+    end,
+    arm = function(view)
+        return { kind = "arm", name = "arm", key = "arm", dbid = view.mirror.dbid,
+                 epoch = view.pair.epoch }
+    end,
+    point_fdw = function(view)
+        return { kind = "fdw", name = "fdw", key = "fdw", dbid = view.primary.dbid,
+                 failover = view.memory.promoted_at ~= nil }
+    end,
+    take_over = function(view)
+        return { kind = "take_over", key = "lease", lease = view.input.lease,
+            dbid = view.primary.dbid }
+    end,
+    tell_refusal = note("refused", function(view)
+        local no = refusal(view)
+        view.memory.refused = no.reason
+        return ("no promotion: rule %d: %s"):format(no.rule, no.reason)
+    end),
+    tell_double_fault = note("double_fault", function(view)
+        view.memory.told_double = true
+        return ("double fault: %s; %s; nothing is promoted"):format(describe(view.p, view.pc),
+            view.m
+            and describe(view.m, view.mirror.status == "d" and "recorded as down" or view.mc)
+            or "there is no mirror")
+    end),
+    tell_alert = note("alert", function(view)
+        view.memory.told_alert = view.memory.answer.reason
+        return view.memory.answer.reason
+    end),
+    tell_wrong_role = note("alert", function(view)
+        view.memory.told_alert = "wrong role"
+        return ("dbid %d is the primary in the catalog and is in recovery, though its roles were not"
+            .. " changed: somebody has started it as a standby"):format(view.primary.dbid)
+    end),
+}
+
+local ANY = { "promoting", "wrong_role", "primary_lost", "double_fault", "alone", "mirror_down",
+              "mirror_lost", "catching_up", "in_sync", "unseen" }
+local SERVING = { "alone", "mirror_down", "mirror_lost", "catching_up", "in_sync" }
+local HALF = { "mirror_down", "primary_lost", "double_fault", "promoting", "unseen" }
+local TROUBLE = { "primary_lost", "double_fault", "mirror_lost" }
+local LOST = { "primary_lost", "double_fault" }
+
+local function both(...)
+    local tests = { ... }
+    return function(view)
+        for _, test in ipairs(tests) do
+            if not test(view) then
+                return false
+            end
+        end
+        return true
+    end
+end
+
+local function acting(...)
+    local keys = { ... }
+    return function(view)
+        return view:acting(unpack(keys))
+    end
+end
+
+local function answered(action)
+    return function(view)
+        return view:answered(action)
+    end
+end
+
+local function allowed(name)
+    return function(view)
+        return view:allowed(name) == true
+    end
+end
+
+local function says(method)
+    return function(view)
+        return view[method](view)
+    end
+end
+
+local pair_free = acting("catalog", "primary", "arm")
+
+--- from: states; event: kind of event ("any", or a result's name as "result:promote"); when: a
+--- further condition; to: the state that follows when the actions succeed; actions: names; comment:
+--- why.
+M.rows = {
+    -- Somebody else's work
+    { from = { "abandoned" }, event = "any", when = acting("lease"), to = "unseen",
+      actions = { "take_over" },
+      comment = "what the runbook began is finished or undone, then its lease is dropped" },
+
+    -- Asking
+    { from = ANY, event = "any", when = says("ask_primary_due"), to = "same",
+      actions = { "ask_primary" },
+      comment = "the host's word: at once for news, each second in trouble, now and then in peace" },
+    { from = ANY, event = "any", when = says("ask_mirror_due"), to = "same",
+      actions = { "ask_mirror" }, comment = "the mirror's host likewise" },
+    { from = { "primary_lost" }, event = "observation", when = function(view)
+        return view.pc == "suspect" and view.p.tries == 1
+            and view.input.event.observation.dbid == view.primary.dbid
+    end, to = "same", actions = { "probe_mirror", "probe_primary" },
+      comment = "the mirror answers for itself before it is promoted; a reset may be a crash restart" },
+    { from = { "primary_lost" }, event = "observation", when = function(view)
+        local seen = view.input.event.observation
+        return seen.dbid == view.primary.dbid and view.p.tries > 1
+            and (seen.evidence == "timeout" or seen.evidence == "no_new_session")
+    end, to = "same", actions = { "probe_primary" },
+      comment = "silence has taken its time already: it is asked again at once, so that patience is tries" },
+    { from = TROUBLE, event = "any", when = says("policy_due"), to = "same", actions = { "decide" },
+      comment = "the evidence changed, or the wait that the policy asked for ran out" },
+
+    -- The primary is lost
+    { from = { "primary_lost" }, event = "any",
+      when = both(pair_free, answered("promote"), allowed("promote")), to = "promoting",
+      actions = { "record_promote" },
+      comment = "record first: the roles change in the catalog, then the mirror is promoted" },
+    { from = { "primary_lost" }, event = "any",
+        when = both(pair_free, answered("promote"), function(view)
+        return view.pc ~= "stopped" and view.pc ~= "unreachable" and view:allowed("fence") == true
+    end), to = "primary_lost", actions = { "fence_primary" },
+      comment = "its host answers: every process of the old server is ended, then it is decided again" },
+    { from = LOST, event = "any", when = both(answered("promote"), function(view)
+        local no = refusal(view)
+        return no ~= nil and view.memory.refused ~= no.reason and view:free("primary", "catalog")
+            and not (no.rule == 1 and view.now - (view.p.since or 0) < 1000)
+    end), to = "same", actions = { "tell_refusal" },
+      comment = "the policy wants it and a rule forbids it; a mirror that is being asked gets a second" },
+    { from = { "double_fault" }, event = "any", when = function(view)
+        return not view.memory.told_double and view.mc ~= "suspect"
+    end, to = "double_fault", actions = { "tell_double_fault" },
+      comment = "nothing is promoted; whichever comes back is handled when that is safe" },
+    { from = TROUBLE, event = "any", when = both(answered("alert"), function(view)
+        return view.memory.told_alert ~= view.memory.answer.reason
+    end), to = "same", actions = { "tell_alert" }, comment = "once for each reason" },
+
+    -- A promotion that is recorded
+    { from = { "promoting" }, event = "any",
+        when = both(acting("primary", "catalog"), function(view)
+        return not view:just_promoted()
+    end), to = "mirror_down", actions = { "promote" },
+      comment = "the catalog's primary is in recovery: promoted now, or by the next watcher, or again" },
+    { from = { "mirror_down", "promoting" }, event = "result:promote", when = function()
+        return true
+    end, to = "mirror_down", actions = { "record_promoted", "probe_primary", "point_fdw" },
+      comment = "its timeline and switch position are history; clients are pointed to it" },
+    { from = { "wrong_role" }, event = "any", when = function(view)
+        return view.memory.told_alert ~= "wrong role"
+    end, to = "wrong_role", actions = { "tell_wrong_role" },
+      comment = "without a recorded change of roles nobody is promoted" },
+
+    -- The old primary
+    { from = HALF, event = "any", when = both(acting("old"), says("must_mark")), to = "same",
+      actions = { "mark_old" },
+      comment = "by its files it was a primary: it must not start before it has been recovered" },
+    { from = HALF, event = "any", when = both(acting("old"), says("must_fence_old")), to = "same",
+      actions = { "fence_old" }, comment = "it came back by itself: marked first, stopped then" },
+    { from = HALF, event = "any", when = both(acting("old"), says("must_set_aside")), to = "same",
+      actions = { "mark_old" },
+          comment = "marked while it ran: now its pg_control is moved aside" },
+
+    -- The mirror is lost
+    { from = { "mirror_lost" }, event = "any",
+        when = both(pair_free, answered("release"), function(view)
+        return not (view.mode == "s" and view.mc == "fine" and view.streaming
+            and not view:flapping())
+    end, allowed("record_out")), to = "mirror_down", actions = { "record_mirror_down" },
+      comment = "record first: only then its primary is released" },
+    { from = { "mirror_lost" }, event = "any",
+        when = both(pair_free, answered("release"), function(view)
+        return view.mode == "s" and view.mc == "fine" and view.streaming and not view:flapping()
+    end, allowed("record_out")), to = "catching_up", actions = { "record_out_of_sync" },
+      comment = "the mirror is there and commits hang all the same: no longer waited for, then armed anew" },
+    { from = { "mirror_down", "catching_up", "mirror_lost" }, event = "any",
+      when = both(pair_free, says("still_armed"), allowed("release")), to = "same",
+      actions = { "release" },
+      comment = "the catalog says n and the primary waits, or has not been seen not to since" },
+
+    -- The mirror is back
+    { from = { "mirror_down" }, event = "any", when = both(pair_free, function(view)
+        return view.mc == "fine" and view.streaming and not view:flapping() and view.m.word ~= nil
+            and (view.m.word.epoch or {}).valid and not view.m.word.epoch.marked
+            and not view:behind_promotion() and not view:still_armed()
+    end), to = "catching_up", actions = { "record_mirror_up" },
+      comment = "it streams, it was never promoted, its epoch agrees" },
+    { from = { "catching_up" }, event = "any", when = both(pair_free, function(view)
+        return view.streaming and view.mc == "fine" and view:current() and not view:still_armed()
+    end, allowed("arm")), to = "in_sync", actions = { "arm" },
+      comment = "close enough for writers to wait: armed with a canary, and recorded when it is proven" },
+
+    -- In sync, or so the catalog says
+    { from = { "in_sync" }, event = "any", when = both(pair_free, function(view)
+        return view:disarmed() or (view:current() and not view:commits_wait())
+    end, allowed("record_out")), to = "catching_up", actions = { "record_out_of_sync" },
+      comment = "somebody changed the primary's settings: commits do not wait, so s is not true" },
+
+    -- Clients
+    { from = SERVING, event = "any", when = both(acting("fdw"), function(view)
+        return view.primary.content >= 0 and view.memory.fdw_primary ~= view.primary.dbid
+    end), to = "same", actions = { "point_fdw" },
+      comment = "the coordinator's foreign servers name this primary first" },
+}
+
+local function index_rows()
+    local by_state = {}
+    for state in pairs(M.states) do
+        by_state[state] = {}
+    end
+    for _, row in ipairs(M.rows) do
+        for _, state in ipairs(row.from) do
+            table.insert(by_state[state], row)
+        end
+    end
+    return by_state
+end
+
+local rows_of = index_rows()
+
+local function event_name(event)
+    if event.kind == "result" then
+        return event.ok and "result:" .. (event.name or "") or "result"
+    end
+    return event.kind
+end
+
+local function fire(view, row, actions)
+    for _, name in ipairs(row.actions) do
+        local action = M.actions[name](view)
+        local key = action.key
+        if not key or not view.memory.tasks[key] then
+            action.content = view.primary.content
+            if key then
+                view.memory.tasks[key] = view.now
+            end
+            table.insert(actions, action)
+        end
+    end
+end
+
+-- What a watcher sees first is only news when it is not as it should be.
+local AT_PEACE = { unseen = true, alone = true, in_sync = true, catching_up = true }
+
+local function news(from, to)
+    return not (AT_PEACE[to] and (from == nil or from == "unseen"))
+end
+
+local FAULTS = { primary_lost = true, double_fault = true, mirror_lost = true, promoting = true,
+                 wrong_role = true }
+
+-- The story of a fault begins when the pair was last as it should be.
+local function begin_story(memory, view)
+    if FAULTS[view.state] and not FAULTS[memory.state] then
+        memory.story = { seen = view.p.since or (view.m and view.m.since) }
+    end
+end
+
+local function tell_change(memory, view, actions)
+    if memory.state == view.state then
+        return
+    end
+    begin_story(memory, view)
+    local text = ("%s: primary %s"):format(view.state, describe(view.p, view.pc))
+    if view.m then
+        text = text .. ("; mirror %s"):format(describe(view.m, view.mc))
+    end
+    if news(memory.state, view.state) then
+        table.insert(actions, { kind = "journal", what = "state", content = view.primary.content,
+                                dbid = view.primary.dbid, text = text, from = memory.state,
+                                to = view.state, facts = view:facts() })
+    end
+    memory.state = view.state
+    if view.state ~= "double_fault" and view.state ~= "primary_lost" then
+        memory.told_double = nil
+    end
+    if view.state == "in_sync" or view.state == "catching_up" then
+        memory.told_alert = nil
+    end
+end
+
+-- The next moment at which something may be due without an event: the watcher sends a tick then.
+local function wake(memory, now)
+    local at
+    local function sooner(when)
+        if when and when > now and (not at or when < at) then
+            at = when
+        end
+    end
+    for _, retry in pairs(memory.retry) do
+        sooner(retry.at)
+    end
+    local answer = memory.answer
+    sooner(answer and answer.until_ms and answer.at + answer.until_ms)
+    return at
+end
+
+--- A pair's memory before anything was seen.
+---@param content integer
+---@return table memory plain data
+function M.memory(content)
+    return sight.memory(content)
+end
+
+---@class FtsInput
+---@field now number milliseconds of any clock that does not jump
+---@field primary table the catalog's row
+---@field mirror? table
+---@field pair table {epoch, role_epoch, promoted_epoch, armed_name} of the catalog
+---@field lease? {token, holder, intent, step, expires} the content's, `expires` on the clock of `now`
+---@field leader boolean whether this process holds the watcher's lease
+---@field majority? boolean a majority of the hosts records what is decided for content -1
+---@field paused? string
+---@field server_version? integer
+---@field settings table sight.settings
+---@field event table {kind = "observation", observation}, {kind = "word", dbid, word|error, begun},
+--- {kind = "answer", answer}, {kind = "result", key, name, ok, ...} or {kind = "tick"}
+
+--- One step of one pair.
+---@param memory table not changed
+---@param input FtsInput
+---@return table memory the next one; `memory.wake` is when a tick is wanted at the latest
+---@return table[] actions
+function M.step(memory, input)
+    local next_memory = sight.copy(memory)
+    sight.take(next_memory, input)
+    local view = pairview.new(next_memory, input)
+    local actions = {}
+    tell_change(next_memory, view, actions)
+    local event = event_name(input.event)
+    for _, row in ipairs(rows_of[view.state]) do
+        if (row.event == "any" or row.event == event) and row.when(view) then
+            fire(view, row, actions)
+        end
+    end
+    next_memory.wake = wake(next_memory, input.now)
+    return next_memory, actions
+end
+
+return M

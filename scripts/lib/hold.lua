@@ -1,0 +1,65 @@
+--- Holding the lease of a content while something is done to its pair.
+---
+--- The watcher leaves a held content alone, and completes or undoes the step when the lease
+--- expires, so the lease is renewed for as long as the work goes on and no longer.
+local mr = require("moonrise")
+
+local M = {}
+
+M.TTL_MS = 30000
+local RENEW_MS = 10000
+
+local function interval(ms)
+    return ("%d milliseconds"):format(ms)
+end
+
+local function renew(cat, lease)
+    while not lease.over do
+        mr.sleep(RENEW_MS)
+        if not lease.over then
+            cat:call("lease_step", lease.token, lease.step, interval(M.TTL_MS))
+        end
+    end
+end
+
+--- The text that says who we are in a lease.
+---@return string
+function M.holder()
+    local me = mr.whoami()
+    return ("%s@%s pid %d"):format(me.user, me.hostname, me.pid)
+end
+
+--- Runs fn(lease) while holding the content's lease; lease.token is for the catalog's transitions
+--- and lease:set(step) records how far the work is. The lease is dropped whatever fn returns or
+--- raises.
+---@param ctx table
+---@param content integer
+---@param intent string
+---@param step string
+---@param fn function
+---@return any ... what fn returned; nil, err (code "busy") when somebody else holds it
+function M.content(ctx, content, intent, step, fn)
+    local cat = ctx.cat
+    local token, err = cat:call("lease_take", content, M.holder(), intent, step, interval(M.TTL_MS))
+    if not token then
+        return nil, err
+    end
+    local lease = { token = token, step = step }
+    function lease.set(self, name)
+        self.step = name
+        return cat:call("lease_step", token, name, interval(M.TTL_MS))
+    end
+    local renewer = mr.spawn(renew, cat, lease)
+    local results = { pcall(fn, lease) }
+    lease.over = true
+    renewer:cancel()
+    if not lease.keep then
+        cat:call("lease_drop", token)
+    end
+    if not results[1] then
+        error(results[2], 0)
+    end
+    return unpack(results, 2, table.maxn(results))
+end
+
+return M

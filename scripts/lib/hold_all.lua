@@ -1,0 +1,80 @@
+--- Holding the leases of many contents at once: what `start` and `stop` do to the whole cluster.
+local hold = require("lib.hold")
+local mr = require("moonrise")
+
+local M = {}
+
+local RENEW_MS = 10000
+
+local function interval()
+    return ("%d milliseconds"):format(hold.TTL_MS)
+end
+
+local function drop(cat, tokens)
+    for _, token in pairs(tokens) do
+        cat:call("lease_drop", token)
+    end
+end
+
+local function take(cat, contents, intent)
+    local tokens = {}
+    for _, content in ipairs(contents) do
+        local token, err = cat:call("lease_take", content, hold.holder(), intent, "begun",
+            interval())
+        if not token then
+            drop(cat, tokens)
+            return nil, err
+        end
+        tokens[content] = token
+    end
+    return tokens
+end
+
+local function renew(cat, leases)
+    while not leases.over do
+        mr.sleep(RENEW_MS)
+        for _, token in pairs(leases.over and {} or leases.tokens) do
+            cat:call("lease_step", token, "going on", interval())
+        end
+    end
+end
+
+--- The list of tokens as cluster_set_state takes it.
+---@param tokens table<integer, integer>
+---@return string
+function M.list(tokens)
+    local list = {}
+    for _, token in pairs(tokens) do
+        table.insert(list, ("%d"):format(token))
+    end
+    return "{" .. table.concat(list, ",") .. "}"
+end
+
+--- Runs fn(leases) while holding the leases of these contents; leases.tokens[content] is for the
+--- catalog's transitions. They are dropped whatever fn returns or raises, unless it has set
+--- leases.gone (the catalog is gone, or has given them back).
+---@param ctx table {cat}
+---@param contents integer[]
+---@param intent string
+---@param fn function
+---@return any ... what fn returned; nil, err (code "busy") when somebody holds one of them
+function M.contents(ctx, contents, intent, fn)
+    local tokens, err = take(ctx.cat, contents, intent)
+    if not tokens then
+        return nil, err
+    end
+    local leases = { tokens = tokens }
+    local renewer = mr.spawn(renew, ctx.cat, leases)
+    local results = { pcall(fn, leases) }
+    leases.over = true
+    renewer:cancel()
+    if not leases.gone then
+        drop(ctx.cat, tokens)
+    end
+    if not results[1] then
+        error(results[2], 0)
+    end
+    return unpack(results, 2, table.maxn(results))
+end
+
+return M

@@ -1,0 +1,143 @@
+--- One instance: its names, its places, how it is reached and what makes it a mirror.
+local mr = require("moonrise")
+
+local M = {}
+
+-- sockaddr_un holds 107 bytes; the file in the directory is called .s.PGSQL.PORT.lock.
+local SOCKET_DIR_BYTES = 90
+
+--- Where an instance's Unix socket is: its own data directory, which nobody else can enter, unless
+--- that path is too long for a socket.
+---@param inst {datadir: string}
+---@return string
+function M.socket_dir(inst)
+    if #inst.datadir + #"/.s.PGSQL.65535" <= SOCKET_DIR_BYTES then
+        return inst.datadir
+    end
+    return ("/tmp/moonrise-%d/%s"):format(mr.whoami().uid, mr.hash(inst.datadir):sub(1, 12))
+end
+
+--- The listen_addresses an instance is started with.
+---@param inst table
+---@return string
+function M.listen(inst)
+    return inst.address
+end
+
+--- The slot on the primary that holds WAL for this mirror.
+---@param mirror {dbid: integer}
+---@return string
+function M.slot_name(mirror)
+    return ("mr_slot_%d"):format(mirror.dbid)
+end
+
+--- The application_name of a mirror's receiver: bare while nothing waits for it, with the epoch it
+--- was armed with afterwards. The coordinator's content is written c: synchronous_standby_names
+--- takes plain identifiers without quotes.
+---@param mirror {dbid: integer, content: integer}
+---@param epoch? integer
+---@return string
+function M.stream_name(mirror, epoch)
+    local content = mirror.content == -1 and "c" or ("%d"):format(mirror.content)
+    local name = ("mr_%s_%d"):format(content, mirror.dbid)
+    return epoch and ("%s_%d"):format(name, epoch) or name
+end
+
+--- How role moonrise connects to an instance over the network.
+---@param env table lib/home.lua's answer
+---@param inst table
+---@param more? table options that are added or replaced
+---@return ConnOptions
+function M.conninfo(env, inst, more)
+    local options = {
+        host = inst.address,
+        port = inst.port,
+        user = env.user,
+        passfile = env.passfile,
+        dbname = "postgres",
+        sslmode = env.sslmode,
+        sslrootcert = env.sslrootcert,
+        application_name = "moonrise",
+    }
+    for key, value in pairs(more or {}) do
+        options[key] = value
+    end
+    return options
+end
+
+local function quoted(value)
+    return "'" .. tostring(value):gsub("[\\']", "\\%0") .. "'"
+end
+
+-- A dead link is noticed by the receiver itself, so that it comes back by itself.
+local RECEIVER = { "connect_timeout=5", "keepalives_idle=10", "keepalives_interval=5",
+    "keepalives_count=3" }
+
+--- The primary_conninfo of a mirror, under its bare name.
+---@param env table
+---@param mirror table
+---@param primary table
+---@return string
+function M.primary_conninfo(env, mirror, primary)
+    local words = {
+        "host=" .. quoted(primary.address), "port=" .. primary.port, "user=" .. quoted(env.user),
+        "passfile=" .. quoted(env.passfile),
+        "application_name=" .. quoted(M.stream_name(mirror)),
+        "sslmode=" .. (env.sslmode or "prefer"),
+    }
+    if env.sslrootcert then
+        table.insert(words, "sslrootcert=" .. quoted(env.sslrootcert))
+    end
+    for _, word in ipairs(RECEIVER) do
+        table.insert(words, word)
+    end
+    return table.concat(words, " ")
+end
+
+--- What makes `target` a mirror of `source`: the agent's recover, configure and promote take it.
+--- A setting that is false is taken out; pg_hba.conf is copied as it is.
+---@param env table
+---@param target table
+---@param source table
+---@return {slot: string, settings: table<string, any>, hba: string[]?, listen: string}
+function M.standby_spec(env, target, source)
+    local slot = M.slot_name(target)
+    return {
+        slot = slot,
+        settings = {
+            port = target.port,
+            unix_socket_directories = M.socket_dir(target),
+            primary_conninfo = M.primary_conninfo(env, target, source),
+            primary_slot_name = slot,
+            synchronous_standby_names = false,
+        },
+        hba = nil,
+        listen = M.listen(target),
+    }
+end
+
+--- Why an instance is not simply started as a mirror, or nil when it may be. While no WAL is read
+--- (SAFETY.md, rule 9): only what was never promoted, whose pair had no change of roles since it
+--- was last given an order, and which is whole.
+---@param word table the host's word about it
+---@param role_epoch integer epoch of the pair's last change of roles
+---@return string? reason
+function M.start_refusal(word, role_epoch)
+    local control = word.control
+    if word.kind ~= "datadir" or not control or control.aside then
+        return "its data directory is not whole"
+    elseif not word.epoch or not word.epoch.valid then
+        return "it has no epoch file of its own"
+    elseif word.epoch.marked then
+        return "it is marked: it was replaced while it was away"
+    elseif not word.standby_signal then
+        return "it is not a mirror by its files"
+    elseif word.patch then
+        return "an unfinished recovery lies in its directory"
+    elseif word.epoch.epoch <= (role_epoch or 0) then
+        return "the roles of its pair were changed since it last streamed"
+    end
+    return nil
+end
+
+return M

@@ -1,0 +1,345 @@
+--- One look at a pair: its state, derived from the catalog's rows and what its instances really
+--- are, and the facts that the policy and the guards are given. Pure. Nothing in it is remembered,
+--- so a watcher that starts in the middle of something sees the same state as the one that died
+--- there.
+local guard = require("lib.guard")
+local sight = require("lib.sight")
+
+local M = {}
+
+local View = {}
+View.__index = View
+
+-- Beyond doubt: the instance will not serve anybody soon.
+local LOST = { stopped = true, gone = true, hung = true, unreachable = true, wrong_system = true }
+-- A mirror is silent for a moment while its name is changed and it connects anew.
+local SETTLE_MS = 2000
+
+local function lease_state(input)
+    local lease = input.lease
+    if input.stopped then
+        return "leased"
+    elseif lease then
+        return lease.expires > input.now and "leased" or "abandoned"
+    end
+end
+
+local function promotion_pending(view)
+    local role_epoch = view.pair.role_epoch or 0
+    return role_epoch > 0 and (view.pair.promoted_epoch or 0) < role_epoch
+end
+
+--- Whether it was promoted after the last look at it: that look says nothing of its role.
+function View:just_promoted()
+    local memory = self.memory
+    return self.pc == "wrong_role" and memory.promoted_at and self.p.ok_begun <= memory.promoted_at
+        and memory.promoted_epoch == self.pair.role_epoch
+end
+
+local function primary_state(view)
+    if view.pc == "unseen" then
+        return "unseen"
+    elseif view.pc == "wrong_role" then
+        return (promotion_pending(view) or view:just_promoted()) and "promoting" or "wrong_role"
+    elseif view.pc == "fine" then
+        return nil
+    end
+    local no_successor = not view.mirror or view.mirror.status == "d" or view.mode == "n"
+        or LOST[view.mc] or view.mc == "wrong_role"
+    return LOST[view.pc] and no_successor and "double_fault" or "primary_lost"
+end
+
+local function mirror_state(view)
+    if not view.mirror then
+        return "alone"
+    elseif view.mirror.status == "d" then
+        return "mirror_down"
+    elseif view.mc ~= "fine" and view.mc ~= "unseen" then
+        return "mirror_lost"
+    elseif view:unstreamed_ms() > SETTLE_MS or view:stalled_ms() > SETTLE_MS then
+        return "mirror_lost"
+    end
+    return view.mode == "s" and "in_sync" or "catching_up"
+end
+
+--- A look at a pair.
+---@param memory table
+---@param input table as fts.step's
+---@return table view
+function M.new(memory, input)
+    local view = setmetatable({
+        memory = memory, input = input, now = input.now, settings = input.settings,
+        primary = input.primary, mirror = input.mirror, mode = input.primary.mode,
+            pair = input.pair,
+        p = memory.inst[input.primary.dbid],
+        m = input.mirror and memory.inst[input.mirror.dbid],
+    }, View)
+    view.pc = sight.condition(view.p, "p")
+    view.mc = view.m and sight.condition(view.m, "m") or "none"
+    view.streaming = view.m ~= nil and view.pc == "fine" and sight.streams(view.p)
+    view.state = lease_state(input) or primary_state(view) or mirror_state(view)
+    return view
+end
+
+--- Whether nothing of that key is under way, nor waits to be tried again.
+function View:free(...)
+    for i = 1, select("#", ...) do
+        local key = select(i, ...)
+        local retry = self.memory.retry[key]
+        if self.memory.tasks[key] or (retry and retry.at > self.now) then
+            return false
+        end
+    end
+    return true
+end
+
+--- Whether it is for us to change something of this pair now.
+function View:acting(...)
+    return self.input.leader and self:free(...)
+end
+
+function View:stalled_ms()
+    return self.memory.stalled_at and self.now - self.memory.stalled_at or 0
+end
+
+function View:unstreamed_ms()
+    return self.memory.unstreamed_at and self.now - self.memory.unstreamed_at or 0
+end
+
+--- Replication that fails again and again counts as down; once it is, until it was quiet for a
+--- window.
+function View:flapping()
+    local s, flaps = self.settings, self.memory.flaps
+    return #flaps >= s.flap_count and self.now - flaps[s.flap_count] < s.flap_window_ms
+end
+
+--- Whether the primary was seen after the last thing that changed it, so that what it said is of
+--- today.
+function View:current()
+    local memory, begun = self.memory, self.p.ok_begun
+    return begun ~= nil and begun > (memory.changed_at or -1) and begun > (memory.acted_at or -1)
+end
+
+--- Whether the primary may still wait for its mirror: it said so, or it has not been asked since.
+function View:still_armed()
+    local names = self.p.seen and self.p.seen.sync_names
+    if self:current() and names then
+        return names:find("mr_", 1, true) ~= nil
+    end
+    return self.memory.maybe_armed == true
+end
+
+--- Whether the primary, asked since the last change, does not wait for the mirror it should wait
+--- for.
+function View:disarmed()
+    local seen, name = self.p.seen, self.pair.armed_name
+    if not self:current() or not name or name == "" or not seen.sync_names then
+        return false
+    end
+    return not seen.sync_names:find(name, 1, true)
+end
+
+function View:commits_wait()
+    local level = self.p.seen and self.p.seen.sync_commit
+    return level == nil or level == "on" or level == "remote_apply"
+end
+
+--- The mirror by its files and its epoch was a primary, and has not been recovered since.
+function View:behind_promotion()
+    local word = self.m and self.m.word
+    local epoch = word and word.epoch
+    if not epoch or not epoch.valid then
+        return false
+    end
+    return epoch.epoch <= (self.pair.role_epoch or 0) or word.standby_signal == false
+end
+
+--- Whether the catalog's mirror is an old primary that nobody has marked yet.
+function View:must_mark()
+    local word = self.m and self.m.word
+    return word ~= nil and self.mirror.status == "d" and word.kind == "datadir"
+        and not (word.epoch and word.epoch.marked) and not (word.control and word.control.aside)
+        and self:behind_promotion()
+end
+
+local function marked(inst)
+    return inst and inst.word and inst.word.epoch and inst.word.epoch.marked
+end
+
+function View:must_fence_old()
+    return marked(self.m) and self.mirror.status == "d" and not self.m.word.stopped
+end
+
+function View:must_set_aside()
+    local word = self.m and self.m.word
+    return marked(self.m) and self.mirror.status == "d" and word.stopped
+        and word.control ~= nil and word.control.aside == false
+        and (self.m.marked_at or -1) < self.m.word_at
+end
+
+-- When an instance's host is asked: at once for news, each second while it is in question, and now
+-- and then in peace.
+local function ask_due(view, inst, row, condition)
+    local s, age = view.settings, inst.asked_at and view.now - inst.asked_at
+    if not age then
+        return true
+    elseif inst.since and not (inst.word_begun and inst.word_begun >= inst.since) then
+        return age >= 20
+    elseif inst.since and (inst.evidence_at or 0) > inst.word_begun then
+        return age >= 100
+    elseif condition == "wrong_role" then
+        return age >= s.ask_ms
+    elseif inst.since and condition ~= "stopped" and row.status == "u" then
+        return age >= s.ask_ms
+    end
+    return age >= s.check_ms
+end
+
+function View:ask_primary_due()
+    return self:free("ask:" .. self.primary.dbid) and ask_due(self, self.p, self.primary, self.pc)
+end
+
+function View:ask_mirror_due()
+    return self.mirror ~= nil and self:free("ask:" .. self.mirror.dbid)
+        and ask_due(self, self.m, self.mirror, self.mc)
+end
+
+local function instance_facts(view, inst, row, condition)
+    if not inst then
+        return nil
+    end
+    local progress = inst.progress_at and view.now - inst.progress_at
+    return {
+        dbid = row.dbid, host = row.hostname, status = row.status, condition = condition,
+        evidence = inst.evidence or "none", tries = inst.tries,
+        bad_ms = inst.since and view.now - inst.since or 0,
+        still_ms = progress or (inst.since and view.now - inst.since) or 0,
+        disk_error = inst.disk_error,
+    }
+end
+
+--- The facts that the failover policy is given (policies/README.md).
+---@return table
+function View:facts()
+    local s, seen = self.settings, self.p.seen or {}
+    local flushed = seen.peer and seen.peer.flush_lsn
+    return {
+        content = self.primary.content, coordinator = self.primary.content < 0,
+        mode = self.mode, state = self.state,
+        primary = instance_facts(self, self.p, self.primary, self.pc),
+        mirror = instance_facts(self, self.m, self.mirror, self.mc),
+        replication = {
+            streaming = self.streaming, unstreamed_ms = self:unstreamed_ms(),
+            stalled_ms = self:stalled_ms(), waiting = seen.waiting or 0, flapping = self:flapping(),
+            lag_bytes = flushed and seen.lsn and math.max(0, seen.lsn - flushed) or nil,
+            heard = self:heard(),
+        },
+        settings = {
+            patience_tries = s.patience_tries, patience_ms = s.patience_ms, grace_ms = s.grace_ms,
+            recovery_stall_ms = s.recovery_stall_ms, shutdown_ms = s.shutdown_ms,
+        },
+    }
+end
+
+--- What the facts are apart from how long they have lasted: when it changes, the policy is asked
+--- again.
+---@return string
+function View:digest()
+    local p, m = self.p, self.m
+    return table.concat({
+        self.state, self.mode, self.pc, p.evidence or "-", p.disk_error or "-", self.mc,
+        m and m.evidence or "-", self.mirror and self.mirror.status or "-",
+        tostring(self.streaming), tostring(self:flapping()), tostring(self:stalled_ms() > 0),
+    }, " ")
+end
+
+function View:heard()
+    local at = self.memory.heard_at
+    return at ~= nil and self.now - at < self.settings.heard_ms
+end
+
+local function position(seen)
+    return math.max(seen.lsn or 0, seen.replay_lsn or 0)
+end
+
+local function expected_sysid(view)
+    local word, mirror_word = view.p.word, view.m and view.m.word
+    return view.p.sysid or (word and word.control and word.control.sysid)
+        or (mirror_word and mirror_word.epoch and mirror_word.epoch.sysid) or nil
+end
+
+--- The system identifier that an instance is expected to have, as far as it is known.
+---@param who "primary"|"mirror"
+---@return string?
+function View:sysid(who)
+    local inst = who == "primary" and self.p or self.m
+    local epoch = inst and inst.word and inst.word.epoch
+    return expected_sysid(self) or (epoch and epoch.sysid) or nil
+end
+
+local function mirror_facts(view)
+    local m = view.m
+    if not m or not m.seen then
+        return {}
+    end
+    local word = m.word or {}
+    local epoch = word.epoch or {}
+    return {
+        answered = m.evidence == "ok" and view.now - m.ok_at <= view.settings.fresh_ms
+            and m.ok_begun >= (view.p.since or 0),
+        in_recovery = m.seen.in_recovery, sysid = m.sysid, timeline = m.timeline,
+        lsn = position(m.seen), replay_lsn = m.seen.replay_lsn,
+            replay_paused = m.seen.replay_paused,
+        sync_names = m.seen.sync_names, streaming = view.streaming, marked = epoch.marked or false,
+        epoch_valid = epoch.valid, behind_promotion = view:behind_promotion(),
+    }
+end
+
+--- The facts that the guards are given (lib/guard.lua).
+---@return GuardFacts
+function View:guard_facts()
+    local s, seen, input = self.settings, self.p.seen or {}, self.input
+    return {
+        leader = input.leader, lease = self.state == "leased"
+            and (input.lease and input.lease.holder or "stop") or nil,
+        content = self.primary.content, mode = self.mode,
+        mirror_status = self.mirror and self.mirror.status or "d",
+        paused = input.paused, unconfirmed = input.unconfirmed, majority = input.majority,
+        primary = {
+            stopped = self.pc == "stopped", host_answers = sight.reachable(self.p),
+                heard = self:heard(),
+            server_version = input.server_version, sync_commit = seen.sync_commit,
+        },
+        mirror = mirror_facts(self),
+        expected = {
+            sysid = expected_sysid(self), timeline = self.p.timeline,
+            flush_lsn = self.m and self.m.highest, primary_lsn = seen.lsn,
+        },
+        bounds = { replay_lag_bytes = s.replay_lag_bytes, arm_lag_bytes = s.arm_lag_bytes },
+    }
+end
+
+--- Asks a guard: true, or nil and the refusal.
+---@param name string "promote", "fence", "record_out", "release" or "arm"
+function View:allowed(name)
+    return guard[name](self:guard_facts())
+end
+
+--- Whether the policy's last answer, for these very facts, is this action.
+function View:answered(action)
+    local answer = self.memory.answer
+    return answer ~= nil and answer.action == action and self.memory.digest == self:digest()
+end
+
+--- Whether it is time to ask the policy: the evidence changed, or the wait it asked for ran out.
+function View:policy_due()
+    local memory = self.memory
+    if not self:free("decide") or self.pc == "suspect" or self.mc == "suspect" then
+        return false
+    end
+    local answer = memory.answer
+    return memory.digest ~= self:digest() or not answer
+        or (answer.until_ms ~= nil and answer.at + answer.until_ms <= self.now)
+end
+
+return M

@@ -1,0 +1,226 @@
+--- Bringing failed instances back: what is wrong with them, which type of recovery, and doing it.
+---
+--- `ctx` is { env, cat, agents } as lib/session.lua makes it. Nothing here decides: the
+--- `recovery` policy does, within what `possible` allows.
+local mr = require("moonrise")
+local arming = require("lib.arming")
+local cluster = require("lib.cluster")
+local hold = require("lib.hold")
+local instance = require("lib.instance")
+local term = require("lib.term")
+
+local M = {}
+
+local STOP_DEADLINE_MS = 20000
+local STREAM_DEADLINE_MS = 120000
+local ARM_DEADLINE_MS = 10000
+
+---@class Failed
+---@field content integer
+---@field target table the instance's catalog row
+---@field source table the row of the pair's primary
+---@field word table the host's word about the target
+---@field source_word table
+---@field possible table<string, boolean> "start", "differential", "full"
+---@field why string why "start" or "differential" is not possible, or ""
+
+-- SAFETY.md rule 9, while no WAL is read: only what was never promoted, whose pair had no change of
+-- roles since it was last given an order, and which is whole, is just started.
+local function start_refusal(ctx, target, word)
+    local control = word.control
+    if word.kind ~= "datadir" or not control or control.aside then
+        return "its data directory is not whole"
+    elseif not word.epoch or not word.epoch.valid then
+        return "it has no epoch file of its own"
+    elseif word.epoch.marked then
+        return "it is marked: it was replaced while it was away"
+    elseif not word.standby_signal then
+        return "it is not a mirror by its files"
+    elseif word.patch then
+        return "an unfinished recovery lies in its directory"
+    end
+    local state, err = ctx.cat:pair_state(target.content)
+    if not state then
+        return tostring(err)
+    elseif word.epoch.epoch <= (state.role_epoch or 0) then
+        return "the roles of its pair were changed since it last streamed"
+    end
+    return nil
+end
+
+local function possible_types(ctx, failed)
+    local word, source = failed.word, failed.source_word
+    local refusal = start_refusal(ctx, failed.target, word)
+    local same_system = word.control and source.control
+        and word.control.sysid == source.control.sysid
+    local possible = { start = refusal == nil, full = true }
+    possible.differential = (word.kind == "datadir" or word.kind == "half-made") and same_system
+        or false
+    local why = refusal or ""
+    if word.kind == "foreign" then
+        possible.full = false
+        why = "the directory is not empty and is no data directory"
+    elseif word.control and not same_system then
+        failed.foreign_system = true
+        why = "its data directory belongs to another cluster"
+    end
+    return possible, why
+end
+
+--- Asks the hosts of a failed mirror and its primary.
+---@param ctx table
+---@param pair table {content, primary, mirror}
+---@return Failed? failed
+---@return Error? err
+function M.examine(ctx, pair)
+    local word, err = ctx.agents:inspect(pair.mirror, { write_probe = true, measure = true })
+    if not word then
+        return nil, err
+    end
+    local source_word
+    source_word, err = ctx.agents:inspect(pair.primary, { measure = true })
+    if not source_word then
+        return nil, err
+    end
+    local failed = { content = pair.content, target = pair.mirror, source = pair.primary,
+                     word = word, source_word = source_word }
+    if source_word.stopped then
+        return nil, mr.error("refused", "its primary does not run", {
+            instance = cluster.name(pair.primary),
+            hint = "both instances are down: start the primary first (moonrise start)" })
+    end
+    failed.possible, failed.why = possible_types(ctx, failed)
+    return failed
+end
+
+--- What a recovery costs: bytes to read and to write, seconds by the rates given.
+---@param failed Failed
+---@param kind string
+---@param rates {read: number, write: number} bytes a second
+---@return {read_bytes: number, send_bytes: number, seconds: number}
+function M.price(failed, kind, rates)
+    local bytes = failed.source_word.data_bytes or 0
+    if kind == "start" then
+        return { read_bytes = 0, send_bytes = 0, seconds = 1 }
+    elseif kind == "full" then
+        return { read_bytes = bytes, send_bytes = bytes, seconds = bytes / rates.write }
+    end
+    return { read_bytes = 2 * bytes, send_bytes = math.floor(bytes / 100),
+             seconds = 2 * bytes / rates.read }
+end
+
+local function order_args(ctx, failed, kind, options)
+    local target, source = failed.target, failed.source
+    local spec = instance.standby_spec(ctx.env, target, source)
+    return {
+        type = kind,
+        sysid = failed.source_word.control.sysid,
+        source = { datadir = source.datadir, port = source.port, user = ctx.env.user,
+                   passfile = ctx.env.passfile, bin = ctx.env.bin, dbid = source.dbid },
+        slot = spec.slot,
+        settings = spec.settings,
+        hba = spec.hba,
+        listen = spec.listen,
+        start = true,
+        accept_foreign = options.accept_foreign or false,
+        max_rate = options.max_rate or 0,
+    }
+end
+
+-- A target that still runs is stopped first: with care while it answers, else as a fence.
+local function quiet_target(ctx, failed, epoch)
+    if failed.word.stopped then
+        return true
+    end
+    local target = failed.target
+    if failed.word.epoch and failed.word.epoch.valid then
+        local done = ctx.agents:order(target, "stop",
+            { epoch = epoch, mode = "fast", wait_ms = STOP_DEADLINE_MS },
+            { timeout_ms = STOP_DEADLINE_MS + 5000 })
+        if done and done.stopped then
+            return true
+        end
+    end
+    local fenced, err = ctx.agents:order(target, "fence", { epoch = epoch })
+    if not fenced then
+        return nil, err
+    end
+    return true
+end
+
+local function copy(ctx, failed, kind, epoch, options)
+    local ok, err = quiet_target(ctx, failed, epoch)
+    if not ok then
+        return nil, err
+    end
+    local args = order_args(ctx, failed, kind, options)
+    args.epoch = epoch
+    return ctx.agents:order(failed.target, "recover", args,
+        { timeout_ms = 0, progress = options.progress })
+end
+
+local function start(ctx, failed, epoch)
+    return ctx.agents:order(failed.target, "start", {
+        epoch = epoch,
+        listen = instance.listen(failed.target),
+        wait_ms = STREAM_DEADLINE_MS,
+    }, { timeout_ms = STREAM_DEADLINE_MS + 5000 })
+end
+
+-- The mirror is up when its primary's slot is held by it; then it is armed, or left to the watcher.
+local function settle(ctx, failed, token, text)
+    local ok, err = ctx.cat:call("mirror_up", token, failed.content, text)
+    if not ok then
+        return nil, err
+    end
+    local armed, armed_err = arming.arm_within(ctx, {
+        content = failed.content, primary = failed.source, mirror = failed.target }, token,
+            ARM_DEADLINE_MS)
+    if not armed then
+        term.debug("%s: not in sync yet: %s", cluster.name(failed.target), tostring(armed_err))
+    end
+    return true
+end
+
+--- Recovers one instance under the lease of its content.
+---@param ctx table
+---@param failed Failed
+---@param kind "start"|"differential"|"full"
+---@param options {progress: function?, accept_foreign: boolean?, max_rate: number?}
+---@return table? numbers
+---@return Error? err
+function M.recover(ctx, failed, kind, options)
+    return hold.content(ctx, failed.content, "recover", kind, function(lease)
+        local text = ("recover dbid %d (%s)"):format(failed.target.dbid, kind)
+        local epoch, err = ctx.cat:call("epoch_reserve", lease.token, failed.content, text)
+        if not epoch then
+            return nil, err
+        end
+        local began = mr.clock()
+        local numbers
+        if kind == "start" then
+            numbers, err = start(ctx, failed, epoch)
+        else
+            numbers, err = copy(ctx, failed, kind, epoch, options)
+        end
+        if not numbers then
+            return nil, err
+        end
+        local ok
+        ok, err = settle(ctx, failed, lease.token, text)
+        if not ok then
+            return nil, err
+        end
+        numbers.took_ms = mr.clock() - began
+        ctx.cat:journal("recovered", { content = failed.content, dbid = failed.target.dbid,
+            text = ("%s: recovered by %s in %s"):format(cluster.name(failed.target), kind,
+                term.duration(numbers.took_ms)),
+            data = {
+                type = kind, bytes_done = numbers.bytes_done, took_ms = numbers.took_ms,
+                bytes_written = numbers.bytes_written, bytes_different = numbers.bytes_different,
+            } })
+        return numbers
+    end)
+end
+
+return M

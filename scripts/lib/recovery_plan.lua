@@ -1,0 +1,219 @@
+--- What `recoverseg` is about to do: candidates, prices, the policy's choice, and its printed form.
+local mr = require("moonrise")
+local cluster = require("lib.cluster")
+local policy = require("lib.policy")
+local recovery = require("lib.recovery")
+local term = require("lib.term")
+
+local M = {}
+
+-- Bytes a second until the cluster's own journal knows better.
+local ASSUMED_RATES = { read = 400 * 2 ^ 20, write = 200 * 2 ^ 20 }
+
+-- Rates of this cluster's last recoveries, from the journal.
+local function measured_rates(ctx)
+    local rows = ctx.cat:query([[
+        select data->>'type' as type, (data->>'bytes_done')::float8 as bytes,
+               (data->>'took_ms')::float8 as ms
+        from journal where kind = 'recovered' and data ? 'bytes_done' order by id desc limit 8]])
+    local rates = { read = ASSUMED_RATES.read, write = ASSUMED_RATES.write }
+    for _, row in ipairs(rows or {}) do
+        if row.ms and row.ms > 100 and row.bytes and row.bytes > 2 ^ 27 then
+            local rate = row.bytes * 1000 / row.ms
+            if row.type == "full" then
+                rates.write = rate
+            else
+                rates.read = 2 * rate
+            end
+        end
+    end
+    return rates
+end
+
+local function candidates(ctx)
+    local instances, err = ctx.cat:instances()
+    if not instances then
+        return nil, err
+    end
+    local list = {}
+    for _, pair in ipairs(cluster.pairs(instances)) do
+        if pair.mirror and pair.mirror.status == "d" then
+            table.insert(list, pair)
+        end
+    end
+    return list
+end
+
+local function facts_of(failed, rates)
+    local prices = {}
+    for kind, possible in pairs(failed.possible) do
+        if possible then
+            prices[kind] = recovery.price(failed, kind, rates)
+        end
+    end
+    return { dbid = failed.target.dbid, content = failed.content, possible = failed.possible,
+             why = failed.why, prices = prices, kind = failed.word.kind,
+             data_bytes = failed.source_word.data_bytes or 0 }
+end
+
+local function forced(opts)
+    return (opts.full and "full") or (opts.differential and "differential") or nil
+end
+
+local function choose(ctx, failed_list, rates, opts)
+    local force = forced(opts)
+    local choice = {}
+    if force then
+        for _, failed in ipairs(failed_list) do
+            choice[failed.target.dbid] = { type = force, reason = "asked for" }
+        end
+        return choice
+    end
+    local facts = { instances = {} }
+    for _, failed in ipairs(failed_list) do
+        table.insert(facts.instances, facts_of(failed, rates))
+    end
+    local answer = policy.ask(ctx, "recovery", facts)
+    for _, entry in ipairs(answer.instances) do
+        choice[entry.dbid] = entry
+    end
+    return choice
+end
+
+local function refuse(failed, message, hint)
+    return { target = failed.target,
+             err = mr.error("refused", message,
+                 { instance = cluster.name(failed.target), hint = hint }) }
+end
+
+local function settle(failed, choice, rates)
+    if not choice then
+        return nil, refuse(failed, "the recovery policy names no type for it")
+    elseif not failed.possible[choice.type] then
+        return nil,
+            refuse(failed, ("%s recovery is not possible: %s"):format(choice.type, failed.why),
+            choice.type == "differential"
+                and "a full recovery (-F) replaces everything in the directory"
+            or nil)
+    end
+    failed.type = choice.type
+    failed.reason = choice.reason or ""
+    failed.price = recovery.price(failed, choice.type, rates)
+    return failed
+end
+
+--- The plan: { entries = Failed[] with type, reason and price, skipped = {target, err}[] }.
+---@param ctx table
+---@param opts table recoverseg's options
+---@return table? plan
+---@return Error? err
+function M.make(ctx, opts)
+    local pairs_down, err = candidates(ctx)
+    if not pairs_down then
+        return nil, err
+    end
+    local plan = { entries = {}, skipped = {} }
+    local examined = {}
+    local results = mr.parallel(pairs_down, opts.batch or 64, function(pair)
+        return recovery.examine(ctx, pair)
+    end)
+    for i, result in ipairs(results) do
+        if result.error then
+            table.insert(plan.skipped, { target = pairs_down[i].mirror, err = result.error })
+        else
+            table.insert(examined, result)
+        end
+    end
+    local rates = measured_rates(ctx)
+    local choice = choose(ctx, examined, rates, opts)
+    for _, failed in ipairs(examined) do
+        local entry, skipped = settle(failed, choice[failed.target.dbid], rates)
+        table.insert(entry and plan.entries or plan.skipped, entry or skipped)
+    end
+    return plan
+end
+
+local function print_entry(entry)
+    term.info("   Recovery of    %s", cluster.name(entry.target))
+    term.info("      from        %s", cluster.name(entry.source))
+    term.info("      type        %s (%s)", entry.type, entry.reason)
+    if entry.type ~= "start" then
+        term.info("      cost        %s to read, about %s", term.bytes(entry.price.read_bytes),
+            term.duration(entry.price.seconds * 1000))
+    end
+    if entry.foreign_system then
+        term.warn("      The directory belongs to another cluster. Everything in it is replaced.")
+    end
+    if entry.word.patch then
+        term.info("      goes on     an unfinished recovery is in the directory")
+    end
+end
+
+--- Prints a plan.
+---@param plan table
+function M.print(plan)
+    term.info("Recovery plan: %d instance(s)", #plan.entries)
+    term.info("-----------------------------------------------------")
+    for _, entry in ipairs(plan.entries) do
+        print_entry(entry)
+        term.info("-----------------------------------------------------")
+    end
+end
+
+local function out_of_place(ctx)
+    local instances, err = ctx.cat:instances()
+    if not instances then
+        return nil, err
+    end
+    local list = {}
+    for _, pair in ipairs(cluster.pairs(instances)) do
+        if pair.content >= 0 and pair.mirror and pair.primary.preferred_role ~= "p" then
+            table.insert(list, pair)
+        end
+    end
+    return list
+end
+
+--- The rebalance policy's waves of pairs that are out of place: a list of lists of pairs.
+---@param ctx table
+---@return table[]? waves
+---@return Error? err
+function M.waves(ctx)
+    local list, err = out_of_place(ctx)
+    if not list then
+        return nil, err
+    elseif #list == 0 then
+        return {}
+    end
+    local facts, by_content = { pairs = {} }, {}
+    for _, pair in ipairs(list) do
+        by_content[pair.content] = pair
+        table.insert(facts.pairs, {
+            content = pair.content, mode = pair.primary.mode, mirror_status = pair.mirror.status,
+            primary_host = pair.primary.hostname, mirror_host = pair.mirror.hostname })
+    end
+    local answer = policy.ask(ctx, "rebalance", facts)
+    local waves = {}
+    for _, wave in ipairs(answer.waves) do
+        local members = {}
+        for _, content in ipairs(wave) do
+            table.insert(members, by_content[content])
+        end
+        table.insert(waves, members)
+    end
+    return waves
+end
+
+--- Prints the waves.
+---@param waves table[]
+function M.print_waves(waves)
+    term.info("Rebalance plan: %d wave(s)", #waves)
+    for i, wave in ipairs(waves) do
+        for _, pair in ipairs(wave) do
+            term.info("   wave %d   content %d: primary becomes %s", i, pair.content,
+                cluster.name(pair.mirror))
+        end
+    end
+end
+
+return M

@@ -1,0 +1,378 @@
+--- What is known about a pair: its memory, and what each event changes in it. Pure, as fts.lua is.
+---
+--- A memory is plain data of a fixed size, one per pair: `inst[dbid]` holds what was last seen and
+--- heard of each instance, `tasks` what is under way, `retry` what failed and when it is tried
+--- again, `answer` the policy's last word. Times are milliseconds of the caller's clock.
+local M = {}
+
+--- Defaults of everything that can be tuned (cluster.lua's `watch`).
+M.settings = {
+    patience_tries = 5,
+    patience_ms = 10000,
+    grace_ms = 30000,
+    recovery_stall_ms = 30000,
+    shutdown_ms = 60000,
+    ask_ms = 1000,
+    check_ms = 30000,
+    fresh_ms = 3000,
+    heard_ms = 5000,
+    flap_count = 5,
+    flap_window_ms = 600000,
+    retry_ms = 200,
+    retry_max_ms = 10000,
+    arm_retry_ms = 1000,
+    arm_retry_max_ms = 60000,
+    arm_lag_bytes = 2 ^ 20,
+    replay_lag_bytes = 2 ^ 26,
+}
+
+-- Evidence that is an answer: the server lives, whatever else is wrong.
+local ANSWERS = {
+    starting = true, recovering = true, not_yet = true, shutting_down = true, too_many = true,
+    sqlstate = true, authentication = true,
+}
+
+local function copy(source)
+    local target = {}
+    for k, v in pairs(source) do
+        target[k] = v
+    end
+    return target
+end
+
+--- A pair's memory before anything was seen.
+---@param content integer
+---@return table memory
+function M.memory(content)
+    return { content = content, inst = {}, tasks = {}, retry = {}, flaps = {}, story = {} }
+end
+
+--- A copy that can be written without touching the original; what was seen and heard is shared,
+--- since observations and words are never changed.
+---@param memory table
+---@return table
+function M.copy(memory)
+    local new = copy(memory)
+    new.inst, new.tasks, new.retry = {}, copy(memory.tasks), copy(memory.retry)
+    new.story = copy(memory.story)
+    for dbid, inst in pairs(memory.inst) do
+        new.inst[dbid] = copy(inst)
+    end
+    return new
+end
+
+local function instance(memory, dbid)
+    local inst = memory.inst[dbid]
+    if not inst then
+        inst = { dbid = dbid, tries = 0 }
+        memory.inst[dbid] = inst
+    end
+    return inst
+end
+
+local function good(inst, seen)
+    local last = inst.seen
+    if last and seen.lsn and last.lsn and seen.lsn > last.lsn then
+        inst.lsn_at = seen.at
+    end
+    inst.seen, inst.ok_at, inst.ok_begun = seen, seen.at, seen.at - (seen.took or 0)
+    inst.evidence, inst.since, inst.tries = "ok", nil, 0
+    inst.sysid = seen.sysid or inst.sysid
+    -- A mirror knows its timeline while it receives.
+    inst.timeline = (seen.timeline or 0) > 0 and seen.timeline or inst.timeline
+    inst.highest = math.max(inst.highest or 0, seen.in_recovery and seen.lsn or 0)
+end
+
+local function bad(inst, seen)
+    if inst.evidence ~= seen.evidence then
+        inst.evidence_at = seen.at
+    end
+    inst.evidence, inst.at = seen.evidence, seen.at
+    -- Silence began when it was asked, not when patience with the answer ran out.
+    inst.since = inst.since or (seen.evidence == "timeout" and seen.at - (seen.took or 0))
+        or seen.at
+    inst.tries = inst.tries + 1
+    inst.message = seen.message
+    -- An answer is newer than a word that nobody is there.
+    if ANSWERS[seen.evidence] and inst.word and inst.word.stopped then
+        inst.word, inst.word_begun, inst.asked_at = nil, nil, nil
+    end
+end
+
+-- A postmaster that hangs goes on serving, and committing in, the sessions it has. So silence
+-- towards a fresh session is kept as a doubt beside a standing session that answers, until a fresh
+-- one comes about.
+local function observe(inst, seen, settings)
+    local silent = seen.evidence == "timeout" or seen.evidence == "no_new_session"
+    if seen.evidence == "ok" then
+        if seen.fresh then
+            inst.doubt_since, inst.doubts = nil, nil
+        end
+        good(inst, seen)
+    elseif silent and (seen.fresh or seen.evidence == "no_new_session") and inst.ok_at
+        and seen.at - inst.ok_at < settings.fresh_ms
+        and (inst.evidence == "ok" or inst.evidence == "no_new_session") then
+        inst.doubt_since = inst.doubt_since or seen.at
+        inst.doubts = (inst.doubts or 0) + 1
+    else
+        inst.doubt_since, inst.doubts = nil, nil
+        bad(inst, seen)
+    end
+    if inst.doubt_since then
+        inst.evidence, inst.since, inst.tries = "no_new_session", inst.doubt_since, inst.doubts
+    end
+end
+
+local function hear(inst, event, now)
+    inst.asked_at, inst.word_at = now, now
+    inst.word, inst.word_error, inst.word_begun = event.word, event.error, event.begun or now
+    local word = event.word
+    if not word then
+        return
+    end
+    local progress = word.recovery and word.recovery.progress
+    if progress and (not inst.progress or progress > inst.progress) then
+        inst.progress, inst.progress_at = progress, now
+    elseif not progress then
+        inst.progress, inst.progress_at = nil, nil
+    end
+    if event.write_probe then
+        inst.disk_error = word.writable == false and (word.disk_error or "not writable") or nil
+    end
+    inst.writable_at = event.write_probe and now or inst.writable_at
+end
+
+local function streams(seen)
+    return seen and seen.peer ~= nil and seen.peer.state == "streaming"
+end
+
+-- The primary's view of its mirror: since when it does not stream, how often that happened, since
+-- when commits wait without the mirror having flushed anything more.
+local function replication(memory, before, seen, settings)
+    if streams(seen) then
+        memory.unstreamed_at = nil
+    elseif streams(before) then
+        memory.unstreamed_at = seen.at
+        local flaps = {}
+        for _, at in ipairs(memory.flaps) do
+            if seen.at - at < settings.flap_window_ms and #flaps < settings.flap_count then
+                table.insert(flaps, at)
+            end
+        end
+        table.insert(flaps, 1, seen.at)
+        memory.flaps = flaps
+    else
+        memory.unstreamed_at = memory.unstreamed_at or seen.at
+    end
+    local flushed = seen.peer and seen.peer.flush_lsn
+    if (seen.waiting or 0) == 0 or (flushed and flushed ~= memory.stall_lsn) then
+        memory.stalled_at = nil
+    end
+    if (seen.waiting or 0) > 0 then
+        memory.stalled_at = memory.stalled_at or seen.at
+        memory.stall_lsn = flushed
+    end
+end
+
+-- Once the primary is silent: does WAL still arrive at the mirror?
+local function listen(memory, mirror, primary)
+    local seen = mirror.seen
+    if not (primary and primary.since and seen and mirror.ok_begun >= primary.since) then
+        memory.heard_lsn, memory.heard_at = nil, nil
+    elseif not memory.heard_lsn then
+        memory.heard_lsn = seen.lsn
+    elseif seen.lsn and seen.lsn > memory.heard_lsn then
+        memory.heard_lsn, memory.heard_at = seen.lsn, seen.at
+    end
+end
+
+local function on_observation(memory, input)
+    local seen = input.event.observation
+    local inst = instance(memory, seen.dbid)
+    local before = inst.seen
+    observe(inst, seen, input.settings)
+    local mirror = input.mirror and memory.inst[input.mirror.dbid]
+    if seen.evidence == "ok" and seen.dbid == input.primary.dbid then
+        replication(memory, before, seen, input.settings)
+        if mirror and seen.peer and seen.peer.flush_lsn then
+            mirror.highest = math.max(mirror.highest or 0, seen.peer.flush_lsn)
+        end
+    end
+    if mirror then
+        listen(memory, mirror, memory.inst[input.primary.dbid])
+    end
+end
+
+local function backoff(memory, key, now, settings)
+    local count = (memory.retry[key] and memory.retry[key].count or 0) + 1
+    local first, most = settings.retry_ms, settings.retry_max_ms
+    if key == "arm" then
+        first, most = settings.arm_retry_ms, settings.arm_retry_max_ms
+    end
+    memory.retry[key] = { count = count, at = now + math.min(most, first * 2 ^ (count - 1)) }
+end
+
+-- What a finished action changes in what is known, by the action's name.
+local done = {
+    fence = function(memory, event, now)
+        local inst = instance(memory, event.dbid)
+        inst.word = { stopped = true, processes = {}, fenced = true,
+                      epoch = inst.word and inst.word.epoch,
+                          control = inst.word and inst.word.control,
+                      standby_signal = inst.word and inst.word.standby_signal, kind = "datadir" }
+        inst.word_error, inst.word_begun, inst.word_at, inst.asked_at = nil, now, now, now - 20
+        inst.evidence = inst.evidence == "ok" and "reset" or inst.evidence
+        inst.since = inst.since or now
+        memory.story.fenced = now
+    end,
+    mark = function(memory, event, now)
+        local inst = instance(memory, event.dbid)
+        local word, value = copy(inst.word or {}), event.value or {}
+        word.epoch, word.control = copy(word.epoch or {}), word.control and copy(word.control)
+        word.epoch.marked = true
+        if word.control then
+            word.control.aside = value.aside or false
+        end
+        inst.word, inst.marked_at = word, now
+    end,
+    release = function(memory, _, now)
+        memory.maybe_armed, memory.acted_at = nil, now
+        memory.stalled_at, memory.story.released = nil, now
+    end,
+    promote = function(memory, event, now)
+        memory.promoted_epoch, memory.promoted_at = event.role_epoch, now
+        memory.promoted = event.value
+        memory.story.promoted = now
+    end,
+    record = function(memory, event, now)
+        if event.fn == "mirror_down" or event.fn == "out_of_sync" then
+            memory.maybe_armed, memory.story.recorded = true, now
+        elseif event.fn == "promote" then
+            memory.maybe_armed, memory.story.recorded = nil, now
+        end
+    end,
+    arm = function(memory, _, now)
+        memory.acted_at = now
+    end,
+    fdw = function(memory, event)
+        memory.fdw_primary = event.dbid
+    end,
+}
+
+local function on_result(memory, input)
+    local event, now = input.event, input.now
+    memory.tasks[event.key] = nil
+    if event.ok then
+        memory.retry[event.key] = nil
+        if done[event.name] then
+            done[event.name](memory, event, now)
+        end
+    else
+        backoff(memory, event.key, now, input.settings)
+    end
+end
+
+local function on_word(memory, input)
+    local event = input.event
+    memory.tasks["ask:" .. event.dbid] = nil
+    hear(instance(memory, event.dbid), event, input.now)
+end
+
+local function on_answer(memory, input)
+    memory.tasks.decide = nil
+    memory.answer = input.event.answer
+    memory.answer.at = input.now
+    memory.story.decided = input.now
+end
+
+local take = {
+    observation = on_observation, word = on_word, answer = on_answer, result = on_result,
+    tick = function() end,
+}
+
+-- What was thought about an earlier configuration of the pair is void.
+local function catalog_changed(memory, input)
+    local epoch = input.pair.epoch or 0
+    if memory.epoch ~= epoch or memory.primary ~= input.primary.dbid then
+        memory.changed_at = memory.epoch and input.now or nil
+        memory.answer, memory.digest, memory.refused = nil, nil, nil
+    end
+    if memory.primary ~= input.primary.dbid then
+        memory.heard_lsn, memory.heard_at, memory.unstreamed_at, memory.stalled_at = nil, nil, nil,
+            nil
+        memory.flaps = {}
+    end
+    memory.epoch, memory.primary = epoch, input.primary.dbid
+    for dbid in pairs(memory.inst) do
+        if dbid ~= input.primary.dbid and not (input.mirror and dbid == input.mirror.dbid) then
+            memory.inst[dbid] = nil
+        end
+    end
+end
+
+--- Takes the event and the catalog's rows into a memory (which is changed: give it a copy).
+---@param memory table
+---@param input table as fts.step's
+function M.take(memory, input)
+    instance(memory, input.primary.dbid)
+    if input.mirror then
+        instance(memory, input.mirror.dbid)
+    end
+    local handler = take[input.event.kind] or error("fts: no such event: " .. input.event.kind, 0)
+    handler(memory, input)
+    catalog_changed(memory, input)
+end
+
+local function word_counts(inst)
+    return inst.word_begun and inst.since and inst.word_begun >= inst.since
+end
+
+local function by_word(inst)
+    if inst.word_error then
+        return "unreachable"
+    elseif inst.word.stopped then
+        return "stopped"
+    elseif inst.word.postmaster and inst.word.postmaster.alive then
+        return "hung"
+    end
+    return "gone"
+end
+
+--- What is to be thought of an instance, from its evidence and its host's word: unseen, fine,
+--- wrong_role, wrong_system, busy (it answers, but serves nobody), suspect (bad evidence, no word
+--- yet), unreachable (no word to be had), stopped, gone (no postmaster, but processes), hung.
+---@param inst table
+---@param role "p"|"m"
+---@return string
+function M.condition(inst, role)
+    local evidence = inst.evidence
+    if not evidence then
+        return "unseen"
+    elseif evidence == "ok" then
+        return inst.seen.in_recovery == (role == "m") and "fine" or "wrong_role"
+    elseif evidence == "wrong_system" then
+        return "wrong_system"
+    elseif ANSWERS[evidence] then
+        return "busy"
+    elseif not word_counts(inst) then
+        return "suspect"
+    end
+    return by_word(inst)
+end
+
+--- Whether an instance can be reached by orders, or answers itself: then it is fenced before
+--- another one takes its place. Only a host that was asked and said nothing leaves that out.
+---@param inst table
+---@return boolean
+function M.reachable(inst)
+    return ANSWERS[inst.evidence] or inst.evidence == "ok" or inst.word_error == nil
+end
+
+--- Whether the primary sees its mirror streaming.
+---@param inst table the primary's
+---@return boolean
+function M.streams(inst)
+    return streams(inst.seen) or false
+end
+
+return M

@@ -1,0 +1,165 @@
+--- `state -e`: only what is wrong, and what is being done about it. Pure.
+local cluster = require("lib.cluster")
+local judge = require("lib.state.judge")
+local sheet = require("lib.state.sheet")
+
+local M = {}
+
+local RULE = 52
+
+local function pair_of(facts, content)
+    return cluster.pair(facts.instances, content)
+end
+
+-- Each section: the kinds of problem it is about, its title, its columns, and a row for one
+-- problem.
+local SECTIONS = {
+    {
+        kinds = { switched = true }, title = "Segments with Primary and Mirror Roles Switched",
+        headers = { "Current Primary", "Port", "Mirror", "Port" },
+        row = function(facts, problem)
+            local pair = pair_of(facts, problem.content)
+            local mirror = pair.mirror or { hostname = "none", port = "" }
+            return { pair.primary.hostname, pair.primary.port, mirror.hostname, mirror.port }
+        end,
+    },
+    {
+        kinds = { unsynchronized = true }, title = "Unsynchronized Segment Pairs",
+        headers = { "Current Primary", "Port", "WAL sync remaining bytes", "Mirror", "Port" },
+        row = function(facts, problem)
+            local pair = pair_of(facts, problem.content)
+            return { pair.primary.hostname, pair.primary.port,
+                     judge.behind(facts, pair) or "Unknown", pair.mirror.hostname,
+                         pair.mirror.port }
+        end,
+    },
+    {
+        kinds = { not_armed = true, not_streaming = true },
+        title = "Segment Pairs whose Commits Are not Safe on the Mirror",
+        headers = { "Current Primary", "Port", "Mirror", "Port", "Reason" },
+        row = function(facts, problem)
+            local pair = pair_of(facts, problem.content)
+            local reason = problem.kind == "not_armed"
+                and "synchronous_standby_names does not name the mirror"
+                or "the mirror is not connected: commits wait for it"
+            return { pair.primary.hostname, pair.primary.port, pair.mirror.hostname,
+                     pair.mirror.port, reason }
+        end,
+    },
+    {
+        kinds = { waiting = true }, title = "Primaries whose Commits Wait",
+        headers = { "Primary", "Port", "Sessions", "Cause" },
+        row = function(facts, problem)
+            local inst = cluster.find(facts.instances, problem.dbid)
+            return { inst.hostname, inst.port, problem.sessions, problem.cause }
+        end,
+    },
+    {
+        kinds = { down = true },
+        title = "Downed Segments (may include segments where status could not be retrieved)",
+        headers = { "Segment", "Port", "Config status", "Status" },
+        row = function(facts, problem)
+            local inst = cluster.find(facts.instances, problem.dbid)
+            return { inst.hostname, inst.port, inst.status == "u" and "Up" or "Down",
+                problem.status }
+        end,
+    },
+    {
+        kinds = { weak = true },
+        title = "Servers whose Commits May Be Lost in a Failover (synchronous_commit)",
+        headers = { "Server", "Port", "Setting" },
+        row = function(facts, problem)
+            local inst = cluster.find(facts.instances, problem.dbid)
+            return { inst.hostname, inst.port, problem.value }
+        end,
+    },
+}
+
+local function section(out, title, headers, rows)
+    if #rows == 0 then
+        return
+    end
+    local list = sheet.new({ arrows = false })
+    list:row(headers)
+    for _, row in ipairs(rows) do
+        list:row(row)
+    end
+    table.insert(out, sheet.info(("-"):rep(RULE)))
+    table.insert(out, sheet.info(title))
+    sheet.append(out, list:lines())
+end
+
+local function percent(patch)
+    if not patch.bytes_done or (patch.bytes_total or 0) == 0 then
+        return "Unknown"
+    end
+    return ("%d%%"):format(math.floor(100 * patch.bytes_done / patch.bytes_total))
+end
+
+local function kilobytes(bytes)
+    return bytes and math.floor(bytes / 1024) or "Unknown"
+end
+
+local function recoveries(out, facts)
+    local rows = {}
+    for _, inst in ipairs(facts.instances) do
+        local patch = ((facts.seen[inst.dbid] or {}).word or {}).patch
+        if patch then
+            table.insert(rows, { inst.hostname, inst.port, patch.type, patch.stage,
+                kilobytes(patch.bytes_done), kilobytes(patch.bytes_total), percent(patch) })
+        end
+    end
+    section(out, "Segments in recovery", { "Segment", "Port", "Recovery type", "Stage",
+        "Completed bytes (kB)", "Total bytes (kB)", "Percentage completed" }, rows)
+end
+
+local function work(out, facts)
+    local rows = {}
+    for _, lease in ipairs(facts.leases or {}) do
+        table.insert(rows, { lease.content, lease.intent, lease.step, lease.holder,
+                             lease.expired and "abandoned" or "running" })
+    end
+    section(out, "Work in Progress", { "Content", "Command", "Step", "Process", "State" }, rows)
+end
+
+-- Somebody asked for it, in one database or for one role: told, but no fault of the cluster.
+local function weaker(out, facts)
+    local rows = {}
+    for _, inst in ipairs(facts.instances) do
+        for _, item in ipairs(((facts.seen[inst.dbid] or {}).sql or {}).weaker or {}) do
+            if inst.role == "p" then
+                table.insert(rows, { inst.hostname, inst.port, item.database or "all",
+                                     item.role or "all", item.value })
+            end
+        end
+    end
+    section(out, "Commits that Are Acknowledged before They Are Safe (synchronous_commit)",
+        { "Server", "Port", "Database", "Role", "Setting" }, rows)
+end
+
+--- The view's lines.
+---@param facts StateFacts
+---@return StateLine[]
+function M.lines(facts)
+    local problems = judge.problems(facts)
+    local out = { sheet.info(("-"):rep(RULE)), sheet.info("Segment Mirroring Status Report") }
+    for _, part in ipairs(SECTIONS) do
+        local rows = {}
+        for _, problem in ipairs(problems) do
+            if part.kinds[problem.kind] then
+                table.insert(rows, part.row(facts, problem))
+            end
+        end
+        section(out, part.title, part.headers, rows)
+    end
+    recoveries(out, facts)
+    work(out, facts)
+    weaker(out, facts)
+    if #problems == 0 then
+        table.insert(out, sheet.info(("-"):rep(RULE)))
+        table.insert(out, sheet.info("All segments are running normally"))
+    end
+    return out
+end
+
+return M

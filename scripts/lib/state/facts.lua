@@ -1,0 +1,160 @@
+--- Facts about a cluster, gathered once for every view of `moonrise state`: the catalog, each
+--- host's word about its instances, each instance's own answer. All at the same time and each with
+--- a deadline, so that nothing that hangs keeps anybody waiting.
+local agents = require("lib.agents")
+local instance = require("lib.instance")
+local mr = require("moonrise")
+local reader = require("lib.reader")
+
+local M = {}
+
+-- A query that is silent is given up by the server, too, or its backends would pile up there.
+local OPTIONS = "-c statement_timeout=%d"
+
+local SQL = [[
+select version() as version, current_setting('server_version') as server_version,
+    pg_is_in_recovery() as in_recovery,
+    case when not pg_is_in_recovery() then pg_current_wal_lsn() end as write_lsn,
+    case when pg_is_in_recovery() then pg_last_wal_receive_lsn() end as receive_lsn,
+    case when pg_is_in_recovery() then pg_last_wal_replay_lsn() end as replay_lsn,
+    current_setting('synchronous_standby_names') as sync_names,
+    (select reset_val from pg_settings where name = 'synchronous_commit') as sync_commit,
+    (select count(*) from pg_stat_activity where wait_event = 'SyncRep') as waiting,
+    (select wait_event from pg_stat_activity where backend_type = 'checkpointer') as checkpointer,
+    (select json_agg(json_build_object('name', s.application_name, 'slot', r.slot_name,
+            'state', s.state, 'sync', s.sync_state,
+            'sent_lsn', s.sent_lsn - '0/0'::pg_lsn, 'flush_lsn', s.flush_lsn - '0/0'::pg_lsn,
+            'replay_lsn', s.replay_lsn - '0/0'::pg_lsn))::text
+        from pg_stat_replication s left join pg_replication_slots r on r.active_pid = s.pid) as peers,
+    (select json_agg(json_build_object('database', d.datname, 'role', r.rolname,
+            'value', split_part(setting, '=', 2)))::text
+        from pg_db_role_setting s cross join unnest(s.setconfig) as setting
+        left join pg_database d on d.oid = s.setdatabase
+        left join pg_roles r on r.oid = s.setrole
+        where setting ~ '^synchronous_commit=(off|local|remote_write)$') as weaker]]
+
+local function plain(value)
+    if value == mr.null then
+        return nil
+    elseif type(value) ~= "table" then
+        return value
+    end
+    local copy = {}
+    for key, item in pairs(value) do
+        copy[key] = plain(item)
+    end
+    return copy
+end
+
+local function list(text)
+    return text and plain(mr.json_decode(text)) or {}
+end
+
+local function ask(env, inst, timeout_ms)
+    local conn, err = mr.connect(instance.conninfo(env, inst, {
+        connect_timeout_ms = timeout_ms, application_name = "moonrise state",
+        options = OPTIONS:format(timeout_ms) }))
+    if not conn then
+        return nil, err
+    end
+    local rows
+    rows, err = conn:query(SQL, nil, { timeout_ms = timeout_ms })
+    conn:close()
+    if not rows then
+        return nil, err
+    end
+    local answer = rows[1]
+    answer.peers, answer.weaker = list(answer.peers), list(answer.weaker)
+    return answer
+end
+
+-- Both questions about every instance, as one list of things to do at the same time.
+local function questions(source, instances, timeout_ms)
+    local set = agents.new(source.env)
+    local jobs = {}
+    for _, inst in ipairs(instances) do
+        table.insert(jobs, { dbid = inst.dbid, key = "word", run = function()
+            return set:inspect(inst, nil, { timeout_ms = timeout_ms })
+        end })
+        table.insert(jobs, { dbid = inst.dbid, key = "sql", run = function()
+            return ask(source.env, inst, timeout_ms)
+        end })
+    end
+    return jobs, set
+end
+
+local function look(source, instances, options)
+    local jobs, set = questions(source, instances, options.timeout_ms)
+    local seen = {}
+    for _, inst in ipairs(instances) do
+        seen[inst.dbid] = {}
+    end
+    local results = mr.parallel(jobs, options.limit, function(job)
+        return job.run()
+    end)
+    set:close()
+    for i, job in ipairs(jobs) do
+        local result = results[i]
+        if type(result) == "table" and result.error and result.error.message then
+            seen[job.dbid][job.key .. "_error"] = {
+                code = result.error.code, message = result.error.message }
+        else
+            seen[job.dbid][job.key] = plain(result)
+        end
+    end
+    return seen
+end
+
+local function read(source)
+    local instances, err = source.cat:instances()
+    if not instances then
+        return nil, err
+    end
+    local state
+    state, err = source.cat:state()
+    if not state then
+        return nil, err
+    end
+    local leases
+    leases, err = source.cat:leases()
+    if not leases then
+        return nil, err
+    end
+    return { instances = instances, cluster = state, leases = leases }
+end
+
+---@class StateFacts
+---@field source "coordinator"|"standby" whose catalog it is
+---@field coordinator_error? string why the coordinator's could not be read
+---@field cluster {name: string, epoch: integer, state: string}
+---@field instances table[] gp_segment_configuration
+---@field leases table[] work in progress
+---@field seen table<integer, table> by dbid: word (lib/agents.lua's inspect), word_error, sql, sql_error
+---@field quick boolean only the catalog was asked
+
+--- Gathers; waits, at most about four times `timeout_ms`.
+---@param options {datadir: string?}
+---@param how {timeout_ms: number, limit: integer, quick: boolean}
+---@return StateFacts? facts
+---@return Error? err
+function M.gather(options, how)
+    local source, err = reader.open(options, how.timeout_ms)
+    if not source then
+        return nil, err
+    end
+    local facts
+    facts, err = read(source)
+    source.cat:close()
+    if not facts then
+        return nil, err
+    end
+    if source.source == "coordinator" then
+        reader.remember(source.env, facts.instances)
+    end
+    facts.source, facts.quick = source.source, how.quick
+    facts.coordinator_error = source.coordinator_error and source.coordinator_error.message
+    facts.seen = how.quick and {} or look(source, facts.instances, how)
+    return facts
+end
+
+return M

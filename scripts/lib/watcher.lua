@@ -1,0 +1,435 @@
+--- The watcher: keeps the lease, probes every instance, runs the state machine, has its actions
+--- done.
+---
+--- One task handles events in their order: probes' outcomes, hosts' words, results, new looks at
+--- the catalog. It never waits for anything but the next event; whatever takes time is a task of
+--- its own (lib/watcher_acts.lua) that brings its result back as an event. Nothing that fails in
+--- there ends the watcher: it is told, and tried again as the state machine says.
+local acts = require("lib.watcher_acts")
+local agents = require("lib.agents")
+local cluster = require("lib.cluster")
+local config = require("lib.config")
+local fts = require("lib.fts")
+local hold = require("lib.hold")
+local home = require("lib.home")
+local instance = require("lib.instance")
+local journal = require("lib.journal")
+local lease = require("lib.lease")
+local mr = require("moonrise")
+local policy = require("lib.policy")
+local sight = require("lib.sight")
+local term = require("lib.term")
+
+local M = {}
+
+M.INTERVAL_MS = 1000
+M.TIMEOUT_MS = 2000
+local FRESH_MS = 4000
+local IDLE_MS = 1000
+local SAMPLE_MS = 5000
+
+---@class Watcher
+---@field env Env
+---@field ctx {env: Env, agents: table, cat: table?, policies: Policies, settings: table}
+---@field pairs table<integer, table> by content: {content, memory, primary, mirror, pair, lease}
+local Watcher = {}
+Watcher.__index = Watcher
+
+local quiet_kinds = { state = true, word = true }
+
+local function say(kind, entry)
+    local line = ("%s%s: %s"):format(entry.content and ("content %d "):format(entry.content) or "",
+        kind,
+        entry.text)
+    if quiet_kinds[kind] then
+        term.info("%s", line)
+    else
+        term.warn("%s", line)
+    end
+end
+
+local function options_of(self, given)
+    local text = self.snapshot_config or ""
+    local described = text ~= "" and config.parse(text, "the catalog's cluster.lua") or nil
+    local settings = {}
+    for _, source in ipairs({ sight.settings, described and described.watch or {},
+        given.settings or {} }) do
+        for key, value in pairs(source) do
+            settings[key] = value
+        end
+    end
+    settings.interval_ms = given.interval_ms or settings.interval_ms or M.INTERVAL_MS
+    settings.timeout_ms = given.timeout_ms or settings.timeout_ms or M.TIMEOUT_MS
+    return settings
+end
+
+--- A watcher that does not run yet.
+---@param env Env
+---@param options {interval_ms: number?, timeout_ms: number?, settings: table?, policy_files: table?}
+---@return Watcher
+function M.new(env, options)
+    local self = setmetatable({
+        env = env, options = options, events = mr.queue(), pairs = {}, by_dbid = {}, targets = {},
+        holder = hold.holder(), stopping = false,
+    }, Watcher)
+    self.lease = lease.new(env, self.holder)
+    self.settings = options_of(self, options)
+    local dir = home.state_dir(env.name)
+    mr.make_dir(dir)
+    self.journal = journal.open({
+        file = dir .. "/journal.jsonl", say = say,
+        catalog = function()
+            return self.lease.cat
+        end,
+    })
+    self.ctx = { env = env, agents = agents.new(env), settings = self.settings }
+    self:open_policies()
+    return self
+end
+
+function Watcher:open_policies(configured)
+    local files = configured or {}
+    for kind, file in pairs(self.options.policy_files or {}) do
+        files[kind] = file
+    end
+    if self.ctx.policies then
+        self.ctx.policies:close()
+    end
+    self.ctx.policies = policy.open({ files = files, on_fault = function(kind, file, err)
+        self.journal:add("policy_fault", {
+            text = ("the %s policy %s failed, the packaged one decides: %s"):format(kind, file,
+                tostring(err)),
+            data = { policy = kind, file = file } })
+    end })
+end
+
+--- Whether this watcher may change anything now.
+---@return boolean
+function Watcher:leads()
+    return self.lease.held and self.snapshot ~= nil
+end
+
+-- Settings and policies come from the catalog's own text, and again when it was changed.
+function Watcher:read_config()
+    local state = self.lease.cat and self.lease.cat:state()
+    if state and state.config ~= self.snapshot_config then
+        self.snapshot_config = state.config
+        self.settings = options_of(self, self.options)
+        self.ctx.settings = self.settings
+        self:open_policies(policy.configured(state.config))
+    end
+end
+
+function Watcher:start_prober()
+    if self.prober then
+        return
+    end
+    local events = self.events
+    self.prober = mr.prober({
+        interval_ms = self.settings.interval_ms, timeout_ms = self.settings.timeout_ms,
+        fresh_ms = FRESH_MS,
+        observed = function(observation)
+            events:push({ kind = "observation", observation = observation,
+                dbid = observation.dbid })
+        end,
+    })
+end
+
+local function target_of(self, inst, pair)
+    local known = pair.memory.inst[inst.dbid]
+    local epoch = known and known.word and known.word.epoch
+    local sysid = epoch and epoch.valid and epoch.sysid or nil
+    local is_primary = inst.role == "p"
+    return {
+        conn = instance.conninfo(self.env, inst, { application_name = "moonrise probe",
+            connect_timeout_ms = self.settings.timeout_ms }),
+        sysid = sysid,
+            peer_slot = is_primary and pair.mirror and instance.slot_name(pair.mirror) or nil,
+    }
+end
+
+local function target_key(target)
+    return table.concat({ target.conn.host, target.conn.port, target.sysid or "-",
+                          target.peer_slot or "-" }, " ")
+end
+
+--- Tells the prober where the pair's instances are, and what to expect there.
+---@param pair table
+function Watcher:aim(pair)
+    for _, inst in ipairs({ pair.primary, pair.mirror }) do
+        local target = target_of(self, inst, pair)
+        local key = target_key(target)
+        if self.targets[inst.dbid] ~= key then
+            self.targets[inst.dbid] = key
+            self.prober:set(inst.dbid, target)
+        end
+    end
+end
+
+local function forget(self, snapshot)
+    local here = {}
+    for _, inst in ipairs(snapshot.instances) do
+        here[inst.dbid] = true
+    end
+    for dbid in pairs(self.targets) do
+        if not here[dbid] then
+            self.prober:drop(dbid)
+            self.targets[dbid], self.by_dbid[dbid] = nil, nil
+        end
+    end
+end
+
+--- Takes a new look at the catalog; says whether a pair changed.
+---@param snapshot table lib/lease.lua's
+---@return integer[] changed contents
+function Watcher:apply(snapshot)
+    local changed, seen = {}, {}
+    self:start_prober()
+    forget(self, snapshot)
+    for _, rows in ipairs(cluster.pairs(snapshot.instances)) do
+        local pair = self.pairs[rows.content]
+        if not pair then
+            pair = { content = rows.content, memory = fts.memory(rows.content) }
+            self.pairs[rows.content] = pair
+        end
+        local state = snapshot.pairs[rows.content] or { epoch = 0 }
+        local held = snapshot.leases[rows.content]
+        if not pair.pair or pair.pair.epoch ~= state.epoch
+            or (pair.lease or {}).token ~= (held or {}).token then
+            table.insert(changed, rows.content)
+        end
+        pair.primary, pair.mirror, pair.pair, pair.lease = rows.primary, rows.mirror, state, held
+        seen[rows.content] = true
+        for _, inst in ipairs({ rows.primary, rows.mirror }) do
+            self.by_dbid[inst.dbid] = pair
+        end
+        self:aim(pair)
+    end
+    for content in pairs(self.pairs) do
+        self.pairs[content] = seen[content] and self.pairs[content] or nil
+    end
+    self.snapshot = snapshot
+    return changed
+end
+
+local function input_for(self, pair, event)
+    return {
+        now = mr.clock(), primary = pair.primary, mirror = pair.mirror, pair = pair.pair,
+            lease = pair.lease,
+        leader = self:leads(), majority = true, server_version = self.snapshot.version,
+        stopped = self.snapshot.state.state == "stopped", settings = self.settings, event = event,
+    }
+end
+
+--- One step of one pair, and its actions.
+---@param pair table
+---@param event table
+function Watcher:step(pair, event)
+    local ok, memory, actions = pcall(fts.step, pair.memory, input_for(self, pair, event))
+    if not ok then
+        self.journal:add("fault", { content = pair.content, text = tostring(memory) })
+        return
+    end
+    pair.memory = memory
+    for _, action in ipairs(actions) do
+        acts.run(self, pair, action)
+    end
+end
+
+function Watcher:tick()
+    local now = mr.clock()
+    for _, pair in pairs(self.pairs) do
+        if pair.memory.wake and pair.memory.wake <= now then
+            self:step(pair, { kind = "tick" })
+        end
+    end
+end
+
+-- How long nothing needs to be done unless something happens.
+function Watcher:idle_ms()
+    local now, wait = mr.clock(), IDLE_MS
+    for _, pair in pairs(self.pairs) do
+        if pair.memory.wake then
+            wait = math.min(wait, math.max(1, pair.memory.wake - now))
+        end
+    end
+    return wait
+end
+
+local handlers = {}
+
+function handlers.snapshot(self, event)
+    if not self.led and self:leads() then
+        self.led = true
+        self:read_config()
+        term.info("watching %s as %s", self.env.name, self.holder)
+        mr.spawn(self.journal.load, self.journal, self.lease.cat)
+    end
+    for _, content in ipairs(self:apply(event.snapshot)) do
+        self:step(self.pairs[content], { kind = "tick" })
+    end
+end
+
+function handlers.lost(self, event)
+    if self.led ~= false and event.text ~= self.told_lost then
+        self.journal:add("lease", { text = event.text })
+    end
+    self.led, self.told_lost = false, event.text
+end
+
+function handlers.stop(self)
+    self.stopping = true
+end
+
+local function for_pair(self, event)
+    local pair = event.content and self.pairs[event.content] or self.by_dbid[event.dbid]
+    if pair then
+        self:step(pair, event)
+        if event.kind == "word" and event.word then
+            self:aim(pair)
+        end
+    end
+end
+
+handlers.observation, handlers.word, handlers.result, handlers.answer = for_pair, for_pair,
+    for_pair, for_pair
+
+--- Handles the next event, or the passing of time.
+function Watcher:turn()
+    local event = self.events:pop(self:idle_ms())
+    if event then
+        local ok, err = pcall(handlers[event.kind], self, event)
+        if not ok then
+            self.journal:add("fault", { text = ("%s: %s"):format(event.kind, tostring(err)) })
+        end
+    end
+    self:tick()
+end
+
+-- pg_stat_replication as the probes saw it, for the catalog's view.
+local function sample(self)
+    local rows = {}
+    for content, pair in pairs(self.pairs) do
+        local known = pair.memory.inst[pair.primary.dbid]
+        local peer = known and known.evidence == "ok" and known.seen.peer
+        if peer then
+            table.insert(rows, {
+                gp_segment_id = content, application_name = peer.name, state = peer.state,
+                sync_state = peer.sync, sent_lsn = mr.lsn_text(peer.sent_lsn or 0),
+                flush_lsn = mr.lsn_text(peer.flush_lsn or 0),
+                replay_lsn = mr.lsn_text(peer.replay_lsn or 0),
+            })
+        end
+    end
+    self.lease.cat:call("replication_sample_set", #rows > 0 and rows or "[]")
+end
+
+local function keep_once(self)
+    local held, err = self.lease:take()
+    if not held then
+        self.events:push({ kind = "lost",
+            text = held == false and "somebody else holds the watcher's lease"
+            or "no catalog: " .. tostring(err) })
+        return
+    end
+    local snapshot
+    snapshot, err = self.lease:read()
+    if not snapshot then
+        self.events:push({ kind = "lost", text = "no catalog: " .. tostring(err) })
+        return
+    end
+    self.events:push({ kind = "snapshot", snapshot = snapshot })
+    if not self.sampled_at or mr.clock() - self.sampled_at >= SAMPLE_MS then
+        self.sampled_at = mr.clock()
+        sample(self)
+    end
+end
+
+-- Keeps the lease and the look at the catalog fresh.
+local function keep(self)
+    while not self.stopping do
+        local ok, err = pcall(keep_once, self)
+        if not ok then
+            self.journal:add("fault", { text = "lease: " .. tostring(err) })
+        end
+        mr.sleep(IDLE_MS)
+    end
+end
+
+--- Starts what runs beside the events: the lease's keeper, and signals.
+function Watcher:begin()
+    for _, name in ipairs({ "TERM", "INT" }) do
+        mr.on_signal(name, function()
+            self.events:push({ kind = "stop" })
+        end)
+    end
+    mr.on_signal("HUP", function() end)
+    self.keeper = mr.spawn(keep, self)
+end
+
+--- Watches until it is told to stop.
+---@return integer exit_code
+function Watcher:run()
+    self:begin()
+    while not self.stopping do
+        self:turn()
+    end
+    self:finish()
+    return 0
+end
+
+local function settled(self)
+    if not self.snapshot then
+        return false
+    end
+    for _, pair in pairs(self.pairs) do
+        local memory = pair.memory
+        local state = memory.state
+        local unsettled = { unseen = true, promoting = true, primary_lost = true,
+            mirror_lost = true,
+                            abandoned = true }
+        if not state or unsettled[state] or (state == "catching_up" and not memory.retry.arm) then
+            return false
+        end
+        for key in pairs(memory.tasks) do
+            if key ~= "fdw" then
+                return false
+            end
+        end
+    end
+    return true
+end
+
+--- One cycle: every instance is looked at, and what follows from it is done.
+---@param deadline_ms number
+---@return boolean done false when it was not all settled in that time
+---@return string? why
+function Watcher:run_once(deadline_ms)
+    self:begin()
+    local deadline = mr.clock() + deadline_ms
+    while not self.stopping and not settled(self) and mr.clock() < deadline do
+        self:turn()
+    end
+    local done, led = settled(self), self:leads()
+    self:finish()
+    if not led then
+        return false, self.told_lost or "the lease was not to be had"
+    end
+    return done, not done and "not everything settled in time" or nil
+end
+
+--- Ends: the lease goes back, agents end with their sessions, servers live on.
+function Watcher:finish()
+    self.stopping = true
+    if self.prober then
+        self.prober:close()
+    end
+    self.keeper:cancel()
+    self.journal:close(2000)
+    self.lease:close()
+    self.ctx.agents:close()
+    self.ctx.policies:close()
+    term.info("the watcher has ended")
+end
+
+return M

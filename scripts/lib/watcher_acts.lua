@@ -1,0 +1,352 @@
+--- What the watcher does when the state machine says so: one function per kind of action.
+---
+--- Each runs in a task of its own and ends in one event, whatever happens in it; so the state
+--- machine always learns that a key is free again, and when to try once more.
+local arming = require("lib.arming")
+local cluster = require("lib.cluster")
+local fdw = require("lib.fdw")
+local instance = require("lib.instance")
+local mr = require("moonrise")
+
+local M = {}
+
+local ASK_MS = 3000
+local HANG_MS = 500
+local START_DEADLINE_MS = 60000
+local LEASE_TTL = "60 seconds"
+local ORDER_MS = { fence = 15000, mark = 15000, release = 30000, promote = 60000 }
+
+local function row_of(pair, dbid)
+    if pair.mirror and pair.mirror.dbid == dbid then
+        return pair.mirror
+    end
+    return pair.primary.dbid == dbid and pair.primary or nil
+end
+
+local function stale(text)
+    return nil, mr.error("stale", text)
+end
+
+-- The catalog, through the session that holds the lease.
+local function catalog(w)
+    if not w:leads() or not w.lease.cat then
+        return nil, mr.error("busy", "this watcher does not hold the lease")
+    end
+    return w.lease.cat
+end
+
+local function context(w)
+    local cat, err = catalog(w)
+    if not cat then
+        return nil, err
+    end
+    return { env = w.env, agents = w.ctx.agents, settings = w.settings, policies = w.ctx.policies,
+        cat = cat }
+end
+
+-- After a transition: what the catalog says now is known before anything follows from it.
+local function look_again(w)
+    local snapshot = w.lease:read()
+    if snapshot then
+        w:apply(snapshot)
+    end
+    return snapshot
+end
+
+local kinds = {}
+
+function kinds.ask(w, pair, action)
+    local begun = mr.clock()
+    local row = row_of(pair, action.dbid)
+    local word, err = w.ctx.agents:inspect(row, { write_probe = action.write_probe or nil },
+        { timeout_ms = ASK_MS })
+    return { kind = "word", dbid = action.dbid, word = word,
+        error = not word and tostring(err) or nil,
+             begun = begun, write_probe = action.write_probe }
+end
+
+local records = {}
+
+function records.promote(cat, pair, action)
+    action.decision.reason = action.reason
+    return cat:call("promote", nil, pair.content, action.dbid, action.decision, nil)
+end
+
+function records.mirror_down(cat, pair, action)
+    local facts = { decision = action.decision,
+        majority = pair.content < 0 and "this host, of one" or nil }
+    return cat:call("mirror_down", nil, pair.content, action.reason, facts)
+end
+
+function records.mirror_up(cat, pair, action)
+    return cat:call("mirror_up", nil, pair.content, action.reason)
+end
+
+function records.out_of_sync(cat, pair, action)
+    return cat:call("out_of_sync", nil, pair.content, action.reason)
+end
+
+function records.promoted(cat, pair, action)
+    if not action.timeline or not action.switch_lsn then
+        return true
+    end
+    return cat:call("promoted", nil, pair.content, action.epoch, action.timeline, action.switch_lsn)
+end
+
+local function wall(at)
+    return at and math.floor(mr.wall() - (mr.clock() - at))
+end
+
+-- The story of a failover with the times of its parts, so that `history` can tell it.
+local function tell_failover(w, pair, action)
+    local story = action.story or {}
+    local data = { epoch = action.epoch, timeline = action.timeline,
+        switch_lsn = action.switch_lsn }
+    for _, part in ipairs({ "seen", "fenced", "decided", "recorded", "promoted" }) do
+        data[part] = wall(story[part])
+    end
+    local took = story.seen and story.promoted and math.floor(story.promoted - story.seen)
+    w.journal:add("failover", { content = pair.content, dbid = action.dbid, data = data,
+        text = took and ("dbid %d is the primary, %d ms after the old one was seen lost")
+            :format(action.dbid, took) or ("dbid %d is the primary"):format(action.dbid) })
+end
+
+function kinds.record(w, pair, action)
+    local cat, err = catalog(w)
+    local value
+    if cat then
+        value, err = records[action.fn](cat, pair, action)
+    end
+    if value and action.fn == "promoted" then
+        tell_failover(w, pair, action)
+    end
+    if cat then
+        look_again(w)
+    end
+    return value, err
+end
+
+-- An epoch of our own, and the certainty that the pair is still as it was when the order was
+-- thought of: whoever wants to change it from now on needs a newer one.
+local function reserved(w, pair, action)
+    local primary, mode = pair.primary.dbid, pair.primary.mode
+    local status = pair.mirror and pair.mirror.status
+    local epoch, err = w.lease.cat:call("epoch_reserve", nil, pair.content,
+        ("%s dbid %d: %s"):format(action.op, action.dbid, action.reason or ""))
+    if not epoch then
+        return nil, err
+    elseif not look_again(w) then
+        return nil, mr.error("connect", "the catalog was lost")
+    elseif pair.primary.dbid ~= primary or pair.primary.mode ~= mode
+        or (pair.mirror and pair.mirror.status) ~= status or pair.pair.epoch ~= epoch then
+        return stale("the pair has changed")
+    end
+    return epoch
+end
+
+local function order_args(pair, action, epoch)
+    local args = { epoch = epoch, sysid = action.sysid }
+    if action.op == "mark" then
+        args.reason = action.reason or "replaced"
+    elseif action.op == "promote" then
+        args.flush_lsn = action.flush_lsn and mr.lsn_text(action.flush_lsn) or nil
+        args.slot = pair.mirror and instance.slot_name(pair.mirror) or nil
+    end
+    return args
+end
+
+function kinds.order(w, pair, action)
+    local cat, err = catalog(w)
+    local row = row_of(pair, action.dbid)
+    if not cat or not row then
+        return nil, err or mr.error("stale", "the instance has left the pair")
+    end
+    local epoch = action.epoch
+    if action.reserve then
+        epoch, err = reserved(w, pair, action)
+        if not epoch then
+            return nil, err
+        end
+    elseif pair.pair.epoch ~= epoch then
+        return stale("the pair has changed")
+    end
+    return w.ctx.agents:order(row, action.op, order_args(pair, action, epoch),
+        { timeout_ms = ORDER_MS[action.op] })
+end
+
+function kinds.arm(w, pair)
+    local ctx, err = context(w)
+    local ok
+    if ctx then
+        ok, err = arming.arm(ctx,
+            { content = pair.content, primary = pair.primary, mirror = pair.mirror }, nil)
+        look_again(w)
+    end
+    return ok, err
+end
+
+function kinds.fdw(w, pair, action)
+    local ctx, err = context(w)
+    if not ctx then
+        return nil, err
+    end
+    local changed
+    changed, err = fdw.point(ctx, { primary = pair.primary, mirror = pair.mirror })
+    if not changed then
+        return nil, err
+    elseif changed > 0 then
+        w.journal:add("fdw", { content = pair.content, dbid = action.dbid,
+            text = ("%d foreign server(s) name dbid %d first"):format(changed, action.dbid) })
+    end
+    if action.failover then
+        local cancelled = fdw.cancel_hanging(ctx, HANG_MS)
+        if cancelled and cancelled > 0 then
+            w.journal:add("fdw", { content = pair.content,
+                text = ("%d statement(s) that hung on the old primary were cancelled"):format(cancelled) })
+        end
+    end
+    return true
+end
+
+-- The old primary is started again; the catalog was never changed.
+local function undo_handover(ctx, pair, token)
+    local word, err = ctx.agents:inspect(pair.primary)
+    if not word then
+        return nil, err
+    elseif not word.stopped then
+        return true
+    end
+    local epoch
+    epoch, err = ctx.cat:call("epoch_reserve", token, pair.content,
+        "handover undone by the watcher")
+    if not epoch then
+        return nil, err
+    end
+    return ctx.agents:order(pair.primary, "start", {
+        epoch = epoch, listen = instance.listen(pair.primary), wait_ms = START_DEADLINE_MS,
+    }, { timeout_ms = START_DEADLINE_MS + 5000 })
+end
+
+local function finish_handover(ctx, pair, token)
+    local word, err = ctx.agents:inspect(pair.mirror)
+    if not word then
+        return nil, err
+    end
+    local flushed = word.control and word.control.shutdown_end or nil
+    return require("lib.handover").finish(ctx, pair, token, flushed)
+end
+
+local function resume(ctx, pair, left)
+    local work = left.intent == "handover"
+        and (left.step == "handed" and finish_handover or left.step == "stopping" and undo_handover)
+    if not work then
+        return ctx.cat:call("lease_drop", left.token) ~= nil or nil
+    end
+    local token, err = ctx.cat:call("lease_take", pair.content, "watcher", left.intent, left.step,
+        LEASE_TTL)
+    if not token then
+        return nil, err
+    end
+    local ok
+    ok, err = work(ctx, { content = pair.content, primary = pair.primary, mirror = pair.mirror },
+        token)
+    if ok then
+        ctx.cat:call("lease_drop", token)
+    end
+    return ok, err
+end
+
+function kinds.take_over(w, pair, action)
+    local ctx, err = context(w)
+    if not ctx then
+        return nil, err
+    end
+    local left = action.lease
+    w.journal:add("lease", { content = pair.content,
+        text = ("%s left %s at step %s: it is finished or undone"):format(left.holder, left.intent,
+            left.step) })
+    local ok
+    ok, err = resume(ctx, pair, left)
+    look_again(w)
+    return ok, err
+end
+
+-- How each result is told; what says nothing here is told by the catalog's own row.
+local function tell(w, pair, action, ok, err)
+    local what = action.fn or action.op or action.kind
+    local row = row_of(pair, action.dbid)
+    local name = row and cluster.name(row) or ("dbid %s"):format(tostring(action.dbid))
+    if not ok then
+        w.journal:add("failed",
+            { content = pair.content, dbid = action.dbid, text = ("%s %s: %s"):format(
+            what, name, tostring(err)),
+                data = { code = type(err) == "table" and err.code or nil } })
+    elseif action.kind == "order" then
+        w.journal:add(action.op, { content = pair.content, dbid = action.dbid,
+            text = ("%s %s: done in %d ms"):format(action.op, name, mr.clock() - action.began),
+            data = { epoch = action.epoch } })
+    end
+end
+
+local function perform(w, pair, action)
+    action.began = mr.clock()
+    local ran, value, err = pcall(kinds[action.kind], w, pair, action)
+    if not ran then
+        value, err = nil, value
+    end
+    if action.kind == "ask" then
+        local event = ran and value or { kind = "word", dbid = action.dbid, begun = action.began,
+                                         error = tostring(err) }
+        event.content = pair.content
+        w.events:push(event)
+        return
+    end
+    tell(w, pair, action, value, err)
+    w.events:push({
+        kind = "result", content = pair.content, key = action.key,
+            name = action.name or action.kind,
+        fn = action.fn, dbid = action.dbid, role_epoch = action.role_epoch,
+            ok = value and true or false,
+        value = type(value) == "table" and value or nil,
+    })
+end
+
+-- Asking the policy takes no time worth a task, and its answer is wanted now.
+local function decide(w, pair, action)
+    local answer, meta = w.ctx.policies:ask("failover", action.facts)
+    answer.policy = meta.file
+    local told = ("%s %s %s"):format(answer.action, answer.reason, tostring(action.since))
+    if told ~= pair.told then
+        pair.told = told
+        w.journal:add("decision", { content = pair.content, dbid = pair.primary.dbid,
+            text = ("%s: %s"):format(answer.action, answer.reason),
+            data = { policy = meta.file, facts = action.facts, answer = answer } })
+    end
+    w:step(pair, { kind = "answer", answer = answer })
+end
+
+local function note(w, pair, action)
+    w.journal:add(action.what, { content = pair.content, dbid = action.dbid, text = action.text,
+                                 data = { facts = action.facts, from = action.from,
+                                     to = action.to } })
+end
+
+--- Has an action done.
+---@param w Watcher
+---@param pair table
+---@param action table fts.step's
+function M.run(w, pair, action)
+    if action.kind == "journal" then
+        note(w, pair, action)
+    elseif action.kind == "probe" then
+        if action.dbid then
+            w.prober:now(action.dbid)
+        end
+    elseif action.kind == "decide" then
+        decide(w, pair, action)
+    else
+        mr.spawn(perform, w, pair, action)
+    end
+end
+
+return M

@@ -1,0 +1,233 @@
+--- `moonrise recoverseg`: segment recovery and the return of every role to its place.
+local mr = require("moonrise")
+local args = require("lib.args")
+local cluster = require("lib.cluster")
+local handover = require("lib.handover")
+local policy = require("lib.policy")
+local recovery = require("lib.recovery")
+local recovery_plan = require("lib.recovery_plan")
+local session = require("lib.session")
+local stop_requests = require("lib.stop_requests")
+local term = require("lib.term")
+
+local options = {
+    { key = "full", short = "F", help = "full recovery: every block is copied" },
+    { key = "differential", long = "differential",
+        help = "compare all blocks, copy those that differ" },
+    { key = "rebalance", short = "r", help = "return every instance to its preferred role" },
+    { key = "replay_lag", long = "replay-lag", arg = "SIZE", kind = "size", default = 64 * 2 ^ 20,
+      help = "with -r: largest replay lag of a mirror that is handed over (default 64MB)" },
+    { key = "max_rate", long = "max-rate", arg = "SIZE", kind = "size", min = 1,
+      help = "largest number of bytes a second read from each source" },
+    { key = "policy", long = "policy", arg = "NAME=FILE", repeatable = true,
+      help = "decide with this policy: recovery=FILE, rebalance=FILE" },
+    { key = "sequential", short = "s", help = "progress as one line after another" },
+    { key = "no_progress", long = "no-progress", help = "no progress" },
+}
+
+local function check(opts)
+    local groups = {
+        { { "full", "-F" }, { "differential", "--differential" } },
+        { { "rebalance", "-r" }, { "full", "-F" } },
+        { { "rebalance", "-r" }, { "differential", "--differential" } },
+    }
+    for _, group in ipairs(groups) do
+        local problem = args.exclusive(opts, group)
+        if problem then
+            return problem
+        end
+    end
+    local _, problem = policy.parse(opts.policy)
+    return problem
+end
+
+local function percent_line(entry, report)
+    local name = cluster.name(entry.target)
+    local done, total = report.bytes_done or 0, report.bytes_total or 0
+    if total == 0 then
+        return ("%s: %s"):format(name, report.stage or "begins")
+    end
+    local seconds = (mr.clock() - entry.began) / 1000
+    local rate = done / math.max(seconds, 0.001)
+    local left = rate > 0 and (total - done) / rate or 0
+    return ("%s: %s %s of %s (%d%%), %s/s, %s left"):format(name, report.stage, term.bytes(done),
+        term.bytes(total), math.floor(100 * done / total), term.bytes(rate),
+            term.duration(left * 1000))
+end
+
+local function run_entry(ctx, entry, opts, progress)
+    entry.began = mr.clock()
+    local numbers, err = recovery.recover(ctx, entry, entry.type, {
+        max_rate = opts.max_rate,
+        accept_foreign = entry.foreign_system,
+        progress = function(report)
+            progress:update(entry.target.dbid, percent_line(entry, report))
+        end,
+    })
+    if not numbers then
+        err.instance = err.instance or cluster.name(entry.target)
+        return nil, err
+    end
+    progress:update(entry.target.dbid, ("%s: done in %s"):format(cluster.name(entry.target),
+        term.duration(numbers.took_ms)))
+    return numbers
+end
+
+-- What one run made of its plan; each instance stands for itself.
+local function report(plan, results)
+    local failures = 0
+    for i, entry in ipairs(plan.entries) do
+        local result = results[i]
+        if result.error then
+            failures = failures + 1
+            term.error(result.error)
+            term.warn("%s: recovery failed, its catalog row is as before; run recoverseg again",
+                cluster.name(entry.target))
+        else
+            term.info("%s: recovered by %s in %s, %s written", cluster.name(entry.target),
+                entry.type,
+                term.duration(result.took_ms), term.bytes(result.bytes_written or 0))
+        end
+    end
+    return failures
+end
+
+local function as_json(plan, results)
+    local list = {}
+    for i, entry in ipairs(plan.entries) do
+        local result = results and results[i] or {}
+        table.insert(list, {
+            dbid = entry.target.dbid, content = entry.content, type = entry.type,
+                reason = entry.reason,
+            read_bytes = entry.price.read_bytes, error = result.error and tostring(result.error),
+            bytes_written = result.bytes_written, bytes_different = result.bytes_different,
+            took_ms = result.took_ms,
+        })
+    end
+    local skipped = {}
+    for _, entry in ipairs(plan.skipped) do
+        table.insert(skipped, { dbid = entry.target.dbid, reason = tostring(entry.err) })
+    end
+    return { recovered = list, skipped = skipped }
+end
+
+local function recover_all(ctx, opts)
+    local plan, err = recovery_plan.make(ctx, opts)
+    if not plan then
+        return nil, err
+    end
+    for _, entry in ipairs(plan.skipped) do
+        term.error(entry.err)
+        term.warn("%s: skipped", cluster.name(entry.target))
+    end
+    if #plan.entries == 0 then
+        if #plan.skipped == 0 then
+            term.info("No segments to recover")
+        end
+        return #plan.skipped == 0 and 0 or 1
+    end
+    recovery_plan.print(plan)
+    if opts.dry_run then
+        if opts.json then
+            term.json(as_json(plan))
+        end
+        return 0
+    end
+    local go, code = term.confirm("Continue with segment recovery procedure", opts.yes)
+    if not go then
+        return code
+    end
+    local progress = term.progress({ off = opts.no_progress, sequential = opts.sequential })
+    local results = stop_requests.guard("Stop the recoveries that are not finished", function()
+        return mr.parallel(plan.entries, opts.batch, function(entry)
+            return run_entry(ctx, entry, opts, progress)
+        end)
+    end)
+    progress:finish()
+    local failures = report(plan, results)
+    if opts.json then
+        term.json(as_json(plan, results))
+    end
+    return failures + #plan.skipped == 0 and 0 or 1
+end
+
+local function hand_over_wave(ctx, wave, opts, progress)
+    return mr.parallel(wave, opts.batch, function(pair)
+        local times, err = handover.run(ctx, pair, {
+            max_lag_bytes = opts.replay_lag,
+            progress = function(stage)
+                progress:update(pair.content, ("content %d: %s"):format(pair.content, stage))
+            end,
+        })
+        if not times then
+            err.instance = err.instance or cluster.name(pair.primary)
+        end
+        return times, err
+    end)
+end
+
+local function rebalance_all(ctx, opts)
+    local waves, err = recovery_plan.waves(ctx)
+    if not waves then
+        return nil, err
+    end
+    if #waves == 0 then
+        term.info("All instances are in their preferred roles")
+        return 0
+    end
+    recovery_plan.print_waves(waves)
+    if opts.dry_run then
+        return 0
+    end
+    local go, code = term.confirm("Continue with segment rebalance procedure", opts.yes)
+    if not go then
+        return code
+    end
+    local progress = term.progress({ off = opts.no_progress, sequential = opts.sequential })
+    local failures = 0
+    for _, wave in ipairs(waves) do
+        local results = stop_requests.guard("Stop before the next pair", function()
+            return hand_over_wave(ctx, wave, opts, progress)
+        end)
+        for i, pair in ipairs(wave) do
+            if results[i].error then
+                failures = failures + 1
+                term.error(results[i].error)
+            else
+                term.info("content %d: roles returned, writers stalled %s", pair.content,
+                    term.duration(results[i].stall_ms))
+            end
+        end
+        if stop_requests.asked() then
+            break
+        end
+    end
+    progress:finish()
+    return failures == 0 and not stop_requests.asked() and 0 or 1
+end
+
+return {
+    summary = "recover failed instances, return roles to their places",
+    usage = "[-F | --differential | -r] [options]",
+    description = [[
+Recovers every instance that the catalog calls down, in place: stops what is left of it, makes its
+data equal to its primary's by moving the blocks that differ, starts it as the mirror and waits
+until it streams. A run that was interrupted anywhere is simply run again and goes on.
+
+With -r it hands pairs over until every instance has its preferred role; nothing is copied.]],
+    examples = [[
+  moonrise recoverseg              plan, ask, recover what is down
+  moonrise recoverseg -a --differential
+  moonrise recoverseg -r           return primaries and mirrors to their preferred roles]],
+    options = options,
+    check = check,
+    main = function(opts)
+        return session.with(opts, function(ctx)
+            ctx.policy_files = policy.parse(opts.policy)
+            if opts.rebalance then
+                return rebalance_all(ctx, opts)
+            end
+            return recover_all(ctx, opts)
+        end)
+    end,
+}

@@ -1,0 +1,155 @@
+--- `moonrise start`: starts what the catalog says belongs to the cluster.
+local agents = require("lib.agents")
+local bring_up = require("lib.bring_up")
+local cluster = require("lib.cluster")
+local config = require("lib.config")
+local home = require("lib.home")
+local mr = require("moonrise")
+local settings = require("lib.settings")
+local term = require("lib.term")
+
+local RESTRICTED_HBA = "moonrise.hba"
+
+-- Restricted: the coordinator reads a pg_hba.conf without the lines that cluster.lua adds for
+-- clients. The lines come from the one in place, which begins with ours.
+local function restricted_settings(env)
+    local text, err = mr.read_file(env.datadir .. "/pg_hba.conf")
+    if not text then
+        return nil, err
+    end
+    local kept = {}
+    for line in text:gmatch("[^\n]+") do
+        if settings.is_own_hba(line) then
+            table.insert(kept, line)
+        end
+    end
+    local path = env.datadir .. "/" .. RESTRICTED_HBA
+    local ok
+    ok, err = mr.write_file(path, table.concat(kept, "\n") .. "\n")
+    return ok and { hba_file = path }, err
+end
+
+local function report(results)
+    local failures = 0
+    for _, r in ipairs(results) do
+        local name = cluster.name(r.inst)
+        if r.outcome == "failed" or r.outcome == "skipped" then
+            failures = failures + 1
+            term.error(r.err)
+            term.warn("%s: %s", name, r.outcome == "failed" and "not started" or "skipped")
+        else
+            term.info("%s: %s", name, r.outcome == "already" and "runs already" or "started")
+        end
+        if r.note then
+            term.warn("%s: %s", name, r.note)
+        end
+    end
+    return failures
+end
+
+local function as_json(results)
+    local list = {}
+    for _, r in ipairs(results) do
+        table.insert(list, { dbid = r.inst.dbid, content = r.inst.content, outcome = r.outcome,
+                             error = r.err and tostring(r.err), note = r.note })
+    end
+    return { instances = list }
+end
+
+local function warn_once_about_config(cat)
+    local state = cat:state()
+    local conf = state and config.parse(state.config, "the catalog's cluster.lua")
+    if state and not conf then
+        term.warn("the cluster.lua in the catalog cannot be read")
+    end
+end
+
+local function start(ctx, opts)
+    local given, err
+    if opts.restricted then
+        given, err = restricted_settings(ctx.env)
+        if not given then
+            return nil, err
+        end
+    end
+    local outcome
+    outcome, err = bring_up.start_coordinator(ctx, { settings = given })
+    if not outcome then
+        return nil, err
+    end
+    term.info("Coordinator %s:%d: %s", ctx.env.listen, ctx.env.port,
+        outcome == "already" and "runs already" or "started")
+    if opts.restricted and outcome == "already" then
+        term.warn("it runs without restriction; stop it first")
+    end
+    warn_once_about_config(ctx.cat)
+    if opts.coordinator_only then
+        return 0
+    end
+    local results
+    results, err = bring_up.start_rest(ctx, { batch = opts.batch, no_standby = opts.no_standby })
+    if not results then
+        return nil, err
+    end
+    local failures = report(results)
+    if opts.json then
+        term.json(as_json(results))
+    end
+    if failures > 0 then
+        term.warn("%d instances were not started", failures)
+        return 1
+    end
+    term.info("Cluster %s is started", ctx.env.name)
+    return 0
+end
+
+local function plan(env, opts)
+    term.info("Start the cluster %s, coordinator %s", env.name, env.datadir or env.host)
+    if opts.coordinator_only then
+        term.info("   the coordinator only")
+    elseif opts.no_standby then
+        term.info("   without the standby coordinator")
+    end
+end
+
+local function main(opts)
+    local env, err = home.find(opts)
+    if not env then
+        return nil, err
+    end
+    plan(env, opts)
+    if opts.dry_run then
+        return 0
+    end
+    local go, code = term.confirm("Continue with the start of the cluster", opts.yes)
+    if not go then
+        return code
+    end
+    local ctx = { env = env, agents = agents.new(env) }
+    local results = { pcall(start, ctx, opts) }
+    if ctx.cat then
+        ctx.cat:close()
+    end
+    ctx.agents:close()
+    if not results[1] then
+        error(results[2], 0)
+    end
+    return results[2], results[3]
+end
+
+return {
+    summary = "start the cluster",
+    usage = "[-m] [-R] [-y] [options]",
+    description = [[
+Starts the coordinator, reads its catalog, and starts every instance that belongs to the cluster.
+Instances that were replaced while they were away, or are half copied, are named and left alone:
+recoverseg brings them back. Hosts that cannot be reached are skipped; the rest is started and the
+exit code is 1.]],
+    options = {
+        { key = "coordinator_only", short = "m", help = "start the coordinator only" },
+        { key = "restricted", short = "R",
+          help = "the coordinator lets in the superuser and moonrise only" },
+        { key = "no_standby", short = "y", help = "do not start the standby coordinator" },
+    },
+    main = main,
+}

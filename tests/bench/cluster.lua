@@ -1,0 +1,112 @@
+--- Benchmarks of a whole cluster under load: the stalls that writers see. What is measured are gaps
+--- between acknowledged rows of the segment concerned, written through the coordinator by the
+--- demo's writers.
+local mr = require("moonrise")
+local demo = require("lib.demo")
+
+local M = {}
+
+local SEGMENTS = 3
+local SESSIONS = 4
+local RUNS = 7
+
+local function median(values)
+    table.sort(values)
+    return values[math.ceil(#values / 2)]
+end
+
+local function with_cluster(fn)
+    local dir = ("%s/moonrise-bench-%d"):format(mr.getenv("TMPDIR") or "/tmp", mr.whoami().pid)
+    local world = mr.check(demo.create(dir, SEGMENTS))
+    mr.check(demo.shard(world))
+    demo.write(world, SESSIONS)
+    mr.check(demo.wait_rows(world, 300))
+    local results = { pcall(fn, world) }
+    local proof = demo.compare(world)
+    demo.close(world)
+    mr.check(demo.remove(dir))
+    if not results[1] then
+        error(results[2], 0)
+    elseif not proof or not proof.sound then
+        error("the ledger does not match the tables", 0)
+    end
+    return unpack(results, 2)
+end
+
+-- The longest gap between acknowledged rows of a segment that touches [from, until].
+local function longest_gap(world, content, from, to)
+    local times, longest = mr.check(demo.acks_of(world, content)), 0
+    for i = 2, #times do
+        if times[i] >= from and times[i - 1] <= to then
+            longest = math.max(longest, times[i] - times[i - 1])
+        end
+    end
+    return longest
+end
+
+local function recover(world)
+    mr.check(demo.command(world, { "recoverseg", "-a" }))
+    mr.check(demo.wait_in_sync(world))
+end
+
+local function pair_of(world, content)
+    for _, inst in ipairs(mr.check(world.session.cat:instances())) do
+        if inst.content == content and inst.role == "m" then
+            return inst
+        end
+    end
+end
+
+--- kill -9 of a primary's postmaster to the first row acknowledged by its successor.
+---@return table result
+function M.failover()
+    return with_cluster(function(world)
+        local times = {}
+        for run = 1, RUNS do
+            local story = mr.check(demo.fail_over(world, run % SEGMENTS))
+            table.insert(times, story.first_ms / 1000)
+            recover(world)
+        end
+        return { runs = RUNS, ours = median(times), all = times, unit = "s", goal = 1.0 }
+    end)
+end
+
+--- kill -9 of a mirror's postmaster: how long writers of its segment stall.
+---@return table result
+function M.mirror_loss()
+    return with_cluster(function(world)
+        local times = {}
+        for run = 1, RUNS do
+            local content = run % SEGMENTS
+            local word = mr.check(world.session.agents:inspect(pair_of(world, content)))
+            local from = mr.clock()
+            mr.check(mr.kill(word.postmaster.pid, "KILL"))
+            mr.check(demo.wait_status(world, content, "d"))
+            mr.check(demo.wait_rows(world, 300))
+            table.insert(times, longest_gap(world, content, from, mr.clock()) / 1000)
+            recover(world)
+        end
+        return { runs = RUNS, ours = median(times), all = times, unit = "s", goal = 2.0 }
+    end)
+end
+
+--- Handing a pair back: how long its writers stall.
+---@return table result
+function M.rebalance()
+    return with_cluster(function(world)
+        local times = {}
+        for run = 1, 3 do
+            local content = run % SEGMENTS
+            mr.check(demo.fail_over(world, content))
+            recover(world)
+            local from = mr.clock()
+            mr.check(demo.command(world, { "recoverseg", "-r", "-a" }))
+            mr.check(demo.wait_in_sync(world))
+            mr.check(demo.wait_rows(world, 300))
+            table.insert(times, longest_gap(world, content, from, mr.clock()) / 1000)
+        end
+        return { runs = 3, ours = median(times), all = times, unit = "s", goal = 2.0 }
+    end)
+end
+
+return M

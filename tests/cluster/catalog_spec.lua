@@ -1,0 +1,486 @@
+--- The catalog's SQL on a stock server: what it allows, what it refuses, and what it leaves behind.
+
+local pg = require("tests.lib.pg")
+local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
+
+local server, place, database
+
+local function slurp(path)
+    local file = assert(io.open(path))
+    local text = file:read("*a")
+    file:close()
+    return text
+end
+
+local function load_catalog(dbname)
+    local texts = { "begin; set local search_path = pg_catalog, moonrise, pg_temp;" }
+    for _, name in ipairs(require("lib.catalog.files")) do
+        texts[#texts + 1] = slurp(("scripts/lib/catalog/%s.sql"):format(name))
+    end
+    texts[#texts + 1] = "commit;"
+    server:sql(table.concat(texts, "\n"), { dbname = dbname })
+end
+
+-- Runs SQL in one session as role moonrise; the last statement's rows, or nil and psql's words.
+local function try(sql)
+    return server:try_sql("set session authorization moonrise; " .. sql, { dbname = database })
+end
+
+local function must(sql)
+    local rows, message = try(sql)
+    return rows or error(message, 2)
+end
+
+local function value(sql)
+    local row = must("select (" .. sql .. ") as value")[1]
+    return row and row.value
+end
+
+local function refused(sqlstate, words, sql)
+    local rows, message = try("\\set VERBOSITY verbose\n" .. sql)
+    assert.is_nil(rows, "not refused: " .. sql)
+    assert.matches("ERROR:  " .. sqlstate, message, 1, true)
+    assert.matches(words, message, 1, true)
+end
+
+local function lease(content)
+    return value(("lease_take(%d, 'spec', 'spec', 'begin', '1 hour')"):format(content))
+end
+
+local INSTANCE = [[instance_add(%s, '{"content": %d, "role": "%s", "port": %d, "hostname": "h%d",
+    "address": "10.0.0.%d", "datadir": "/data/%d"}')]]
+
+local function add(token, content, role, port)
+    local n = port % 100
+    return value(INSTANCE:format(token, content, role, port, n, n, port))
+end
+
+local function pair(content)
+    local rows = must(("select dbid, role, preferred_role as preferred, mode, status from " ..
+        "gp_segment_configuration where content = %d order by dbid"):format(content))
+    local lines = {}
+    for _, row in ipairs(rows) do
+        lines[#lines + 1] = table.concat({ row.dbid, row.role, row.preferred, row.mode,
+            row.status })
+    end
+    return table.concat(lines, " ")
+end
+
+local function arm(token, content)
+    local epoch = value(("epoch_reserve(%s, %d, 'arm')"):format(token, content))
+    local dbid = value(("select dbid from gp_segment_configuration where role = 'm' " ..
+        "and content = %d"):format(content))
+    local form = '{"name": "mr_%s_%s_%s", "insert_lsn": "0/100", "flush_lsn": "0/100"}'
+    local evidence = form:format(content == -1 and "c" or content, dbid, epoch)
+    return value(("in_sync(%s, %d, %s, '%s')"):format(token, content, epoch, evidence))
+end
+
+local LAST_HISTORY = "select description from gp_configuration_history order by time desc"
+local count = 0
+
+-- A catalog of its own for each spec: a coordinator with its standby, one mirrored segment.
+local function fresh()
+    count = count + 1
+    database = "catalog" .. count
+    server:sql(("create database %s template catalog; alter database %s set search_path = moonrise")
+        :format(database, database))
+    server:sql("select cluster_create('spec', 'return {}')", { dbname = database })
+    local tokens = { coordinator = lease(-1), segment = lease(0) }
+    add(tokens.coordinator, -1, "p", 5432)
+    add(tokens.coordinator, -1, "m", 5433)
+    add(tokens.segment, 0, "p", 6000)
+    add(tokens.segment, 0, "m", 7001)
+    value(("mirror_up(%s, -1, 'spec')"):format(tokens.coordinator))
+    value(("mirror_up(%s, 0, 'spec')"):format(tokens.segment))
+    return tokens
+end
+
+describe("catalog", function()
+    local token, coordinator
+
+    setup(function()
+        place = place_of.new()
+        server = pg.new(place, { settings = { max_connections = "40" } })
+        server:start()
+        server:sql("create role moonrise login replication; create database catalog")
+        load_catalog("catalog")
+    end)
+
+    teardown(function()
+        place:close()
+    end)
+
+    before_each(function()
+        local tokens = fresh()
+        token, coordinator = tokens.segment, tokens.coordinator
+    end)
+
+    describe("a pair's way", function()
+        it("goes from not in sync to in sync to promoted, with a line for each step", function()
+            assert.equal("3ppnu 4mmnu", pair(0))
+            arm(token, 0)
+            assert.equal("3ppsu 4mmsu", pair(0))
+            value(("promote(%s, 0, 4, '{\"reason\": \"the primary is gone\"}')"):format(token))
+            assert.equal("3mpnd 4pmnu", pair(0))
+            local last = must(LAST_HISTORY)
+            assert.equal("spec: update role, status, and mode for dbid 4 with contentid 0 to " ..
+                "p, u, and n",
+                last[1].description)
+            assert.equal("the primary is gone",
+                value("select text from journal where kind = 'promote'"))
+            assert.equal("f",
+                value("select data ? 'accept_loss' from journal where kind = 'promote'"))
+            value(("mirror_up(%s, 0, 'recovered')"):format(token))
+            assert.equal("3mpnu 4pmnu", pair(0))
+        end)
+
+        it("takes an epoch for each step, and none where nothing is to do", function()
+            local before = tonumber(value("select epoch from cluster_state"))
+            assert.equal(before + 1, tonumber(value(("mirror_down(%s, 0, 'gone')"):format(token))))
+            assert.equal(before + 1, tonumber(value(("mirror_down(%s, 0, 'gone')"):format(token))))
+            assert.equal(before + 2, tonumber(value(("mirror_up(%s, 0, 'back')"):format(token))))
+            assert.equal(tostring(before + 2), value("select epoch from cluster_state"))
+        end)
+
+        it("hands roles over with the proof of a clean shutdown", function()
+            local call = ("hand_over(%s, 0, '%%s')"):format(token)
+            refused("MR001", "not in sync", "select " .. call:format('{"shutdown_end": "0/5"}'))
+            arm(token, 0)
+            refused("MR001", "was not seen shut down", "select " .. call:format("{}"))
+            local epoch = value(call:format('{"shutdown_end": "0/5"}'))
+            assert.equal("3mpnd 4pmnu", pair(0))
+            assert.equal(epoch, value("select role_epoch from pair_state where content = 0"))
+        end)
+
+        it("records a promotion that was carried out, once, under the epoch of the change",
+            function()
+            arm(token, 0)
+            local epoch = value(("promote(%s, 0, 4, '{}')"):format(token))
+            refused("MR003", "not changed with epoch 1",
+                ("select promoted(%s, 0, 1, 2, '0/9')"):format(token))
+            for _ = 1, 2 do
+                value(("promoted(%s, 0, %s, 2, '0/9000')"):format(token, epoch))
+            end
+            assert.same({ { timeline = "2", switch_lsn = "0/9000" } },
+                must("select timeline, switch_lsn from promotion"))
+            assert.equal("1", value("select count(*) from journal where kind = 'promoted'"))
+        end)
+    end)
+
+    describe("refuses to promote", function()
+        it("what is not in sync, unless the loss is accepted in writing", function()
+            local call = ("promote(%s, 0, 4, '{}', %%s)"):format(token)
+            refused("MR001", "may lose commits", "select " .. call:format("null"))
+            refused("MR001", "may lose commits", "select " .. call:format("'  '"))
+            assert.equal("3ppnu 4mmnu", pair(0))
+            value(call:format("'ops: the disk is dust'"))
+            assert.equal("3mpnd 4pmnu", pair(0))
+            assert.equal("ops: the disk is dust",
+                value("select data ->> 'accept_loss' from journal where kind = 'promote'"))
+        end)
+
+        it("what is down, what is primary already, what is of another content", function()
+            value(("mirror_down(%s, 0, 'gone')"):format(token))
+            refused("MR001", "not in sync", ("select promote(%s, 0, 4, '{}')"):format(token))
+            refused("MR003", "the primary of content 0 already",
+                ("select promote(%s, 0, 3, '{}')"):format(token))
+            refused("MR004", "not the mirror", ("select promote(%s, 0, 2, '{}')"):format(token))
+        end)
+
+        it("the coordinator's standby", function()
+            arm(coordinator, -1)
+            refused("MR001", "is not promoted like a segment",
+                ("select promote(%s, -1, 2, '{}', 'loss')"):format(coordinator))
+            refused("MR001", "not handed over",
+                ("select hand_over(%s, -1, '{\"shutdown_end\": \"0/1\"}')"):format(coordinator))
+        end)
+    end)
+
+    describe("records in sync only", function()
+        local EVIDENCE = '{"name": "mr_0_4_%s", "insert_lsn": "%s", "flush_lsn": "%s"}'
+
+        local function in_sync(epoch, evidence)
+            return ("select in_sync(%s, 0, %s, '%s')"):format(token, epoch, evidence)
+        end
+
+        it("with the epoch that was reserved last for the pair", function()
+            local first = value(("epoch_reserve(%s, 0, 'arm')"):format(token))
+            value(("epoch_reserve(%s, 0, 'something else')"):format(token))
+            refused("MR003", "arm it again", in_sync(first, EVIDENCE:format(first, "0/1", "0/1")))
+            local second = value(("epoch_reserve(%s, 0, 'arm')"):format(token))
+            value(("mirror_down(%s, 0, 'gone')"):format(token))
+            value(("mirror_up(%s, 0, 'back')"):format(token))
+            refused("MR003", "arm it again", in_sync(second, EVIDENCE:format(second, "0/1", "0/1")))
+        end)
+
+        it("under the name of that mirror and that epoch", function()
+            local epoch = value(("epoch_reserve(%s, 0, 'arm')"):format(token))
+            refused("MR001", "armed with the name", in_sync(epoch, EVIDENCE:format(epoch - 1, "0/1",
+                "0/1")))
+            refused("MR001", "armed with the name (none)", in_sync(epoch, "{}"))
+        end)
+
+        it("when the mirror has flushed what the primary had written", function()
+            local epoch = value(("epoch_reserve(%s, 0, 'arm')"):format(token))
+            refused("MR001", "flushed", in_sync(epoch, EVIDENCE:format(epoch, "1/0", "0/FFFFFFFF")))
+            refused("MR001", "flushed", in_sync(epoch, ('{"name": "mr_0_4_%s"}'):format(epoch)))
+            refused("MR004", "no positions", in_sync(epoch, EVIDENCE:format(epoch, "x", "y")))
+            must(in_sync(epoch, EVIDENCE:format(epoch, "1/0", "1/0")))
+            assert.equal("mr_0_4_" .. epoch,
+                value("select armed_name from pair_state where content = 0"))
+        end)
+
+        it("with a mirror that is up", function()
+            value(("mirror_down(%s, 0, 'gone')"):format(token))
+            local epoch = value(("epoch_reserve(%s, 0, 'arm')"):format(token))
+            refused("MR001", "recorded as down", in_sync(epoch, EVIDENCE:format(epoch, "0/1",
+                "0/1")))
+        end)
+    end)
+
+    it("releases the coordinator only with a record on a majority", function()
+        refused("MR001", "majority", ("select mirror_down(%s, -1, 'gone')"):format(coordinator))
+        refused("MR001", "majority",
+            ("select mirror_down(%s, -1, 'gone', '{\"majority\": \"\"}')"):format(coordinator))
+        value(("mirror_down(%s, -1, 'gone', '{\"majority\": \"cdw\"}')"):format(coordinator))
+        assert.equal("cdw",
+            value("select data ->> 'majority' from journal where kind = 'mirror_down'"))
+    end)
+
+    describe("lets nobody change anything", function()
+        it("without a lease", function()
+            refused("MR002", "does not hold the watcher's lease",
+                "select mirror_down(null, 0, 'x')")
+            refused("MR002", "is not held any more", "select mirror_down(999, 0, 'x')")
+            refused("MR002", "is not held any more",
+                ("select mirror_down(%s, 0, 'x')"):format(coordinator))
+            refused("MR002", "is not held any more",
+                ("select instance_remove(%s, 4)"):format(coordinator))
+            value(("lease_drop(%s)"):format(token))
+            refused("MR002", "is not held any more",
+                ("select epoch_reserve(%s, 0, 'x')"):format(token))
+        end)
+
+        it("with a lease that has expired", function()
+            value(("lease_step(%s, 'last', '1 millisecond')"):format(token))
+            wait.eventually("the lease to expire", 5, function()
+                return value("select expires <= clock_timestamp() from content_lease " ..
+                    "where content = 0") == "t"
+            end)
+            refused("MR002", "has expired", ("select mirror_down(%s, 0, 'x')"):format(token))
+            refused("MR002", "not held any more",
+                ("select lease_step(%s, 'x', '1 s')"):format(token))
+            local new = lease(0)
+            assert.equal("last",
+                value("select data ->> 'left_step' from journal where kind = 'lease' " ..
+                "order by id desc limit 1"))
+            value(("mirror_down(%s, 0, 'x')"):format(new))
+        end)
+
+        it("that somebody else holds", function()
+            refused("MR003", "in the hands of spec (spec, begin)",
+                "select lease_take(0, 'me', 'x', 'y', '1 s')")
+            refused("MR004", "up to an hour", "select lease_take(7, 'me', 'x', 'y', '2 hours')")
+        end)
+
+        it("by writing to the tables", function()
+            local statements = {
+                "update gp_segment_configuration set mode = 's'", "delete from journal",
+                "insert into gp_configuration_history values (now(), 1, 'x')",
+                "update cluster_state set epoch = 0", "truncate promotion",
+                "insert into content_lease values (0, 1, 'x', 'x', 'x', now(), now())",
+                "select next_epoch()", "select pair_epoch(0)", "select set_pair(0, 's', 'u')",
+                "select authorise(1, 0)", "select swap_roles(0)", "select cluster_create('x', 'y')",
+                "create table moonrise.x (i int)", "create table public.x (i int)",
+            }
+            for _, statement in ipairs(statements) do
+                refused("42501", "permission denied", statement)
+            end
+        end)
+
+        it("not even the superuser, past the functions", function()
+            local function super(words, sql)
+                local rows, message = server:try_sql(sql, { dbname = database })
+                assert.is_nil(rows, sql)
+                assert.matches(words, message, 1, true)
+            end
+            super("by the catalog's functions only",
+                "update gp_segment_configuration set mode = 's'")
+            super("by the catalog's functions only", "delete from gp_segment_configuration")
+            super("it only grows", "truncate gp_segment_configuration")
+            super("it only grows", "delete from journal")
+            super("it only grows", "update gp_configuration_history set description = ''")
+            super("never goes back", "update cluster_state set epoch = 0")
+        end)
+    end)
+
+    describe("keeps pairs sound, whatever a function does:", function()
+        -- As if a function had a bug: the superuser takes an epoch and writes.
+        local function break_it(words, sql)
+            local rows, message = server:try_sql("begin; " ..
+                "set local search_path = pg_catalog, moonrise; " ..
+                "select next_epoch(); " .. sql .. "; commit", { dbname = database })
+            assert.is_nil(rows, sql)
+            assert.matches(words, message, 1, true)
+        end
+        local update = "update moonrise.gp_segment_configuration set "
+
+        it("no two primaries", function()
+            break_it("one_primary", update .. "role = 'p' where dbid = 4")
+            refused("MR004", "one_primary",
+                "select " .. INSTANCE:format(token, 0, "p", 6050, 50, 50, 6050))
+        end)
+
+        it("no pair without a primary", function()
+            break_it("0 primaries", update .. "role = 'm' where dbid = 3")
+        end)
+
+        it("no third instance", function()
+            refused("MR001", "has 3 instances",
+                "select " .. INSTANCE:format(token, 0, "m", 6050, 50, 50, 6050))
+        end)
+
+        it("no modes that differ", function()
+            break_it("differ inside the pair", update .. "mode = 's' where dbid = 3")
+        end)
+
+        it("no primary that is down", function()
+            break_it("never recorded as down", update .. "status = 'd' where dbid = 3")
+        end)
+
+        it("no sync with a mirror that is down", function()
+            break_it("not up", update .. "mode = 's', status = case role when 'm' then 'd' " ..
+                "else 'u' end where content = 0")
+        end)
+    end)
+
+    it("has room for segments without mirrors, and takes mirrors away", function()
+        local other = lease(1)
+        add(other, 1, "p", 6002)
+        refused("MR004", "has no mirror", ("select mirror_down(%s, 1, 'x')"):format(other))
+        refused("MR001", "only mirrors", ("select instance_remove(%s, 3)"):format(token))
+        arm(token, 0)
+        value(("instance_remove(%s, 4)"):format(token))
+        assert.equal("3ppnu", pair(0))
+    end)
+
+    it("never gives out an epoch that a host has seen", function()
+        value("epoch_seen(5000)")
+        assert.equal("5001", value(("epoch_reserve(%s, 0, 'x')"):format(token)))
+        value("epoch_seen(40)")
+        assert.equal("5002", value(("epoch_reserve(%s, 0, 'x')"):format(token)))
+    end)
+
+    it("commits without the standby", function()
+        server:sql("alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf()")
+        finally(function()
+            server:sql("alter system reset synchronous_standby_names; select pg_reload_conf()")
+        end)
+        wait.eventually("the setting to be effective", 10, function()
+            return server:value("current_setting('synchronous_standby_names')") == "nobody"
+        end)
+        value(("mirror_down(%s, 0, 'gone')"):format(token))
+        value(("lease_drop(%s)"):format(token))
+        value("journal_add('spec', 0, 3, 'text', '{\"a\": 1}')")
+        assert.equal("3ppnu 4mmnd", pair(0))
+    end)
+
+    it("keeps a sample of what the primaries' senders do", function()
+        value("replication_sample_set('[{\"gp_segment_id\": 0, \"sync_state\": \"sync\", " ..
+            "\"flush_lsn\": \"0/77\", \"write_lag\": \"00:00:01\"}]')")
+        assert.same({ { gp_segment_id = "0", flush_lsn = "0/77", s = "1.000000" } },
+            must("select gp_segment_id, flush_lsn, extract(epoch from write_lag) as s " ..
+                "from gp_stat_replication"))
+        value("replication_sample_set('[]')")
+        assert.equal("0", value("select count(*) from gp_stat_replication"))
+    end)
+end)
+
+describe("catalog: the watcher", function()
+    local token, sessions
+
+    local function session()
+        local new = setmetatable({ dbname = database }, { __index = server }):session(database)
+        sessions[#sessions + 1] = new
+        new:ask("set session authorization moonrise")
+        return new
+    end
+
+    setup(function()
+        place = place_of.new()
+        server = pg.new(place, { settings = { max_connections = "40" } })
+        server:start()
+        server:sql("create role moonrise login replication; create database catalog")
+        load_catalog("catalog")
+    end)
+
+    teardown(function()
+        place:close()
+    end)
+
+    before_each(function()
+        sessions = {}
+        token = fresh().segment
+    end)
+
+    after_each(function()
+        for _, one in ipairs(sessions) do
+            one:close()
+        end
+    end)
+
+    it("is one, holds its lease as long as its session lasts, and may take it twice", function()
+        local first, second = session(), session()
+        assert.matches("%d+", first:ask("select watcher_lease_take('one')"))
+        assert.matches("%d+", first:ask("select watcher_lease_take('one')"))
+        assert.equal("\n", second:ask("select watcher_lease_take('two')"))
+        first:close()
+        wait.eventually("the lease to be free", 10, function()
+            return second:ask("select watcher_lease_take('two')"):match("%d")
+        end)
+        assert.equal("two", value("select watcher from cluster_state"))
+    end)
+
+    it("loses its lease when its session falls silent", function()
+        local first = session()
+        first:ask("select watcher_lease_take('one')")
+        assert.equal("5s\n", first:ask("show idle_session_timeout"))
+        wait.eventually("the server to drop the session", 15, function()
+            return value("select watcher_lease_take('two')")
+        end)
+    end)
+
+    it("leaves a leased content alone, and a stopped cluster", function()
+        local watcher = session()
+        watcher:ask("select watcher_lease_take('one')")
+        assert.matches("content 0 is in the hands of spec",
+            watcher:ask("select mirror_down(null, 0, 'x')"))
+        value(("lease_drop(%s)"):format(token))
+        assert.matches("^%d+\n$", watcher:ask("select mirror_down(null, 0, 'x')"))
+        assert.equal("FTS: update role, status, and mode for dbid 4 with contentid 0 to " ..
+            "m, d, and n",
+            value("select description from gp_configuration_history order by time desc limit 1"))
+        refused("MR002", "the lease of content", "select cluster_set_state('{}', 'stopped', 'x')")
+        local tokens = { lease(0), value("select token from content_lease where content = -1") }
+        local list = "'{" .. table.concat(tokens, ",") .. "}'"
+        value(("cluster_set_state(%s, 'stopped', 'x')"):format(list))
+        value(("lease_drop(%s)"):format(tokens[1]))
+        assert.matches("the cluster is stopped", watcher:ask("select mirror_up(null, 0, 'x')"))
+    end)
+
+    it("and a runbook wait for each other; the second sees what the first did", function()
+        arm(token, 0)
+        local one, two = session(), session()
+        one:ask("begin")
+        one:ask(("select promote(%s, 0, 4, '{}')"):format(token))
+        two:send(("select promote(%s, 0, 4, '{}')"):format(token))
+        wait.eventually("the second to wait for the first", 10, function()
+            return server:value("exists (select from pg_stat_activity " ..
+                "where wait_event_type = 'Lock')") == "t"
+        end)
+        one:ask("commit")
+        assert.matches("is the primary of content 0 already", two:answer())
+        assert.equal("3mpnd 4pmnu", pair(0))
+    end)
+end)

@@ -1,0 +1,215 @@
+--- Failover on real servers: what the watcher does when a server is killed, hangs, or comes back.
+
+local cluster_of = require("tests.lib.cluster")
+local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
+
+-- Generous, since the machine has other work; `make bench` measures.
+local SOON_S = 10
+
+describe("failover", function()
+    local place, cluster, watch
+
+    local function journal(kind, content, since)
+        return cluster:catalog(("select * from journal where kind = '%s' and content = %d and id > %d order by id")
+            :format(kind, content, since or 0))
+    end
+
+    local function last_id()
+        return tonumber(cluster:catalog("select coalesce(max(id), 0) as id from journal")[1].id)
+    end
+
+    local function wait_journal(kind, content, since, deadline_s)
+        return wait.eventually(("a row %s of content %d"):format(kind, content),
+            deadline_s or SOON_S, function()
+            return journal(kind, content, since)[1]
+        end)
+    end
+
+    local function recover()
+        cluster:must({ "recoverseg", "-a" })
+        cluster:wait_healthy(60)
+    end
+
+    local function writes(server, deadline_s)
+        wait.eventually("a write on " .. server.name, deadline_s or SOON_S, function()
+            local rows, message = server:try_sql("insert into ledger values (default)", { timeout_s = 5 })
+            return rows, not rows and message .. "\n" .. watch:output() or nil
+        end)
+    end
+
+    -- A time between two writes that a session saw, at most: writes until fn() is true.
+    local function longest_stall(server, fn)
+        local longest, before = 0, wait.now()
+        repeat
+            server:sql("insert into ledger values (default)", { timeout_s = 30 })
+            longest, before = math.max(longest, wait.now() - before), wait.now()
+        until fn()
+        return longest
+    end
+
+    setup(function()
+        place = place_of.new()
+        cluster = cluster_of.new(place, { segments = 2, standby = true })
+        cluster:init()
+        for content = 0, 1 do
+            cluster:primary(content):sql("create table ledger (i serial)")
+        end
+        watch = cluster:watch()
+        watch:says("watching", SOON_S)
+        cluster:wait_healthy(30)
+    end)
+
+    teardown(function()
+        if place then
+            place:close()
+        end
+    end)
+
+    it("promotes the mirror of a killed primary, and tells it with times", function()
+        local since = last_id()
+        local old, mirror = cluster:primary(0), cluster:mirror(0)
+        old:sql("insert into ledger select from generate_series(1, 100)")
+        local rows = old:value("select count(*) from ledger")
+        old:kill()
+        writes(mirror)
+        cluster:wait_row({ dbid = mirror.dbid, role = "p", status = "u", mode = "n" }, SOON_S)
+        cluster:wait_row({ dbid = old.dbid, role = "m", status = "d", mode = "n" }, SOON_S)
+        assert.is_true(tonumber(mirror:value("select count(*) from ledger")) >= tonumber(rows))
+        local told = wait_journal("failover", 0, since)
+        assert.matches("is the primary, %d+ ms after", told.text)
+        for _, kind in ipairs({ "state", "decision", "promote", "promoted" }) do
+            assert.is_not_nil(journal(kind, 0, since)[1], kind)
+        end
+        for _, part in ipairs({ "seen", "decided", "recorded", "promoted" }) do
+            assert.matches('"' .. part .. '": %d+', told.data)
+        end
+        -- The other pair noticed nothing.
+        assert.is_nil(journal("state", 1, since)[1])
+    end)
+
+    it("leaves the old primary marked, so that nobody can start it", function()
+        local old = cluster:mirror(0)
+        wait_journal("mark", 0)
+        assert.has_error(function() old:start({ timeout_s = 5 }) end)
+        assert.is_false(old:running())
+    end)
+
+    it("goes back and forth", function()
+        for _ = 1, 2 do
+            recover()
+            local mirror = cluster:mirror(0)
+            cluster:primary(0):kill()
+            writes(mirror)
+            cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
+        end
+        recover()
+    end)
+
+    it("does not come of a backend's crash", function()
+        local primary, since = cluster:primary(1), last_id()
+        local session = primary:session()
+        local pid = tonumber((session:ask("select pg_backend_pid()")))
+        place_of.kill(pid, "KILL")
+        writes(primary, 30)
+        cluster:wait_healthy(30)
+        assert.are.equal(primary.dbid, cluster:primary(1).dbid)
+        assert.is_nil(journal("promote", 1, since)[1])
+    end)
+
+    it("is not needed for a lost mirror: it is recorded, and writes go on within two seconds",
+        function()
+        local primary, mirror, since = cluster:primary(1), cluster:mirror(1), last_id()
+        mirror:kill()
+        local stall = longest_stall(primary, function()
+            return journal("release", 1, since)[1]
+        end)
+        assert.is_true(stall < 2, stall)
+        cluster:wait_row({ dbid = mirror.dbid, status = "d", mode = "n" }, SOON_S)
+        assert.are.equal("", primary:value("current_setting('synchronous_standby_names')"))
+        recover()
+        assert.are_not.equal("", primary:value("current_setting('synchronous_standby_names')"))
+    end)
+
+    it("comes after patience when the whole server hangs", function()
+        local old, mirror = cluster:primary(0), cluster:mirror(0)
+        local pid = old:pid()
+        local pids = { pid }
+        for child in io.popen("ps -o pid= --ppid " .. pid):lines() do
+            table.insert(pids, tonumber(child))
+        end
+        for _, each in ipairs(pids) do
+            place_of.kill(each, "STOP")
+        end
+        local began = wait.now()
+        writes(mirror, 30)
+        local took = wait.now() - began
+        assert.is_true(took > 5 and took < 20, took)
+        for _, each in ipairs(pids) do
+            assert.is_false(place_of.alive(each))
+        end
+        recover()
+    end)
+
+    it("comes after patience when only the postmaster hangs", function()
+        local old, mirror = cluster:primary(0), cluster:mirror(0)
+        local pid = old:pid()
+        place_of.kill(pid, "STOP")
+        writes(mirror, 40)
+        assert.is_false(place_of.alive(pid))
+        recover()
+    end)
+
+    it("is refused when both are gone, which is told; the primary's return ends it", function()
+        local primary, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+        mirror:kill()
+        cluster:wait_row({ dbid = mirror.dbid, status = "d" }, SOON_S)
+        primary:kill()
+        assert.matches("nothing is promoted", wait_journal("double_fault", 0, since).text)
+        assert.is_nil(journal("promote", 0, since)[1])
+        cluster:must({ "start", "-a" })
+        recover()
+        assert.are.equal(primary.dbid, cluster:primary(0).dbid)
+    end)
+
+    it("records a lost standby, and the coordinator's commits go on", function()
+        local standby = cluster:mirror(-1)
+        standby:kill()
+        cluster:wait_row({ dbid = standby.dbid, status = "d", mode = "n" }, SOON_S)
+        cluster:coordinator():sql("create table after_it (i int)", { timeout_s = 10 })
+    end)
+
+    describe("with a watcher that is killed", function()
+        -- As soon as the journal has a row of this kind the watcher dies, and another one goes on.
+        for _, kind in ipairs({ "state", "decision", "promote", "promoted" }) do
+            it("right after " .. kind .. " is completed by the next", function()
+                local old, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+                old:kill()
+                wait_journal(kind, 0, since)
+                watch:kill("KILL")
+                watch:wait(SOON_S)
+                watch = cluster:watch()
+                writes(mirror, 30)
+                cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
+                wait.eventually("the old primary to be marked", SOON_S, function()
+                    return not place_of.read(old.datadir .. "/global/pg_control")
+                end)
+                recover()
+            end)
+        end
+
+        it("in a release is completed by the next", function()
+            local primary, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+            mirror:kill()
+            wait_journal("mirror_down", 0, since)
+            watch:kill("KILL")
+            watch:wait(SOON_S)
+            watch = cluster:watch()
+            writes(primary, 30)
+            wait.eventually("the primary to be released", SOON_S, function()
+                return primary:value("current_setting('synchronous_standby_names')") == ""
+            end)
+            recover()
+        end)
+    end)
+end)

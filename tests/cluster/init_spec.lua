@@ -1,0 +1,202 @@
+--- `moonrise init` on real servers: what it makes, what it refuses, and that it leaves nothing
+--- behind.
+
+local cluster_of = require("tests.lib.cluster")
+local pg = require("tests.lib.pg")
+local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
+
+local function exists(path)
+    return os.execute("test -e " .. place_of.quote(path)) == 0
+end
+
+local function datadirs(cluster)
+    local list = {}
+    local function add(place)
+        list[#list + 1] = place and place.datadir or nil
+    end
+    add(cluster.config.coordinator)
+    add(cluster.config.standby)
+    for _, segment in ipairs(cluster.config.segments) do
+        add(segment.primary)
+        add(segment.mirror)
+    end
+    return list
+end
+
+local function running(place)
+    local pipe = io.popen("pgrep -f " .. place_of.quote("postgres -D " .. place.dir .. "/"))
+    local out = pipe:read("*a")
+    pipe:close()
+    return out ~= ""
+end
+
+local function state(place, cluster, name)
+    return place:path("home/state/moonrise/" .. cluster.config.name .. "/" .. name)
+end
+
+local function nothing_left(place, cluster)
+    assert.is_false(running(place))
+    for _, dir in ipairs(datadirs(cluster)) do
+        assert.is_false(exists(dir), dir)
+    end
+    assert.is_false(exists(state(place, cluster, "passfile")))
+end
+
+-- cluster.lua again, after `change` has had its way with it.
+local function rewrite(cluster, from, to)
+    local text = place_of.read(cluster.file)
+    local changed, n = text:gsub(from, to)
+    assert.equal(1, n, from)
+    cluster.place:write("cluster.lua", changed)
+end
+
+describe("init", function()
+    local place
+
+    before_each(function()
+        place = place_of.new()
+    end)
+
+    after_each(function()
+        place:close()
+    end)
+
+    it("makes servers, roles, mirrors and standby, all of it in sync", function()
+        local cluster = cluster_of.new(place, { segments = 2, standby = true,
+            hba = { "host all all 127.0.0.1/32 scram-sha-256" } })
+        cluster:init()
+        for _, row in ipairs(cluster:rows()) do
+            assert.equal("su" .. row.preferred_role, row.mode .. row.status .. row.role)
+        end
+        local primary, mirror = cluster:primary(1), cluster:mirror(1)
+        assert.equal("on", primary:value("current_setting('data_checksums')"))
+        assert.equal("f",
+            primary:value("(select rolsuper from pg_roles where rolname = 'moonrise')"))
+        assert.equal("0", primary:value("(select count(*) from pg_hba_file_rules " ..
+            "where auth_method = 'trust')"))
+        assert.matches("^SCRAM%-SHA%-256", primary:value("(select rolpassword from pg_authid " ..
+            "where rolname = 'moonrise')"))
+        assert.equal("mr_slot_" .. mirror.dbid,
+            primary:value("(select string_agg(slot_name, ',') from pg_replication_slots)"))
+        assert.equal("0", mirror:value("(select count(*) from pg_replication_slots)"))
+        assert.matches("\nlisten_addresses = ''\n",
+            place_of.read(primary.datadir .. "/moonrise.conf"))
+        assert.equal("600\n", place:must({ "stat", "-c", "%a", state(place, cluster, "passfile") }))
+        assert.equal("running", cluster:catalog("select state from cluster_state")[1].state)
+        assert.same({}, cluster:catalog("select * from content_lease"))
+    end)
+
+    it("makes a cluster without mirrors and standby", function()
+        local cluster = cluster_of.new(place, { segments = 1, mirrors = false })
+        cluster:init()
+        assert.equal(2, #cluster:rows())
+        cluster:primary(0):sql("create table t (i int)")
+    end)
+
+    it("encrypts where the cluster asks for it", function()
+        local cert, key = place:path("server.crt"), place:path("server.key")
+        place:must({ "openssl", "req", "-new", "-x509", "-days", "2", "-nodes", "-subj",
+            "/CN=localhost", "-out", cert, "-keyout", key })
+        place:must({ "chmod", "600", key })
+        local cluster = cluster_of.new(place, { segments = 1 })
+        rewrite(cluster, "return {", ("return { tls = { cert = %q, key = %q },"):format(cert, key))
+        cluster:init()
+        assert.same({ { ssl = "t" } }, cluster:primary(0):sql("select ssl from pg_stat_ssl " ..
+            "join pg_stat_replication using (pid)"))
+    end)
+
+    it("says what it would make, and makes nothing", function()
+        local cluster = cluster_of.new(place, { segments = 1 })
+        local out = cluster:must({ "init", "--dry-run", cluster.file })
+        assert.matches(cluster.config.segments[1].mirror.datadir, out, 1, true)
+        nothing_left(place, cluster)
+        local asked = cluster:moonrise({ "init", cluster.file })
+        assert.equal(2, asked.code)
+        assert.matches("use -a", asked.err, 1, true)
+        nothing_left(place, cluster)
+    end)
+
+    it("refuses a directory that is not empty before it makes anything", function()
+        local cluster = cluster_of.new(place, { segments = 1 })
+        local mirror = cluster.config.segments[1].mirror.datadir
+        place:must({ "mkdir", mirror })
+        place:must({ "touch", mirror .. "/thesis.txt" })
+        local result = cluster:moonrise({ "init", "-a", cluster.file })
+        assert.equal(1, result.code)
+        assert.matches(mirror .. " is not empty", result.err, 1, true)
+        place:must({ "test", "-e", mirror .. "/thesis.txt" })
+        place:must({ "rm", "-r", mirror })
+        nothing_left(place, cluster)
+    end)
+
+    it("refuses a port that is in use, and what the file says wrong", function()
+        local cluster = cluster_of.new(place, { segments = 1 })
+        local server = pg.new(place, { settings = { listen_addresses = "127.0.0.1",
+            port = cluster.config.coordinator.port } })
+        server.port = cluster.config.coordinator.port
+        server:start()
+        local result = cluster:moonrise({ "init", "-a", cluster.file })
+        assert.equal(1, result.code)
+        assert.matches("port " .. server.port .. " is in use", result.err, 1, true)
+        server:stop()
+        rewrite(cluster, '%["port"%] = ' .. cluster.config.segments[1].mirror.port, "prot = 7")
+        result = cluster:moonrise({ "init", "-a", cluster.file })
+        assert.equal(2, result.code)
+        assert.matches("segments[1].mirror.prot: unknown key", result.err, 1, true)
+        assert.equal(2, cluster:moonrise({ "init", "-a" }).code)
+        assert.equal(2, cluster:moonrise({ "init", "--adopt", cluster.file }).code)
+        nothing_left(place, cluster)
+    end)
+
+    it("takes everything back when it fails early or late", function()
+        local early = cluster_of.new(place, { segments = 1,
+            settings = { shared_buffers = "as much as there is" } })
+        local result = early:moonrise({ "init", "-a", early.file })
+        assert.equal(1, result.code)
+        assert.matches("Everything is as before", result.out, 1, true)
+        nothing_left(place, early)
+
+        local late = cluster_of.new(place, { segments = 2 })
+        place:must({ "mkdir", "-p", place:path("closed") })
+        late.config.segments[2].mirror.datadir = place:path("closed/mirror")
+        rewrite(late, place:path("mirror1"):gsub("%p", "%%%0"), place:path("closed/mirror"))
+        place:must({ "chmod", "500", place:path("closed") })
+        place:must({ "mkdir", late.config.segments[1].primary.datadir })
+        result = late:moonrise({ "init", "-a", late.file })
+        assert.equal(1, result.code)
+        assert.matches("closed", result.err, 1, true)
+        place:must({ "chmod", "700", place:path("closed") })
+        place:must({ "rmdir", late.config.segments[1].primary.datadir })
+        nothing_left(place, late)
+    end)
+
+    it("is run again after it was killed", function()
+        local cluster = cluster_of.new(place, { segments = 1, standby = true })
+        local program = cluster:start({ "init", "-a", cluster.file })
+        program:says("Making mirrors", 120)
+        program:kill("KILL")
+        program:wait(10)
+        assert.is_true(running(place))
+        wait.eventually("the agent's work to end", 20, function()
+            return cluster:moonrise({ "init", "--dry-run", cluster.file }).out
+                :find("was interrupted", 1, true)
+        end)
+        cluster:init()
+        cluster:wait_healthy(10)
+    end)
+
+    it("keeps the names of clusters apart", function()
+        local cluster = cluster_of.new(place, { segments = 1, mirrors = false })
+        cluster:init()
+        local other = cluster_of.new(place, { segments = 1, mirrors = false })
+        for _, name in ipairs({ "coordinator", "primary0" }) do
+            rewrite(other, '"' .. place:path(name):gsub("%p", "%%%0") .. '"',
+                '"' .. place:path("other-" .. name) .. '"')
+        end
+        local result = other:moonrise({ "init", "-a", other.file })
+        assert.equal(1, result.code)
+        assert.matches("exists already", result.err, 1, true)
+        assert.equal(2, #cluster:rows())
+    end)
+end)

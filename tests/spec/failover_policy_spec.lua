@@ -1,0 +1,116 @@
+local decide = dofile("policies/failover.lua").decide
+
+local SETTINGS = { patience_tries = 5, patience_ms = 10000, grace_ms = 30000,
+    recovery_stall_ms = 30000,
+                   shutdown_ms = 60000 }
+
+local function instance(more)
+    local facts = { dbid = 2, host = "h", status = "u", condition = "fine", evidence = "ok",
+        tries = 0,
+                    bad_ms = 0, still_ms = 0 }
+    for k, v in pairs(more or {}) do
+        facts[k] = v
+    end
+    return facts
+end
+
+local function ask(state, primary, mirror, more)
+    local facts = {
+        content = 0, coordinator = false, mode = "s", state = state, settings = SETTINGS,
+        primary = instance(primary), mirror = mirror ~= false and instance(mirror) or nil,
+        replication = { streaming = true, unstreamed_ms = 0, stalled_ms = 0, waiting = 0,
+            flapping = false,
+                        heard = false },
+    }
+    for k, v in pairs(more or {}) do
+        if facts.replication[k] ~= nil then
+            facts.replication[k] = v
+        else
+            facts[k] = v
+        end
+    end
+    return decide(facts)
+end
+
+local function silent(condition, tries, bad_ms)
+    return { condition = condition, evidence = "timeout", tries = tries, bad_ms = bad_ms }
+end
+
+local primaries = {
+    { "stopped", { condition = "stopped", evidence = "refused", tries = 1 }, "promote" },
+    { "gone", { condition = "gone", evidence = "reset", tries = 1 }, "promote" },
+    { "hung for long enough", silent("hung", 5, 10000), "promote" },
+    { "hung, too few tries", silent("hung", 4, 20000), "wait" },
+    { "hung, too short", silent("hung", 9, 9999), "wait" },
+    { "unreachable for long enough", silent("unreachable", 5, 10000), "promote" },
+    { "unreachable, too short", silent("unreachable", 5, 3000), "wait" },
+    { "in crash recovery that advances",
+      { condition = "busy", evidence = "recovering", bad_ms = 3600000, still_ms = 500 }, "wait" },
+    { "in crash recovery that stands still",
+      { condition = "busy", evidence = "starting", bad_ms = 40000, still_ms = 30000 }, "promote" },
+    { "shutting down", { condition = "busy", evidence = "shutting_down", bad_ms = 59000 }, "wait" },
+    { "shutting down for ever", { condition = "busy", evidence = "shutting_down", bad_ms = 60000 },
+        "promote" },
+    { "full of clients", { condition = "busy", evidence = "too_many", bad_ms = 3600000 }, "alert" },
+    { "another system", { condition = "wrong_system", evidence = "wrong_system", bad_ms = 60000 },
+        "alert" },
+    { "suspect", { condition = "suspect", evidence = "reset" }, "wait" },
+}
+
+local mirrors = {
+    { "stopped", { condition = "stopped" }, {}, "release" },
+    { "gone", { condition = "gone" }, {}, "release" },
+    { "hung within its grace", silent("hung", 9, 29000), {}, "wait" },
+    { "hung beyond it", silent("hung", 9, 30000), {}, "release" },
+    { "promoted by somebody", { condition = "wrong_role" }, {}, "release" },
+    { "another system", { condition = "wrong_system" }, {}, "release" },
+    { "there, not streaming", {}, { streaming = false, unstreamed_ms = 29000 }, "wait" },
+    { "there, not streaming for long", {}, { streaming = false, unstreamed_ms = 30000 },
+        "release" },
+    { "failing again and again", {}, { flapping = true }, "release" },
+    { "silent while commits hang", silent("hung", 5, 9000), { stalled_ms = 10000, waiting = 2 },
+        "release" },
+    { "silent while commits hang a little", silent("hung", 2, 3000),
+        { stalled_ms = 3000, waiting = 2 }, "wait" },
+}
+
+describe("failover policy", function()
+    for _, case in ipairs(primaries) do
+        it(("with a primary that is %s: %s"):format(case[1], case[3]), function()
+            local answer = ask("primary_lost", case[2])
+            assert.are.equal(case[3], answer.action, answer.reason)
+            assert.is_true(answer.action ~= "wait" or answer.until_ms >= 50)
+        end)
+    end
+
+    for _, case in ipairs(mirrors) do
+        it(("with a mirror that is %s: %s"):format(case[1], case[4]), function()
+            local answer = ask("mirror_lost", nil, case[2], case[3])
+            assert.are.equal(case[4], answer.action, answer.reason)
+        end)
+    end
+
+    it("waits while the mirror still hears a silent primary", function()
+        assert.are.equal("wait",
+            ask("primary_lost", silent("unreachable", 50, 99000), {}, { heard = true }).action)
+    end)
+
+    it("asks to be asked again when its patience ends", function()
+        assert.are.equal(7000, ask("primary_lost", silent("hung", 2, 3000)).until_ms)
+    end)
+
+    it("promotes nothing that is not in sync, has no mirror, or is the coordinator", function()
+        local gone = { condition = "stopped" }
+        assert.are.equal("alert",
+            ask("double_fault", gone, { status = "d" }, { mode = "n" }).action)
+        assert.are.equal("alert", ask("double_fault", gone, false).action)
+        assert.are.equal("alert", ask("primary_lost", gone, {}, { coordinator = true }).action)
+    end)
+
+    it("says the same to the same alarm, however long it lasts", function()
+        local first = ask("double_fault", { condition = "stopped", bad_ms = 5 }, {}, { mode = "n" })
+        local later = ask("double_fault", { condition = "stopped", bad_ms = 5e6 }, {},
+            { mode = "n" })
+        assert.are.equal(first.reason, later.reason)
+    end)
+end)

@@ -1,0 +1,131 @@
+local cluster = require("lib.cluster")
+local home = require("lib.home")
+local instance = require("lib.instance")
+local settings = require("lib.settings")
+
+local function row(dbid, content, role)
+    return { dbid = dbid, content = content, role = role, hostname = "h" .. dbid,
+        port = 6000 + dbid,
+             address = "10.0.0." .. dbid, datadir = "/data/" .. dbid }
+end
+
+local rows = { row(1, -1, "p"), row(5, 1, "m"), row(2, 0, "p"), row(3, 1, "p"), row(4, 0, "m") }
+
+describe("cluster", function()
+    it("pairs instances by content, in order", function()
+        local list = cluster.pairs(rows)
+        assert.same({ -1, 0, 1 }, { list[1].content, list[2].content, list[3].content })
+        assert.is_nil(list[1].mirror)
+        assert.equal(4, list[2].mirror.dbid)
+        assert.equal(5, cluster.pair(rows, 1).mirror.dbid)
+        assert.is_nil(cluster.pair(rows, 2))
+    end)
+
+    it("names an instance by all that tells where it is", function()
+        assert.equal("dbid 4 (content 0, h4:6004, /data/4)", cluster.name(cluster.find(rows, 4)))
+        assert.is_nil(cluster.find(rows, 9))
+    end)
+end)
+
+describe("instance", function()
+    it("keeps its socket in its directory unless the path is too long", function()
+        assert.equal("/data/1", instance.socket_dir(rows[1]))
+        local long = { datadir = "/data" .. ("/deep"):rep(16) }
+        assert.matches("^/tmp/moonrise%-%d+/%x+$", instance.socket_dir(long))
+        assert.equal(instance.socket_dir(long), instance.socket_dir({ datadir = long.datadir }))
+    end)
+
+    it("names slots and streams", function()
+        assert.equal("mr_slot_4", instance.slot_name(rows[5]))
+        assert.equal("mr_0_4", instance.stream_name(rows[5]))
+        assert.equal("mr_c_6_9", instance.stream_name({ dbid = 6, content = -1 }, 9))
+        assert.equal("mr_0_4_17", instance.stream_name(rows[5], 17))
+    end)
+
+    it("makes a mirror of a primary", function()
+        local env = { user = "moonrise", passfile = "/home/o'neil/passfile" }
+        local spec = instance.standby_spec(env, rows[5], rows[3])
+        assert.equal("mr_slot_4", spec.slot)
+        assert.equal("10.0.0.4", spec.listen)
+        assert.equal(6004, spec.settings.port)
+        assert.is_false(spec.settings.synchronous_standby_names)
+        local conninfo = spec.settings.primary_conninfo
+        assert.matches("host='10.0.0.2' port=6002 user='moonrise'", conninfo, 1, true)
+        assert.matches([[passfile='/home/o\'neil/passfile']], conninfo, 1, true)
+        assert.matches("application_name='mr_0_4'", conninfo, 1, true)
+    end)
+
+    it("is only started as a mirror when nothing speaks against it", function()
+        local function refusal(change)
+            local word = { kind = "datadir", control = { aside = false }, standby_signal = true,
+                           epoch = { valid = true, epoch = 8, marked = false } }
+            change(word)
+            return instance.start_refusal(word, 7)
+        end
+        assert.is_nil(refusal(function() end))
+        local changes = {
+            function(w) w.kind = "missing" end, function(w) w.control = nil end,
+            function(w) w.control.aside = true end, function(w) w.epoch = nil end,
+            function(w) w.epoch.valid = false end, function(w) w.epoch.marked = true end,
+            function(w) w.epoch.epoch = 7 end, function(w) w.standby_signal = false end,
+            function(w) w.patch = {} end,
+        }
+        for i, change in ipairs(changes) do
+            assert.is_string(refusal(change), "change " .. i)
+        end
+    end)
+end)
+
+describe("settings", function()
+    local conf = { pg = { settings = { shared_buffers = "1GB", wal_level = "logical" } }, hba = {
+        "host all all 10.0.0.0/8 scram-sha-256" } }
+
+    it("puts the cluster's over the defaults and the instance's over both", function()
+        local made = settings.instance(conf, rows[3], { free_bytes = 8 * 2 ^ 30, instances = 4 })
+        assert.equal("logical", made.wal_level)
+        assert.equal("1GB", made.shared_buffers)
+        assert.equal("", made.listen_addresses)
+        assert.equal(6002, made.port)
+        assert.equal("1024MB", made.max_slot_wal_keep_size)
+    end)
+
+    it("lets in as few as it can", function()
+        local lines = settings.hba(conf, rows, "gpadmin")
+        assert.same({ 'local all "gpadmin" peer', "local all,replication moonrise scram-sha-256",
+            "host all,replication moonrise 10.0.0.1/32 scram-sha-256" },
+            { lines[1], lines[2], lines[3] })
+        assert.equal(conf.hba[1], lines[#lines])
+        assert.equal(8, #lines)
+        for i = 1, #lines - 1 do
+            assert.is_true(settings.is_own_hba(lines[i]), lines[i])
+        end
+        assert.is_false(settings.is_own_hba(lines[#lines]))
+        assert.equal(7, #settings.hba(conf, rows, "gpadmin", true))
+    end)
+
+    it("asks for TLS when the cluster does", function()
+        local secure = { pg = conf.pg, hba = {}, tls = { cert = "/c", key = "/k" } }
+        assert.matches("^hostssl ", settings.hba(secure, rows, "gpadmin")[3])
+        local made = settings.instance(secure, rows[3], { instances = 1 })
+        assert.same({ true, "/c", "/k" }, { made.ssl, made.ssl_cert_file, made.ssl_key_file })
+    end)
+end)
+
+describe("home", function()
+    it("reads connection strings of keywords", function()
+        assert.same({ host = "a,b", port = "1", user = "o'neil", x = "" }, home.parse_conninfo(
+            [[host=a,b  port = 1 user='o\'neil' x='']]))
+        local options, err = home.parse_conninfo("host=a nonsense")
+        assert.is_nil(options)
+        assert.matches("cannot read 'nonsense'", err.message, 1, true)
+        assert.is_nil((home.parse_conninfo("user='never ends")))
+        assert.is_nil((home.parse_conninfo("postgresql://cdw/moonrise")))
+    end)
+
+    it("says what is missing where there is no cluster", function()
+        local env, err = home.read("/nowhere/at/all/")
+        assert.is_nil(env)
+        assert.matches("/nowhere/at/all is not the data directory of a coordinator", err.message, 1,
+            true)
+    end)
+end)

@@ -111,7 +111,7 @@ evidence_of_words(const char *message)
     for (size_t i = 0; i < sizeof(evidence_words) / sizeof(evidence_words[0]); i++)
         if (strstr(message, evidence_words[i].text))
             return evidence_words[i].ev;
-    /* It lives and lets nobody in yet, whatever language that is. */
+    /* It lives and lets nobody in yet, whatever language or encoding that is. */
     return EVIDENCE_STARTING;
 }
 

@@ -84,6 +84,18 @@ probe_reopen(struct target *t)
         timer_again(t->tick, PROBE_AGAIN_MS, t->p->spec.interval_ms);
 }
 
+/* Whether the standing session was answering while a fresh one did not come about, which shows that it is
+ * the postmaster that does not answer. A socket whose queue is full (of what was tried before) fails at
+ * once: then the last answers count. */
+static bool
+probe_still_answers(const struct target *t, int64_t took_ms)
+{
+    const struct prober_spec *spec = &t->p->spec;
+    int64_t slack_ms = took_ms < spec->timeout_ms ? 2 * spec->interval_ms : 0;
+    return t->standing.conn && conn_is_open(t->standing.conn) &&
+           t->answered_ms >= t->extra.began_ms - slack_ms;
+}
+
 static void
 probe_failed(struct asking *a, const struct err *e)
 {
@@ -96,8 +108,7 @@ probe_failed(struct asking *a, const struct err *e)
     enum evidence ev = evidence_of(e);
     if (kept && !alive && ev != EVIDENCE_TIMEOUT)
         ev = EVIDENCE_RESET;
-    /* What has been answering all the while shows that it is the postmaster that does not. */
-    if (a == &t->extra && ev == EVIDENCE_TIMEOUT && t->answered_ms >= a->began_ms)
+    if (a == &t->extra && ev == EVIDENCE_TIMEOUT && probe_still_answers(t, o.took_ms))
         ev = EVIDENCE_NO_NEW_SESSION;
     probe_fill_error(&o, ev, e);
     if (a == &t->extra || !alive)

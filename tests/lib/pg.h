@@ -18,6 +18,7 @@
 #include "moonrise/conn/result.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <glob.h>
 #include <grp.h>
@@ -71,7 +72,7 @@ pg_exec(const char *log, char *const *argv)
     const struct passwd *user = geteuid() == 0 ? pg_user() : NULL;
     if (user && (setgroups(0, NULL) || setgid(user->pw_gid) || setuid(user->pw_uid)))
         _exit(126);
-    prctl(PR_SET_PDEATHSIG, SIGQUIT);
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* which ends a stopped one, too */
     int fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (fd < 0 || dup2(null, 0) < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0 || chdir("/") < 0)
@@ -239,13 +240,34 @@ pg_signal(struct pg *pg, int signum)
     pg->pid = 0;
 }
 
+/* Stops or continues the postmaster and all its children. */
+static inline void
+pg_signal_all(const struct pg *pg, int signum)
+{
+    DIR *dir = opendir("/proc");
+    struct dirent *d;
+    assert_non_null(dir);
+    while ((d = readdir(dir)) != NULL) {
+        char path[300], line[512];
+        int pid = atoi(d->d_name), ppid = 0;
+        snprintf(path, sizeof(path), "/proc/%s/stat", d->d_name);
+        FILE *f = pid ? fopen(path, "r") : NULL;
+        const char *rest = f && fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
+        if (rest && sscanf(rest, ") %*c %d", &ppid) == 1 && (pid == pg->pid || ppid == pg->pid))
+            kill(pid, signum);
+        if (f)
+            fclose(f);
+    }
+    closedir(dir);
+}
+
 /* Stops what runs and removes the directory. */
 static inline void
 pg_remove(struct pg *pg)
 {
     int status;
     if (pg->pid > 0) {
-        kill(pg->pid, SIGCONT);
+        pg_signal_all(pg, SIGCONT);
         pg_signal(pg, SIGQUIT);
     }
     char *log = mem_printf("%s.log", pg->dir);

@@ -232,6 +232,21 @@ test_refused(void **state)
     assert_false(conn_is_open(f->c));
 }
 
+/* libpq goes on to the next host on a new socket, which has the number of the old one. */
+static void
+test_second_of_two_hosts(void **state)
+{
+    struct fixture *f = *state;
+    char port[12];
+    pg_free_port(port, sizeof(port));
+    char *ports = mem_printf("%s,%s,%s", port, port, server.port);
+    open_at(f, "127.0.0.1,127.0.0.1,127.0.0.1", ports, "secret", 5000);
+    free(ports);
+    assert_int_equal(f->e.code, 0);
+    sql(f, "select 1");
+    assert_string_equal(f->text, "1");
+}
+
 static void
 test_passwords(void **state)
 {
@@ -435,6 +450,7 @@ main(void)
         cmocka_unit_test_setup_teardown(test_large_both_ways, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sql_error, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_second_of_two_hosts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_passwords, setup, teardown),
         cmocka_unit_test_setup_teardown(test_postmaster_killed_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_backend_killed_while_busy, setup, teardown),

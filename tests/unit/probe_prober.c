@@ -3,8 +3,9 @@
 #include "moonrise/conn/conn.h"
 #include "moonrise/probe/prober.h"
 
-#include <dirent.h>
+#include <errno.h>
 #include <sys/resource.h>
+#include <sys/un.h>
 
 #define KEPT 400
 
@@ -13,7 +14,7 @@ struct fixture {
     struct prober *p;
     struct observation seen[KEPT];
     int count;
-    int dropped; /* the dbid to drop from inside of the callback, or 0 */
+    int dropped; /* the dbid to drop from inside of the callback; -1 frees the prober; 0 */
 };
 
 static struct pg primary, mirror;
@@ -54,6 +55,9 @@ observed(void *arg, const struct observation *o)
     if (f->dropped == o->dbid) {
         prober_drop(f->p, o->dbid);
         f->dropped = 0;
+    } else if (f->dropped < 0) {
+        prober_free(f->p);
+        f->p = NULL;
     }
 }
 
@@ -297,25 +301,35 @@ test_hung_postmaster(void **state)
     while (!o->fresh);
 }
 
-/* Stops or continues the postmaster and all its children. */
+/* The sessions that were given up stay in the socket's queue; when it is full a new one fails at once. */
 static void
-signal_all(const struct pg *pg, int signum)
+test_hung_postmaster_with_a_full_queue(void **state)
 {
-    DIR *dir = opendir("/proc");
-    struct dirent *d;
-    assert_non_null(dir);
-    while ((d = readdir(dir)) != NULL) {
-        char path[300], line[512];
-        int pid = atoi(d->d_name), ppid = 0;
-        snprintf(path, sizeof(path), "/proc/%s/stat", d->d_name);
-        FILE *f = pid ? fopen(path, "r") : NULL;
-        const char *rest = f && fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
-        if (rest && sscanf(rest, ") %*c %d", &ppid) == 1 && (pid == pg->pid || ppid == pg->pid))
-            kill(pid, signum);
-        if (f)
-            fclose(f);
+    struct fixture *f = *state;
+    int held[4096], n = 0;
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    snprintf(to.sun_path, sizeof(to.sun_path), "%.80s/.s.PGSQL.%s", primary.dir, primary.port);
+    retime(f, 50, 300, 400);
+    set(f, &primary);
+    await(f, EVIDENCE_NONE);
+    pg_signal(&primary, SIGSTOP);
+    do
+        held[n] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    while (connect(held[n++], (struct sockaddr *)&to, sizeof(to)) == 0 && n < 4096);
+    assert_int_equal(errno, EAGAIN);
+    const struct observation *o = await(f, EVIDENCE_NO_NEW_SESSION);
+    while (o->took_ms >= 290)
+        o = await(f, EVIDENCE_NO_NEW_SESSION);
+    for (int i = 0; i < 10; i++) {
+        o = next(f);
+        assert_true(o->evidence == EVIDENCE_NONE || o->evidence == EVIDENCE_NO_NEW_SESSION);
     }
-    closedir(dir);
+    while (n > 0)
+        close(held[--n]);
+    pg_signal(&primary, SIGCONT);
+    do
+        o = await(f, EVIDENCE_NONE);
+    while (!o->fresh);
 }
 
 static void
@@ -325,14 +339,14 @@ test_hung_server(void **state)
     retime(f, 50, 300, 400);
     set(f, &primary);
     await(f, EVIDENCE_NONE);
-    signal_all(&primary, SIGSTOP);
+    pg_signal_all(&primary, SIGSTOP);
     const struct observation *o = await(f, EVIDENCE_TIMEOUT);
     for (int i = 0; i < 4; i++) {
         o = next(f);
         assert_int_equal(o->evidence, EVIDENCE_TIMEOUT);
         assert_in_range(o->took_ms, 290, 3000);
     }
-    signal_all(&primary, SIGCONT);
+    pg_signal_all(&primary, SIGCONT);
     await(f, EVIDENCE_NONE);
 }
 
@@ -414,6 +428,10 @@ test_drop_in_callback_and_now(void **state)
     loop_run(f->l);
     prober_drop(f->p, 1);
     prober_now(f->p, 1);
+    set(f, &primary);
+    f->dropped = -1;
+    loop_run(f->l);
+    assert_null(f->p);
 }
 
 static void
@@ -460,6 +478,7 @@ main(void)
         cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_comes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hung_postmaster, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_hung_postmaster_with_a_full_queue, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hung_server, setup, teardown),
         cmocka_unit_test_setup_teardown(test_who_is_there, setup, teardown),
         cmocka_unit_test_setup_teardown(test_too_many, setup, teardown),

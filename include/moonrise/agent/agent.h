@@ -11,7 +11,8 @@
  *   inspect  (write_probe: bool) -> the host's word about an instance:
  *            kind: "missing" | "empty" | "foreign" (not a data directory) | "datadir" | "half-made"
  *            stopped: bool   SAFETY.md's sense; processes: [{pid, state, exe, title}]
- *            postmaster: {pid, alive, ours: bool, port, socket_dir, listen, status, start_s}
+ *            postmaster: {pid, alive, ours: bool, port, socket_dir, listen, status, start_s,
+ *            socket_lock: bool}
  *            control: {aside: bool, sysid, state, timeline, checkpoint, redo, min_recovery,
  *                      min_recovery_timeline, checksums: bool, wal_log_hints: bool, block_bytes,
  *                      segment_blocks, wal_segment_bytes, shutdown_end (LSN, only when shut down)},
@@ -19,8 +20,9 @@
  *            recovery: {pid, title, progress} while a startup process runs; `progress` is a number that
  *                      grows while it works
  *            epoch: {valid, epoch, step, order, marked, reason, sysid, dbid, why (not valid)}
- *            standby_signal, backup_label: bool; patch: {type, stage, source, started_s} of an
- *            unfinished recovery; free_bytes; writable: bool; disk_error: text;
+ *            standby_signal, backup_label: bool; patch: {type, stage, source, started_s, running: bool,
+ *            bytes_done, bytes_total} of an unfinished recovery; free_bytes; writable: bool;
+ *            disk_error: text;
  *            tablespaces: [{oid, path}]; wal_dir; data_bytes (only with measure: true)
  *   read     (name: one of postgresql.auto.conf, moonrise.conf, pg_hba.conf, PG_VERSION, log)
  *            -> text (log: its tail)

@@ -56,7 +56,8 @@ struct conn_spec {
 };
 
 /* Begins to connect. The caller frees the connection, however it ends. Name resolution is not done
- * here: hosts are addresses or are given with hostaddr, or the caller accepts that it may block. */
+ * here: hosts are addresses or are given with hostaddr, or the caller accepts that it may block. Of
+ * several hosts one after another is tried within the one timeout; one that hangs uses it up. */
 void conn_open(struct conn **out, struct loop *l, const struct conn_spec *spec);
 
 /* Runs a statement. `done` is called once, later, with a result that it borrows, or an error. After

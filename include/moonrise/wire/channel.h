@@ -25,7 +25,9 @@ struct channel_events {
 int channel_child(struct channel **out, struct loop *l, const char *const *argv,
                   const struct channel_events *ev, struct err *e);
 
-/* This process's own standard input and output. */
+/* This process's own standard input and output, which it takes over: afterwards descriptor 0 is /dev/null
+ * and 1 is standard error, so that neither a stray print nor a program started from here gets at the
+ * channel. ERR_IO, ERR_PERMISSION (a file instead of a pipe or socket). */
 int channel_stdio(struct channel **out, struct loop *l, const struct channel_events *ev,
                   struct err *e);
 
@@ -35,7 +37,8 @@ void channel_write(struct channel *c, const void *bytes, size_t len);
 /* The child's process id, for messages; 0 where there is none. */
 int channel_pid(const struct channel *c);
 
-/* Ends the other process with the channel. No callbacks afterwards. NULL is fine. */
+/* Ends the other process with the channel: its input ends, and what is left of it 2 s later is killed. No
+ * callbacks afterwards. NULL is fine. */
 void channel_free(struct channel *c);
 
 #endif

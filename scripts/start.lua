@@ -2,10 +2,10 @@
 local agents = require("lib.agents")
 local bring_up = require("lib.bring_up")
 local cluster = require("lib.cluster")
-local config = require("lib.config")
 local home = require("lib.home")
 local mr = require("moonrise")
 local settings = require("lib.settings")
+local stop_requests = require("lib.stop_requests")
 local term = require("lib.term")
 
 local RESTRICTED_HBA = "moonrise.hba"
@@ -56,14 +56,6 @@ local function as_json(results)
     return { instances = list }
 end
 
-local function warn_once_about_config(cat)
-    local state = cat:state()
-    local conf = state and config.parse(state.config, "the catalog's cluster.lua")
-    if state and not conf then
-        term.warn("the cluster.lua in the catalog cannot be read")
-    end
-end
-
 local function start(ctx, opts)
     local given, err
     if opts.restricted then
@@ -82,7 +74,6 @@ local function start(ctx, opts)
     if opts.restricted and outcome == "already" then
         term.warn("it runs without restriction; stop it first")
     end
-    warn_once_about_config(ctx.cat)
     if opts.coordinator_only then
         return 0
     end
@@ -126,7 +117,9 @@ local function main(opts)
         return code
     end
     local ctx = { env = env, agents = agents.new(env) }
-    local results = { pcall(start, ctx, opts) }
+    local results = { pcall(stop_requests.guard, "Stop before everything is started", function()
+        return start(ctx, opts)
+    end) }
     if ctx.cat then
         ctx.cat:close()
     end

@@ -6,6 +6,7 @@ local cluster = require("lib.cluster")
 local home = require("lib.home")
 local instance = require("lib.instance")
 local mr = require("moonrise")
+local stop_requests = require("lib.stop_requests")
 local term = require("lib.term")
 
 local MODES = { smart = true, fast = true, immediate = true }
@@ -167,7 +168,9 @@ local function main(opts)
         return code
     end
     local ctx = { env = env, agents = agents.new(env) }
-    local results = { pcall(run, ctx, opts) }
+    local results = { pcall(stop_requests.guard, "Leave the rest running", function()
+        return run(ctx, opts)
+    end) }
     if ctx.cat and ctx.cat:is_open() then
         ctx.cat:close()
     end

@@ -93,7 +93,7 @@ M.schema = {
             key = { kind = "path", required = true },
             ca = { kind = "path" },
         } },
-        fdw = { fields = { databases = { list = { kind = "text" } } } },
+        fdw = { fields = { databases = { list = { kind = "name" } } } },
         policies = { fields = {
             failover = { kind = "path" }, recovery = { kind = "path" },
                 rebalance = { kind = "path" },

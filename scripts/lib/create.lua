@@ -3,6 +3,7 @@ local arming = require("lib.arming")
 local catalog = require("lib.catalog")
 local cluster = require("lib.cluster")
 local create_plan = require("lib.create_plan")
+local fdw = require("lib.fdw")
 local hold = require("lib.hold")
 local home = require("lib.home")
 local instance = require("lib.instance")
@@ -89,13 +90,15 @@ local function run_all(conn, statements)
     return true
 end
 
-local function superuser(plan, dbname)
-    return mr.connect({ host = plan.env.socket_dir, port = plan.env.port, dbname = dbname,
+local function superuser(plan, dbname, inst)
+    inst = inst or plan.instances[1]
+    return mr.connect({ host = instance.socket_dir(inst), port = inst.port, dbname = dbname,
                         user = mr.whoami().user, application_name = "moonrise init" })
 end
 
-local function in_database(plan, dbname, fn)
-    local conn, err = superuser(plan, dbname)
+-- On the coordinator, unless another instance is given.
+local function in_database(plan, dbname, fn, inst)
+    local conn, err = superuser(plan, dbname, inst)
     if not conn then
         return nil, err
     end
@@ -219,6 +222,28 @@ local function make_primaries(plan, options)
     end)
 end
 
+-- A database of cluster.lua's `fdw` is made on every primary, with foreign servers on the
+-- coordinator that follow the primaries.
+local function make_databases(ctx, plan)
+    for _, dbname in ipairs(plan.config.fdw.databases) do
+        for _, inst in ipairs(plan.instances) do
+            if inst.role == "p" then
+                local ok, err = in_database(plan, "postgres", function(conn)
+                    return conn:query(('create database "%s"'):format(dbname))
+                end, inst)
+                if not ok then
+                    return nil, err
+                end
+            end
+        end
+        local ok, err = fdw.install(ctx, dbname)
+        if not ok then
+            return nil, err
+        end
+    end
+    return true
+end
+
 -- Tools find the cluster in the coordinator's directory, and in the standby's after an activation.
 local function describe(plan)
     for _, inst in ipairs(plan.instances) do
@@ -265,9 +290,8 @@ local function with_catalog(plan, options, stage)
         stage("mirrors")
         ok, err = make_mirrors(ctx, plan, options)
     end
-    if ok then
-        ok, err = finish(ctx, plan)
-    end
+    ok, err = ok and make_databases(ctx, plan), err
+    ok, err = ok and finish(ctx, plan), err
     cat:close()
     return ok, err
 end

@@ -24,33 +24,13 @@ local ARM_DEADLINE_MS = 10000
 ---@field possible table<string, boolean> "start", "differential", "full"
 ---@field why string why "start" or "differential" is not possible, or ""
 
--- SAFETY.md rule 9, while no WAL is read: only what was never promoted, whose pair had no change of
--- roles since it was last given an order, and which is whole, is just started.
-local function start_refusal(ctx, target, word)
-    local control = word.control
-    if word.kind ~= "datadir" or not control or control.aside then
-        return "its data directory is not whole"
-    elseif not word.epoch or not word.epoch.valid then
-        return "it has no epoch file of its own"
-    elseif word.epoch.marked then
-        return "it is marked: it was replaced while it was away"
-    elseif not word.standby_signal then
-        return "it is not a mirror by its files"
-    elseif word.patch then
-        return "an unfinished recovery lies in its directory"
-    end
-    local state, err = ctx.cat:pair_state(target.content)
-    if not state then
-        return tostring(err)
-    elseif word.epoch.epoch <= (state.role_epoch or 0) then
-        return "the roles of its pair were changed since it last streamed"
-    end
-    return nil
-end
-
 local function possible_types(ctx, failed)
     local word, source = failed.word, failed.source_word
-    local refusal = start_refusal(ctx, failed.target, word)
+    local state, err = ctx.cat:pair_state(failed.content)
+    local refusal = tostring(err)
+    if state then
+        refusal = instance.start_refusal(word, state.role_epoch)
+    end
     local same_system = word.control and source.control
         and word.control.sysid == source.control.sysid
     local possible = { start = refusal == nil, full = true }

@@ -24,8 +24,10 @@ local function datadirs(cluster)
     return list
 end
 
+-- Servers work in their data directories, also after those were removed.
 local function running(place)
-    local pipe = io.popen("pgrep -f " .. place_of.quote("postgres -D " .. place.dir .. "/"))
+    local pipe = io.popen("find /proc/[0-9]*/cwd -maxdepth 0 -lname " ..
+        place_of.quote(place.dir .. "/*") .. " 2>/dev/null")
     local out = pipe:read("*a")
     pipe:close()
     return out ~= ""
@@ -105,6 +107,25 @@ describe("init", function()
         assert.same({ { ssl = "t" } }, cluster:primary(0):sql("select ssl from pg_stat_ssl " ..
             "join pg_stat_replication using (pid)"))
     end)
+
+    it("makes databases whose foreign servers follow the primaries, in directories of long names",
+        function()
+            local cluster = cluster_of.new(place, { segments = 1 })
+            local long = ("deep/"):rep(20)
+            for _, name in ipairs({ "coordinator", "primary0", "mirror0" }) do
+                rewrite(cluster, place:path(name):gsub("%p", "%%%0"), place:path(long .. name))
+            end
+            cluster.datadir = place:path(long .. "coordinator")
+            rewrite(cluster, "return {", "return { fdw = { databases = { 'sales' } },")
+            cluster:init()
+            local options = cluster:coordinator():value("(select srvoptions::text from " ..
+                "pg_foreign_server where srvname = 'seg0')", { dbname = "sales" })
+            assert.matches("port=" .. cluster:primary(0).port .. "," .. cluster:mirror(0).port,
+                options, 1, true)
+            assert.same({ { dbname = "sales" } }, cluster:catalog("select * from fdw_database"))
+            cluster:must({ "stop", "-ar" })
+            cluster:wait_healthy(5)
+        end)
 
     it("says what it would make, and makes nothing", function()
         local cluster = cluster_of.new(place, { segments = 1 })

@@ -196,6 +196,33 @@ describe("start and stop", function()
         healthy()
     end)
 
+    it("are no failures to the watcher", function()
+        local first = cluster:catalog("select max(id) as id from journal")[1].id
+        local watch = cluster:watch()
+        local function since(kinds)
+            return cluster:catalog(("select kind, text from journal where id > %s and kind in (%s)")
+                :format(first, kinds))
+        end
+        local function wait_watching(times)
+            wait.eventually("the watcher to watch", 20, function()
+                return #since("'watcher'") == times
+            end)
+        end
+        wait_watching(1)
+        cluster:must({ "stop", "-a" })
+        assert.equal(0, how_many_run())
+        assert.is_nil(watch:code())
+        cluster:must({ "start", "-a" })
+        wait_watching(2)
+        wait.always("every instance to be up and in sync", 2, function()
+            healthy()
+            return true
+        end)
+        assert.same({}, since("'promote', 'mirror_down', 'failover', 'out_of_sync', 'in_sync'"))
+        watch:kill("TERM")
+        watch:wait(10)
+    end)
+
     it("refuse wrong options and wrong directories", function()
         local cases = {
             { { "stop", "-M", "gently" }, "-M wants smart, fast or immediate" },

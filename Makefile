@@ -95,10 +95,10 @@ test lint asan tsan campaign: deps
 	@BUILD=$(BUILD) MAKE="$(MAKE)" tests/run -b $(suites)
 
 bench: deps
-	@$(MAKE) --no-print-directory BUILD=$(BUILD) all benches
+	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=$(BUILD) all benches
 	@BUILD=$(BUILD) tests/bench/run $(NAME)
 demo: deps
-	@$(MAKE) --no-print-directory BUILD=$(BUILD) all
+	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=$(BUILD) all
 	@BUILD=$(BUILD) tests/lib/as_user $(ROOT_DEMO) sh -c 'exec $$BUILD/moonrise demo'
 demo-clean: all
 	@BUILD=$(BUILD) tests/lib/as_user $(ROOT_DEMO) sh -c 'exec $$BUILD/moonrise demo --clean'

@@ -11,9 +11,10 @@ local M = {}
 
 local DATABASE = "shop"
 local TABLE = "orders"
-local INSERT = ("INSERT INTO %s (id, item) VALUES ($1::bigint, 'moon ' || $1::bigint)"):format(TABLE)
+local INSERT = ("INSERT INTO %s VALUES ($1::bigint, 'moon ' || $1::bigint)"):format(TABLE)
 local SYNC_DEADLINE_MS = 60000
 local MARKER = "moonrise-demo"
+local STORY_COLUMNS = 100
 
 ---@return string
 function M.default_dir()
@@ -363,7 +364,8 @@ function M.fail_over(world, content)
         what = ("postmaster %d of content %d killed"):format(word.postmaster.pid,
         content) } }
     for _, row in ipairs(journal_since(world, content, killed_wall) or {}) do
-        table.insert(story, { ms = row.at_ms - killed_wall, what = row.text })
+        table.insert(story, { ms = row.at_ms - killed_wall,
+            what = ("%-10s %s"):format(row.kind, row.text:sub(1, STORY_COLUMNS)) })
     end
     story.first_ms = first - killed
     table.insert(story, { ms = first - killed, what = "first row acknowledged by the new primary" })

@@ -36,12 +36,11 @@ local function options()
     for _, view in ipairs(VIEWS) do
         table.insert(list, { key = view.key, short = view.short, help = view.help })
     end
-    table.insert(list,
-        { key = "expansion", short = "x", help = "refused: nothing is expanded here" })
-    table.insert(list,
-        { key = "timeout", long = "timeout", arg = "TIME", kind = "duration", min = 100,
-        max = 60000, default = 5000,
-            help = "how long an instance may take to answer (default 5s)" })
+    table.insert(list, { key = "expansion", short = "x",
+        help = "refused: nothing is expanded here" })
+    table.insert(list, { key = "timeout", long = "timeout", arg = "TIME", kind = "duration",
+        min = 100, max = 60000, default = 5000,
+        help = "how long an instance may take to answer (default 5s)" })
     return list
 end
 
@@ -118,8 +117,9 @@ return {
     summary = "what the cluster is like",
     usage = "[-b | -e | -s | -m | -c | -f | -Q | -p | -i] [options]",
     description = [[
-Asks the catalog, every host and every instance, all at the same time and each with a deadline. Ends
-with 0 when everything is as it should be, with 1 when anything is not, whichever view was asked for.]],
+Asks the catalog, every host and every instance, all at the same time and each with a deadline.
+Ends with 0 when everything is as it should be, with 1 when anything is not, whichever view was
+asked for.]],
     options = options(),
     check = check,
     main = main,

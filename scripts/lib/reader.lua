@@ -103,7 +103,9 @@ local function any_standby(env, err, timeout_ms)
             return reader
         end
     end
-    return nil, err
+    return nil, mr.error(err.code, err.message, { cause = err, sqlstate = err.sqlstate,
+        hint = "no standby coordinator answers either; a cluster that is stopped is started by " ..
+            "moonrise start" })
 end
 
 --- Opens the catalog for reading; waits, at most three times `timeout_ms`.

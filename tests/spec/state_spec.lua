@@ -292,7 +292,10 @@ describe("an instance", function()
                                      bytes_done = 3 * 1024 ^ 2, bytes_total = 4 * 1024 ^ 2 }
         assert.matches("cdw%s+6005%s+differential%s+copying%s+3072%s+4096%s+75%%",
             text_of(errors.lines(facts)))
-        facts.seen[5].word.patch.bytes_total = nil
+        facts.seen[5].word.patch.running = false
+        assert.matches("differential%s+interrupted, run it again%s+3072",
+            text_of(errors.lines(facts)))
+        facts.seen[5].word.patch.running, facts.seen[5].word.patch.bytes_total = true, nil
         assert.matches("copying%s+3072%s+Unknown%s+Unknown", text_of(errors.lines(facts)))
     end)
 end)
@@ -375,7 +378,10 @@ describe("a cluster", function()
         for _, view in pairs(VIEWS) do
             assert.is_true(#view(facts) > 0)
         end
-        assert.equal(8, #judge.problems(facts))
+        assert.equal(16, #judge.problems(facts))
+        local _, hosts = text_of(errors.lines(facts)):gsub("cdw%s+unreachable", "")
+        assert.equal(1, hosts)
+        assert.matches("PID%s+= Unknown", text_of(details.lines(facts)))
         assert.matches("Unable to retrieve", text_of(places.versions(facts)))
     end)
 

@@ -14,13 +14,13 @@ end
 local function coordinator(facts)
     local pair = judge.split(facts)
     local inst = pair.primary
-    local pid = judge.pid(facts.seen[inst.dbid])
+    local pid, unknown = judge.pid_text(facts.seen[inst.dbid])
     local out = sheet.new()
     out:rule(RULE)
     out:text("-Coordinator Configuration & Status")
     out:rule(RULE)
     out:pair("Coordinator host", inst.hostname)
-    out:pair("Coordinator postgres process ID", pid or "Not found", not pid)
+    out:pair("Coordinator postgres process ID", pid, unknown)
     out:pair("Coordinator data directory", inst.datadir)
     out:pair("Coordinator port", inst.port)
     local status = facts.source == "coordinator" and judge.status(facts, inst) or "Down"
@@ -95,10 +95,10 @@ local function mirror_positions(out, facts, pair)
 end
 
 local function status(out, facts, inst)
-    local pid = judge.pid(facts.seen[inst.dbid])
+    local pid, unknown = judge.pid_text(facts.seen[inst.dbid])
     local text = judge.status(facts, inst)
     out:row({ "Status" })
-    item(out, "PID", pid or "Not found", not pid)
+    item(out, "PID", pid, unknown)
     item(out, "Configuration reports status as", inst.status == "u" and "Up" or "Down",
         inst.status ~= "u")
     item(out, inst.role == "p" and "Database status" or "Segment status", text, text ~= "Up")

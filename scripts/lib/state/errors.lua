@@ -100,12 +100,26 @@ local function kilobytes(bytes)
     return bytes and math.floor(bytes / 1024) or "Unknown"
 end
 
+-- A host is named once, whatever lives there.
+local function hosts(out, facts, problems)
+    local rows, named = {}, {}
+    for _, problem in ipairs(problems) do
+        local inst = problem.kind == "host" and cluster.find(facts.instances, problem.dbid)
+        if inst and not named[inst.hostname] then
+            named[inst.hostname] = true
+            table.insert(rows, { inst.hostname, problem.text })
+        end
+    end
+    section(out, "Hosts that Gave no Word", { "Host", "Reason" }, rows)
+end
+
 local function recoveries(out, facts)
     local rows = {}
     for _, inst in ipairs(facts.instances) do
         local patch = ((facts.seen[inst.dbid] or {}).word or {}).patch
         if patch then
-            table.insert(rows, { inst.hostname, inst.port, patch.type, patch.stage,
+            local stage = patch.running == false and "interrupted, run it again" or patch.stage
+            table.insert(rows, { inst.hostname, inst.port, patch.type, stage,
                 kilobytes(patch.bytes_done), kilobytes(patch.bytes_total), percent(patch) })
         end
     end
@@ -152,6 +166,7 @@ function M.lines(facts)
         end
         section(out, part.title, part.headers, rows)
     end
+    hosts(out, facts, problems)
     recoveries(out, facts)
     work(out, facts)
     weaker(out, facts)

@@ -8,6 +8,8 @@ local reader = require("lib.reader")
 
 local M = {}
 
+-- The host looks at all its processes, which on a busy one takes longer than a server's answer.
+local WORD_MS = 10000
 -- A query that is silent is given up by the server, too, or its backends would pile up there.
 local OPTIONS = "-c statement_timeout=%d"
 
@@ -18,14 +20,17 @@ select version() as version, current_setting('server_version') as server_version
     case when pg_is_in_recovery() then pg_last_wal_receive_lsn() end as receive_lsn,
     case when pg_is_in_recovery() then pg_last_wal_replay_lsn() end as replay_lsn,
     current_setting('synchronous_standby_names') as sync_names,
-    (select reset_val from pg_settings where name = 'synchronous_commit') as sync_commit,
+    -- The server's own value: one of this database or role says nothing about others.
+    (select reset_val from pg_settings where name = 'synchronous_commit'
+        and source not in ('database', 'user', 'database user')) as sync_commit,
     (select count(*) from pg_stat_activity where wait_event = 'SyncRep') as waiting,
     (select wait_event from pg_stat_activity where backend_type = 'checkpointer') as checkpointer,
     (select json_agg(json_build_object('name', s.application_name, 'slot', r.slot_name,
             'state', s.state, 'sync', s.sync_state,
             'sent_lsn', s.sent_lsn - '0/0'::pg_lsn, 'flush_lsn', s.flush_lsn - '0/0'::pg_lsn,
             'replay_lsn', s.replay_lsn - '0/0'::pg_lsn))::text
-        from pg_stat_replication s left join pg_replication_slots r on r.active_pid = s.pid) as peers,
+        from pg_stat_replication s
+        left join pg_replication_slots r on r.active_pid = s.pid) as peers,
     (select json_agg(json_build_object('database', d.datname, 'role', r.rolname,
             'value', split_part(setting, '=', 2)))::text
         from pg_db_role_setting s cross join unnest(s.setconfig) as setting
@@ -71,10 +76,11 @@ end
 -- Both questions about every instance, as one list of things to do at the same time.
 local function questions(source, instances, timeout_ms)
     local set = agents.new(source.env)
+    local word_ms = math.max(timeout_ms, WORD_MS)
     local jobs = {}
     for _, inst in ipairs(instances) do
         table.insert(jobs, { dbid = inst.dbid, key = "word", run = function()
-            return set:inspect(inst, nil, { timeout_ms = timeout_ms })
+            return set:inspect(inst, nil, { timeout_ms = word_ms })
         end })
         table.insert(jobs, { dbid = inst.dbid, key = "sql", run = function()
             return ask(source.env, inst, timeout_ms)
@@ -129,7 +135,8 @@ end
 ---@field cluster {name: string, epoch: integer, state: string}
 ---@field instances table[] gp_segment_configuration
 ---@field leases table[] work in progress
----@field seen table<integer, table> by dbid: word (lib/agents.lua's inspect), word_error, sql, sql_error
+---@field seen table<integer, table> by dbid: word (lib/agents.lua's inspect) or word_error, sql or
+--- sql_error
 ---@field quick boolean only the catalog was asked
 
 --- Gathers; waits, at most about four times `timeout_ms`.

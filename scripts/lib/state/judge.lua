@@ -31,7 +31,8 @@ end
 local function silent(seen)
     local word, err = seen.word, seen.sql_error or {}
     if not word then
-        return "Unknown -- host unreachable"
+        return (seen.word_error or {}).code == "timeout" and "Unknown -- its host does not answer"
+            or "Unknown -- host unreachable"
     elseif word.kind == "missing" then
         return "Down -- data directory missing"
     elseif word.kind ~= "datadir" then
@@ -46,6 +47,18 @@ local function silent(seen)
         return "Process error -- does not answer within its deadline"
     end
     return ("Process error -- %s"):format(err.message or "no answer")
+end
+
+--- The process id as it is shown, and whether that is worth a warning.
+---@param seen table?
+---@return integer|string pid
+---@return boolean warn
+function M.pid_text(seen)
+    local pid = M.pid(seen)
+    if pid then
+        return pid, false
+    end
+    return seen and seen.word and "Not found" or "Unknown", true
 end
 
 --- How an instance is: "Up", or what is wrong with it.
@@ -151,7 +164,12 @@ local function of_instance(problems, facts, inst)
     if status ~= "Up" then
         add(problems, "down", { content = inst.content, dbid = inst.dbid, status = status })
     end
-    local sql = (facts.seen[inst.dbid] or {}).sql
+    local seen = facts.seen[inst.dbid] or {}
+    if seen.word_error then
+        add(problems, "host", { content = inst.content, dbid = inst.dbid,
+                                text = seen.word_error.message })
+    end
+    local sql = seen.sql
     if sql and inst.role == "p" and WEAK[sql.sync_commit] then
         add(problems, "weak", { content = inst.content, dbid = inst.dbid, value = sql.sync_commit })
     end
@@ -189,7 +207,7 @@ function M.why_waiting(sql)
 end
 
 --- Everything that is not as it should be, in the order of the contents. Kinds: coordinator,
---- switched, down, unsynchronized, not_armed, not_streaming, waiting, weak.
+--- switched, down, host (it gave no word), unsynchronized, not_armed, not_streaming, waiting, weak.
 ---@param facts StateFacts
 ---@return table[] problems {kind, content?, dbid?, status?, ...}
 function M.problems(facts)

@@ -32,7 +32,8 @@ function M.lines(facts)
     local out = sheet.new({ indent = "" })
     out:text("-Quick Greenplum database status from Coordinator instance only")
     out:rule(RULE)
-    out:pair("# of up segments, from configuration table", up)
+    -- Padded as if both lines were there, as gpstate does.
+    out:pair("# of up segments, from configuration table  ", up)
     if #down > 0 then
         out:pair("# of down segments, from configuration table", #down)
     end

@@ -8,14 +8,14 @@ local RULE, DETAILS_RULE = 61, 22
 
 local function details(facts, standby)
     local out = sheet.new()
-    local pid = judge.pid(facts.seen[standby.dbid])
+    local pid, unknown = judge.pid_text(facts.seen[standby.dbid])
     local state, good = judge.standby_state(facts, standby)
     out:text("Standby coordinator details")
     out:rule(DETAILS_RULE)
     out:pair("Standby address", standby.address)
     out:pair("Standby data directory", standby.datadir)
     out:pair("Standby port", standby.port)
-    out:pair("Standby PID", pid or "Not found", not pid)
+    out:pair("Standby PID", pid, unknown)
     out:pair("Standby status", state, not good)
     return out:lines()
 end

@@ -1,5 +1,6 @@
 --- The parts of `moonrise demo`: a cluster, a sharded table, writers, a failure, the proof.
 local mr = require("moonrise")
+local demo_layout = require("lib.demo_layout")
 local fdw = require("lib.fdw")
 local instance = require("lib.instance")
 local ledger = require("lib.ledger")
@@ -9,10 +10,11 @@ local writer = require("lib.writer")
 
 local M = {}
 
-local DATABASE = "shop"
+local DATABASE = demo_layout.database
 local TABLE = "orders"
 local INSERT = ("INSERT INTO %s VALUES ($1::bigint, 'moon ' || $1::bigint)"):format(TABLE)
 local SYNC_DEADLINE_MS = 60000
+local COMMAND_DEADLINE_MS = 120000
 local MARKER = "moonrise-demo"
 local STORY_COLUMNS = 100
 
@@ -21,75 +23,21 @@ function M.default_dir()
     return ("/tmp/moonrise-demo-%d"):format(mr.whoami().uid)
 end
 
-local function place(dir, name)
-    return { host = "localhost", address = "127.0.0.1", port = mr.free_port(),
-             datadir = ("%s/%s"):format(dir, name) }
-end
-
-local function distinct_place(dir, name, taken)
-    local where
-    repeat
-        where = place(dir, name)
-    until not taken[where.port]
-    taken[where.port] = true
-    return where
-end
-
-local function layout(dir, segments)
-    local taken = {}
-    local spec = {
-        coordinator = distinct_place(dir, "coordinator/gpseg-1", taken),
-        standby = distinct_place(dir, "standby/gpseg-1", taken),
-        segments = {},
-    }
-    for i = 1, segments do
-        spec.segments[i] = {
-            primary = distinct_place(dir, ("primary/gpseg%d"):format(i - 1), taken),
-            mirror = distinct_place(dir, ("mirror/gpseg%d"):format(i - 1), taken),
-        }
-    end
-    return spec
-end
-
-local function place_text(where)
-    return ("{ host = %q, address = %q, port = %d, datadir = %q }"):format(
-        where.host, where.address, where.port, where.datadir)
-end
-
-local function cluster_text(spec)
-    local lines = {
-        "return {",
-        '    name = "demo",',
-        "    pg = { settings = {",
-        '        shared_buffers = "64MB", max_wal_size = "512MB", max_connections = "60",',
-        '        max_prepared_transactions = "20",',
-        "    } },",
-        ('    hba = { "host %s shop 127.0.0.1/32 scram-sha-256" },'):format(DATABASE),
-        "    coordinator = " .. place_text(spec.coordinator) .. ",",
-        "    standby = " .. place_text(spec.standby) .. ",",
-        "    segments = {",
-    }
-    for _, segment in ipairs(spec.segments) do
-        table.insert(lines, ("        { primary = %s,\n          mirror = %s },"):format(
-            place_text(segment.primary), place_text(segment.mirror)))
-    end
-    table.insert(lines, "    },\n}\n")
-    return table.concat(lines, "\n")
-end
-
--- Runs this program's own command line, as an operator would, and shows what it says.
-local function command(argv, timeout_ms)
-    local line = { mr.executable, unpack(argv) }
-    local result, err = mr.run(line, { timeout_ms = timeout_ms or 120000 })
+-- Runs this program's own command line, as an operator would; `show` gets the lines that it says.
+local function command(argv, show)
+    local result,
+        err = mr.run({ mr.executable, unpack(argv) }, { timeout_ms = COMMAND_DEADLINE_MS })
     if not result then
         return nil, err
     end
-    for text in (result.stdout .. result.stderr):gmatch("[^\n]+") do
-        term.line("   " .. text)
+    local said = result.stdout .. result.stderr
+    for text in said:gmatch("[^\n]+") do
+        show("   " .. text)
     end
     if result.code ~= 0 then
         return nil,
-            mr.error("child", ("moonrise %s ended with code %d"):format(argv[1], result.code))
+            mr.error("child", ("moonrise %s ended with code %d"):format(argv[1], result.code),
+            { hint = said:match("%[ERROR%]:%-([^\n]*)") })
     end
     return true
 end
@@ -104,7 +52,7 @@ function M.command(world, argv)
     for i = 2, #argv do
         table.insert(line, argv[i])
     end
-    return command(line)
+    return command(line, world.show)
 end
 
 local function start_watcher(world)
@@ -114,9 +62,11 @@ end
 --- Makes the cluster and starts its watcher.
 ---@param dir string
 ---@param segments integer
+---@param show? function gets the lines that moonrise's commands say (default: printed)
 ---@return table? world
 ---@return Error? err
-function M.create(dir, segments)
+function M.create(dir, segments, show)
+    show = show or term.line
     if mr.stat(dir) then
         return nil, mr.error("exists", dir .. " is there already",
             { hint = "make demo-clean removes an earlier demo" })
@@ -126,14 +76,14 @@ function M.create(dir, segments)
     if not ok then
         return nil, err
     end
-    local spec = layout(dir, segments)
+    local spec = demo_layout.places(dir, segments)
     local file = dir .. "/cluster.lua"
-    mr.write_file(file, cluster_text(spec))
-    ok, err = command({ "init", "-a", "-l", dir .. "/log", file })
+    mr.write_file(file, demo_layout.text(spec))
+    ok, err = command({ "init", "-a", "-l", dir .. "/log", file }, show)
     if not ok then
         return nil, err
     end
-    local world = { dir = dir, coordinator = spec.coordinator, segments = segments }
+    local world = { dir = dir, coordinator = spec.coordinator, segments = segments, show = show }
     ok, err = start_watcher(world)
     if not ok then
         return nil, err
@@ -307,14 +257,23 @@ function M.acks_of(world, content)
     return times
 end
 
+-- The old server can still acknowledge what it had begun, so the first row of the new one is the
+-- one that ended the longest silence since.
 local function first_row_after(world, content, at)
     local times, err = M.acks_of(world, content)
-    for _, time in ipairs(times or {}) do
+    if not times then
+        return nil, err
+    end
+    local last, first, longest = at, nil, 0
+    for _, time in ipairs(times) do
         if time > at then
-            return time
+            if time - last > longest then
+                first, longest = time, time - last
+            end
+            last = time
         end
     end
-    return nil, err or mr.error("timeout", "no row reached the segment after the failover")
+    return first, mr.error("timeout", "no row reached the segment after the failover")
 end
 
 local function journal_since(world, content, since_wall)
@@ -454,9 +413,11 @@ end
 
 --- Stops and removes a demo's cluster. Refuses a folder that no demo has made.
 ---@param dir string
+---@param show? function
 ---@return boolean? ok
 ---@return Error? err
-function M.remove(dir)
+function M.remove(dir, show)
+    show = show or term.line
     if not mr.stat(dir) then
         term.line("There is no demo in " .. dir)
         return true
@@ -465,11 +426,12 @@ function M.remove(dir)
     end
     local datadir = dir .. "/coordinator/gpseg-1"
     if mr.stat(datadir .. "/moonrise.json") then
-        local ok, err = command({ "watch", "-d", datadir, "--stop" })
+        local ok, err = command({ "watch", "-d", datadir, "--stop" }, show)
         if not ok then
             term.warn("the watcher: %s", tostring(err))
         end
-        ok, err = command({ "stop", "-a", "-M", "immediate", "-d", datadir, "-l", dir .. "/log" })
+        ok, err = command({ "stop", "-a", "-M", "immediate", "-d", datadir, "-l", dir .. "/log" },
+            show)
         if not ok then
             return nil, err
         end

@@ -17,14 +17,14 @@ end
 
 local function with_cluster(fn)
     local dir = ("%s/moonrise-bench-%d"):format(mr.getenv("TMPDIR") or "/tmp", mr.whoami().pid)
-    local world = mr.check(demo.create(dir, SEGMENTS))
+    local world = mr.check(demo.create(dir, SEGMENTS, function() end))
     mr.check(demo.shard(world))
     demo.write(world, SESSIONS)
     mr.check(demo.wait_rows(world, 300))
     local results = { pcall(fn, world) }
     local proof = demo.compare(world)
     demo.close(world)
-    mr.check(demo.remove(dir))
+    mr.check(demo.remove(dir, function() end))
     if not results[1] then
         error(results[2], 0)
     elseif not proof or not proof.sound then

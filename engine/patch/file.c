@@ -189,9 +189,10 @@ file_copy_range(struct patch_worker *w, struct patch_file *f, const struct patch
     struct patch_run *run = w->run;
     struct patch_answer answer = {.data = w->source_bytes};
     struct patch_ask ask = {.offset = r->offset, .bytes = r->bytes, .have = w->target_bytes};
+    struct patch_piece piece = {w->target_bytes, r->bytes, r->offset};
     int rc = 0;
     if (!f->fresh && r->offset < f->io.size)
-        rc = patch_io_read(&f->io, w->target_bytes, r->bytes, r->offset, &ask.have_bytes, e);
+        rc = patch_io_read(&f->io, &piece, &ask.have_bytes, e);
     if (rc)
         return file_wrap(run, f, e);
     rc = run->source->range(run->source, f->source, &ask, &answer, e);

@@ -98,16 +98,15 @@ io_is_cold(const struct patch_io *io, uint32_t len, uint64_t offset)
 }
 
 int
-patch_io_read(struct patch_io *io, uint8_t *buf, uint32_t len, uint64_t offset, uint32_t *got,
-              struct err *e)
+patch_io_read(struct patch_io *io, const struct patch_piece *p, uint32_t *got, struct err *e)
 {
-    int direct = io_is_cold(io, len, offset) ? io_direct(io) : IO_NO_DIRECT;
-    uint32_t aligned = (len + PATCH_BUFFER_ALIGN - 1) / PATCH_BUFFER_ALIGN * PATCH_BUFFER_ALIGN;
+    int direct = io_is_cold(io, p->len, p->offset) ? io_direct(io) : IO_NO_DIRECT;
+    uint32_t aligned = (p->len + PATCH_BUFFER_ALIGN - 1) / PATCH_BUFFER_ALIGN * PATCH_BUFFER_ALIGN;
     uint32_t done = 0;
-    while (done < len) {
+    while (done < p->len) {
         bool past = direct >= 0 && done % PATCH_BUFFER_ALIGN == 0;
-        uint32_t want = (past ? aligned : len) - done;
-        ssize_t n = pread(past ? direct : io->fd, buf + done, want, (off_t)(offset + done));
+        uint32_t want = (past ? aligned : p->len) - done;
+        ssize_t n = pread(past ? direct : io->fd, p->buf + done, want, (off_t)(p->offset + done));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EINVAL && past) {
@@ -115,12 +114,13 @@ patch_io_read(struct patch_io *io, uint8_t *buf, uint32_t len, uint64_t offset, 
             continue;
         }
         if (n < 0)
-            return err_sys(e, errno, "cannot read it at %llu", (unsigned long long)offset + done);
+            return err_sys(e, errno, "cannot read it at %llu",
+                           (unsigned long long)p->offset + done);
         if (n == 0)
             break;
         done += (uint32_t)n;
     }
-    *got = done < len ? done : len;
+    *got = done < p->len ? done : p->len;
     return 0;
 }
 

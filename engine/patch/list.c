@@ -56,20 +56,19 @@ list_path_ok(const char *path)
 }
 
 int
-patch_list_dir(struct patch_list *l, uint32_t root, const char *path, uint32_t mode,
-               enum patch_dir_kind kind, struct err *e)
+patch_list_dir(struct patch_list *l, const struct patch_listed_dir *dir, struct err *e)
 {
-    if (!list_path_ok(path))
+    if (!list_path_ok(dir->path))
         return err_set(e, ERR_FORMAT, "a directory of the source has an impossible name");
     if (l->dir_count == l->dir_cap) {
         l->dir_cap = l->dir_cap ? l->dir_cap * 2 : 64;
         l->dirs = mem_realloc(l->dirs, l->dir_cap * sizeof(*l->dirs));
     }
     l->dirs[l->dir_count++] = (struct patch_dir){
-        .path = mem_strdup(path),
-        .root = root,
-        .mode = mode & 0777,
-        .kind = kind,
+        .path = mem_strdup(dir->path),
+        .root = dir->root,
+        .mode = dir->mode & 0777,
+        .kind = dir->kind,
         .first = (uint32_t)l->len,
         .end = (uint32_t)l->len,
     };
@@ -98,9 +97,9 @@ list_reserve(struct patch_list *l, size_t more)
 }
 
 int
-patch_list_file(struct patch_list *l, const char *name, uint64_t size, uint32_t mode,
-                uint32_t flags, struct err *e)
+patch_list_file(struct patch_list *l, const struct patch_listed_file *file, struct err *e)
 {
+    const char *name = file->name;
     size_t len = strlen(name);
     if (!list_name_ok(name, len) || l->dir_count == 0 ||
         l->dirs[l->dir_count - 1].kind != PATCH_DIR_COPY)
@@ -115,14 +114,14 @@ patch_list_file(struct patch_list *l, const char *name, uint64_t size, uint32_t 
         return err_set(e, ERR_LIMIT, "the source has too many files");
     list_reserve(l, len + 32);
     l->last = (uint32_t)l->len;
-    l->bytes[l->len++] = (uint8_t)flags;
-    list_put_number(l, size);
-    list_put_number(l, mode & 0777);
+    l->bytes[l->len++] = (uint8_t)file->flags;
+    list_put_number(l, file->size);
+    list_put_number(l, file->mode & 0777);
     memcpy(l->bytes + l->len, name, len + 1);
     l->len += len + 1;
     l->dirs[l->dir_count - 1].end = (uint32_t)l->len;
-    if (!(flags & PATCH_ENTRY_OTHER)) {
-        l->total_bytes += size;
+    if (!(file->flags & PATCH_ENTRY_OTHER)) {
+        l->total_bytes += file->size;
         l->total_files++;
     }
     return 0;

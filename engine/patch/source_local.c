@@ -81,7 +81,8 @@ local_range(struct patch_source *s, void *file, const struct patch_ask *ask,
 {
     (void)s;
     struct source_file *f = file;
-    int rc = patch_io_read(&f->io, answer->data, ask->bytes, ask->offset, &answer->bytes, e);
+    struct patch_piece piece = {answer->data, ask->bytes, ask->offset};
+    int rc = patch_io_read(&f->io, &piece, &answer->bytes, e);
     if (rc)
         return err_wrap(e, "%s", f->path);
     patch_answer_compare(answer, ask);

@@ -104,7 +104,8 @@ walk_link(const struct walk_dir *d, const char *name, enum datadir_class class, 
             return ERR_REFUSED;
         }
     }
-    return patch_list_file(d->walk->list, name, 0, 0, PATCH_ENTRY_OTHER, e);
+    struct patch_listed_file other = {.name = name, .flags = PATCH_ENTRY_OTHER};
+    return patch_list_file(d->walk->list, &other, e);
 }
 
 static int
@@ -116,7 +117,8 @@ walk_file(const struct walk_dir *d, const char *name, const char *class_name, co
         return 0;
     if (class == DATADIR_RELATION && walk_is_unlogged(d, name, class_name))
         return 0;
-    return patch_list_file(d->walk->list, name, (uint64_t)st->st_size, st->st_mode, 0, e);
+    struct patch_listed_file file = {name, (uint64_t)st->st_size, st->st_mode, 0};
+    return patch_list_file(d->walk->list, &file, e);
 }
 
 /* A directory that is listed as another root of the spec, or is where pg_wal leads to. */
@@ -179,7 +181,8 @@ walk_subdir(const struct walk_dir *d, const char *name, struct err *e)
     if (datadir_classify(class_name, true) == DATADIR_EMPTY_DIR) {
         struct stat st;
         uint32_t mode = fstatat(d->fd, name, &st, 0) == 0 ? st.st_mode : 0700;
-        rc = patch_list_dir(d->walk->list, d->walk->root, path, mode, PATCH_DIR_EMPTY, e);
+        struct patch_listed_dir dir = {d->walk->root, path, mode, PATCH_DIR_EMPTY};
+        rc = patch_list_dir(d->walk->list, &dir, e);
     } else {
         int fd = openat(d->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd >= 0) {
@@ -202,7 +205,8 @@ walk_fill(struct walk_dir *d, struct err *e)
         return err_set(e, ERR_FORMAT, "the directory %s is too deep", d->class_path);
     if (fstat(d->fd, &st) != 0)
         return err_sys(e, errno, "cannot look at the directory %s", d->class_path);
-    int rc = patch_list_dir(d->walk->list, d->walk->root, d->path, st.st_mode, PATCH_DIR_COPY, e);
+    struct patch_listed_dir dir = {d->walk->root, d->path, st.st_mode, PATCH_DIR_COPY};
+    int rc = patch_list_dir(d->walk->list, &dir, e);
     if (rc == 0)
         rc = patch_names_read(&d->names, d->fd, e);
     d->has_init = walk_has_init(&d->names);

@@ -22,11 +22,16 @@ test_round_trip(void **state)
     static const uint64_t sizes[] = {0, 1, 127, 128, 8192, 1u << 30, UINT64_MAX};
     static const char *const names[] = {"1", "1259", "1259_fsm", "16384", "16384.1", "a", "b b"};
     struct patch_list *l = patch_list_new();
-    assert_int_equal(patch_list_dir(l, 0, "", 0700, PATCH_DIR_COPY, NULL), 0);
-    assert_int_equal(patch_list_dir(l, 0, "base", 0750, PATCH_DIR_COPY, NULL), 0);
+    assert_int_equal(
+        patch_list_dir(l, &(struct patch_listed_dir){0, "", 0700, PATCH_DIR_COPY}, NULL), 0);
+    assert_int_equal(
+        patch_list_dir(l, &(struct patch_listed_dir){0, "base", 0750, PATCH_DIR_COPY}, NULL), 0);
     for (int i = 0; i < 7; i++)
-        assert_int_equal(patch_list_file(l, names[i], sizes[i], 0640, i == 3, NULL), 0);
-    assert_int_equal(patch_list_dir(l, 0, "pg_wal", 0700, PATCH_DIR_EMPTY, NULL), 0);
+        assert_int_equal(
+            patch_list_file(l, &(struct patch_listed_file){names[i], sizes[i], 0640, i == 3}, NULL),
+            0);
+    assert_int_equal(
+        patch_list_dir(l, &(struct patch_listed_dir){0, "pg_wal", 0700, PATCH_DIR_EMPTY}, NULL), 0);
     assert_int_equal(patch_list_sort(l, NULL), 0);
     const struct patch_dir *d = patch_list_find_dir(l, 0, "base");
     assert_non_null(d);
@@ -61,20 +66,31 @@ test_hostile_names(void **state)
     memset(longer, 'x', sizeof(longer));
     longer[256] = '\0';
     /* A file before any directory. */
-    assert_int_equal(patch_list_file(l, "a", 0, 0600, 0, NULL), ERR_FORMAT);
-    assert_int_equal(patch_list_dir(l, 0, "", 0700, PATCH_DIR_COPY, NULL), 0);
+    assert_int_equal(patch_list_file(l, &(struct patch_listed_file){"a", 0, 0600, 0}, NULL),
+                     ERR_FORMAT);
+    assert_int_equal(
+        patch_list_dir(l, &(struct patch_listed_dir){0, "", 0700, PATCH_DIR_COPY}, NULL), 0);
     for (size_t i = 0; i < sizeof(bad_names) / sizeof(bad_names[0]); i++)
-        assert_int_equal(patch_list_file(l, bad_names[i], 0, 0600, 0, NULL), ERR_FORMAT);
-    assert_int_equal(patch_list_file(l, longer, 0, 0600, 0, NULL), ERR_FORMAT);
+        assert_int_equal(
+            patch_list_file(l, &(struct patch_listed_file){bad_names[i], 0, 0600, 0}, NULL),
+            ERR_FORMAT);
+    assert_int_equal(patch_list_file(l, &(struct patch_listed_file){longer, 0, 0600, 0}, NULL),
+                     ERR_FORMAT);
     for (size_t i = 0; i < sizeof(bad_paths) / sizeof(bad_paths[0]); i++)
-        assert_int_equal(patch_list_dir(l, 0, bad_paths[i], 0700, PATCH_DIR_COPY, NULL),
-                         ERR_FORMAT);
+        assert_int_equal(
+            patch_list_dir(l, &(struct patch_listed_dir){0, bad_paths[i], 0700, PATCH_DIR_COPY},
+                           NULL),
+            ERR_FORMAT);
     /* Out of order, twice, in a directory whose files do not count. */
-    assert_int_equal(patch_list_file(l, "b", 0, 0600, 0, NULL), 0);
-    assert_int_equal(patch_list_file(l, "a", 0, 0600, 0, NULL), ERR_FORMAT);
-    assert_int_equal(patch_list_file(l, "b", 0, 0600, 0, NULL), ERR_FORMAT);
-    assert_int_equal(patch_list_dir(l, 0, "pg_wal", 0700, PATCH_DIR_EMPTY, NULL), 0);
-    assert_int_equal(patch_list_file(l, "c", 0, 0600, 0, NULL), ERR_FORMAT);
+    assert_int_equal(patch_list_file(l, &(struct patch_listed_file){"b", 0, 0600, 0}, NULL), 0);
+    assert_int_equal(patch_list_file(l, &(struct patch_listed_file){"a", 0, 0600, 0}, NULL),
+                     ERR_FORMAT);
+    assert_int_equal(patch_list_file(l, &(struct patch_listed_file){"b", 0, 0600, 0}, NULL),
+                     ERR_FORMAT);
+    assert_int_equal(
+        patch_list_dir(l, &(struct patch_listed_dir){0, "pg_wal", 0700, PATCH_DIR_EMPTY}, NULL), 0);
+    assert_int_equal(patch_list_file(l, &(struct patch_listed_file){"c", 0, 0600, 0}, NULL),
+                     ERR_FORMAT);
     patch_list_free(l);
 }
 
@@ -83,13 +99,13 @@ test_directories_must_fit(void **state)
 {
     (void)state;
     struct patch_list *l = patch_list_new();
-    patch_list_dir(l, 0, "", 0700, PATCH_DIR_COPY, NULL);
-    patch_list_dir(l, 0, "a/b", 0700, PATCH_DIR_COPY, NULL);
+    patch_list_dir(l, &(struct patch_listed_dir){0, "", 0700, PATCH_DIR_COPY}, NULL);
+    patch_list_dir(l, &(struct patch_listed_dir){0, "a/b", 0700, PATCH_DIR_COPY}, NULL);
     assert_int_equal(patch_list_sort(l, NULL), ERR_FORMAT); /* no "a" */
-    patch_list_dir(l, 0, "a", 0700, PATCH_DIR_COPY, NULL);
+    patch_list_dir(l, &(struct patch_listed_dir){0, "a", 0700, PATCH_DIR_COPY}, NULL);
     assert_int_equal(patch_list_sort(l, NULL), 0);
     assert_string_equal(patch_list_dir_at(l, 1)->path, "a"); /* parents first */
-    patch_list_dir(l, 0, "a", 0700, PATCH_DIR_COPY, NULL);
+    patch_list_dir(l, &(struct patch_listed_dir){0, "a", 0700, PATCH_DIR_COPY}, NULL);
     assert_int_equal(patch_list_sort(l, NULL), ERR_FORMAT); /* twice */
     patch_list_free(l);
 }
@@ -104,10 +120,14 @@ test_a_million_files(void **state)
     struct rusage after;
     char name[16];
     getrusage(RUSAGE_SELF, &before);
-    assert_int_equal(patch_list_dir(l, 0, "", 0700, PATCH_DIR_COPY, NULL), 0);
+    assert_int_equal(
+        patch_list_dir(l, &(struct patch_listed_dir){0, "", 0700, PATCH_DIR_COPY}, NULL), 0);
     for (unsigned i = 0; i < 1000000; i++) {
         snprintf(name, sizeof(name), "%u", 1000000 + i);
-        assert_int_equal(patch_list_file(l, name, 8192ull * (i % 1000), 0600, 0, NULL), 0);
+        assert_int_equal(
+            patch_list_file(l, &(struct patch_listed_file){name, 8192ull * (i % 1000), 0600, 0},
+                            NULL),
+            0);
     }
     getrusage(RUSAGE_SELF, &after);
     assert_int_equal(patch_list_files(l), 1000000);

@@ -83,7 +83,7 @@ static void
 test_random(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 24; seed++) {
+    for (uint64_t seed = 1; seed <= 12; seed++) {
         struct tree t;
         struct setup s;
         tree_new(&t, seed);
@@ -96,6 +96,8 @@ test_random(void **state)
         assert_true(canary == canary_sum(&t));
         assert_int_equal(s.progress.bytes_done, s.progress.bytes_total);
         assert_int_equal(s.progress.files_done, s.progress.files_total);
+        if (s.spec.type == PATCH_FULL) /* trusts nothing */
+            assert_int_equal(s.progress.bytes_different, s.progress.bytes_total);
         /* Again: nothing is left to do. */
         memset(&s.progress, 0, sizeof(s.progress));
         s.spec.type = PATCH_DIFFERENTIAL;
@@ -182,7 +184,7 @@ test_cancelled_and_rerun(void **state)
 {
     (void)state;
     int cancelled = 0;
-    for (uint64_t seed = 200; seed < 216; seed++) {
+    for (uint64_t seed = 200; seed < 209; seed++) {
         struct tree t;
         struct setup s;
         struct err e = {0};
@@ -204,7 +206,7 @@ test_cancelled_and_rerun(void **state)
         setup_done(&s);
         tree_free(&t);
     }
-    assert_true(cancelled > 3);
+    assert_true(cancelled > 1);
 }
 
 static void
@@ -212,7 +214,7 @@ test_killed_and_rerun(void **state)
 {
     (void)state;
     int killed = 0;
-    for (uint64_t seed = 300; seed < 320; seed++) {
+    for (uint64_t seed = 300; seed < 308; seed++) {
         struct tree t;
         struct setup s;
         tree_new(&t, seed);
@@ -235,7 +237,7 @@ test_killed_and_rerun(void **state)
         setup_done(&s);
         tree_free(&t);
     }
-    assert_true(killed > 3);
+    assert_true(killed > 1);
 }
 
 /* A server at work: files grow, shrink, vanish and appear. */
@@ -282,7 +284,7 @@ test_source_changes_meanwhile(void **state)
     setup_init(&s, &w.t, PATCH_DIFFERENTIAL);
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, write_all_the_while, &w), 0);
-    for (int i = 0; i < 30; i++) {
+    for (int i = 0; i < 16; i++) {
         s.spec.type = i % 4 == 0 ? PATCH_FULL : PATCH_DIFFERENTIAL;
         run_well(&s);
     }

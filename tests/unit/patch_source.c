@@ -110,11 +110,12 @@ static int
 liar_list(struct patch_source *s, struct patch_list *l, struct err *e)
 {
     const struct liar *liar = (const struct liar *)s;
-    int rc = patch_list_dir(l, 0, "", 0700, PATCH_DIR_COPY, e);
+    int rc = patch_list_dir(l, &(struct patch_listed_dir){0, "", 0700, PATCH_DIR_COPY}, e);
     if (rc == 0)
-        rc = patch_list_dir(l, liar->root, liar->path, 0700, PATCH_DIR_COPY, e);
+        rc = patch_list_dir(
+            l, &(struct patch_listed_dir){liar->root, liar->path, 0700, PATCH_DIR_COPY}, e);
     if (rc == 0)
-        rc = patch_list_file(l, liar->name, 3u << 20, 0600, 0, e);
+        rc = patch_list_file(l, &(struct patch_listed_file){liar->name, 3u << 20, 0600, 0}, e);
     return rc;
 }
 
@@ -122,10 +123,8 @@ static int
 liar_open(struct patch_source *s, void **file, const struct patch_name *name, struct err *e)
 {
     (void)s;
-    (void)name;
-    (void)e;
     *file = NULL;
-    return 0;
+    return strcmp(name->name, "vanished") == 0 ? err_set(e, ERR_NOTFOUND, "vanished") : 0;
 }
 
 static int
@@ -209,6 +208,22 @@ write_control(const char *path, uint64_t sysid)
     close(fd);
 }
 
+/* Listed, and gone when it was opened: what the target has under its name is stale. */
+static void
+test_vanished(void **state)
+{
+    (void)state;
+    struct tree t;
+    tree_new(&t, 1);
+    tree_mkdir(&t, "t/base");
+    tree_file(&t, "t/base/vanished");
+    assert_int_equal(run_liar(&t, "base", "vanished", 0), 0);
+    char *path = tree_path(&t, "t/base/vanished");
+    assert_int_not_equal(access(path, F_OK), 0);
+    free(path);
+    tree_free(&t);
+}
+
 static void
 test_finish(void **state)
 {
@@ -253,9 +268,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_places),
-        cmocka_unit_test(test_shared_wal),
-        cmocka_unit_test(test_hostile_source),
+        cmocka_unit_test(test_places),         cmocka_unit_test(test_shared_wal),
+        cmocka_unit_test(test_hostile_source), cmocka_unit_test(test_vanished),
         cmocka_unit_test(test_finish),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

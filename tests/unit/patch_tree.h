@@ -22,7 +22,7 @@
 #define TREE_HELPER __attribute__((unused)) static
 
 struct tree {
-    char top[64]; /* everything is below: source, target, ts_source, ts_target, wal, outside */
+    char top[512]; /* everything is below: source, target, ts_source, ts_target, wal, outside */
     uint64_t seed;
 };
 

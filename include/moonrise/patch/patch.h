@@ -4,9 +4,24 @@
  * patch_run blocks and is called from a job; it uses worker threads of its own. It knows nothing of
  * servers: proving that the target is stopped, the backup session around it and the start afterwards
  * are the agent's (engine/agent/recover.c). Order of writing and resuming: SAFETY.md's rule 5. The
- * source is an interface (struct patch_source): a directory of this host here.
+ * source is an interface (patch/source.h): a directory of this host here.
  *
- * Memory is bounded by PATCH_MEMORY_BYTES whatever the data.
+ * Resuming. Nothing is remembered between runs: the target's own blocks say what is done. A differential
+ * compares them again and keeps what is right, a full recovery writes all again; both end in the same
+ * state, wherever the run before was interrupted.
+ *
+ * Flushing. Each file is flushed through the descriptor that wrote it, also a file in which nothing
+ * differed, since an earlier run that was killed may have left it in the cache only; then each directory.
+ * syncfs(2) would not do: it names no file, it reports write errors since Linux 5.8 only, and it waits
+ * for all that is dirty on the file system, the source server's own pages included. A file whose flush
+ * failed is dropped from the page cache: the kernel forgets an error that it has told once and calls the
+ * pages clean, and the next run would find equal in the cache what the disk does not hold.
+ *
+ * Memory does not depend on the size of the data: two buffers of a range for each of at most four threads
+ * and a queue of 64 ranges, about 10 MB. It grows with the number of files: the list takes about 17 bytes
+ * a file and, while one directory is read, some 15 more for each name in it, so that a million files in a
+ * single directory come to about 42 MB and one and a half million reach PATCH_MEMORY_BYTES. More are
+ * copied all the same, with more memory.
  */
 #ifndef MOONRISE_PATCH_PATCH_H
 #define MOONRISE_PATCH_PATCH_H

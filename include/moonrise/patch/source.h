@@ -40,15 +40,25 @@ enum patch_dir_kind {
     PATCH_DIR_EMPTY, /* it exists; what it holds on the target goes (pg_wal, pg_replslot, ...) */
 };
 
-/* Begins the directory `path`, relative to its root, without slashes at its ends ("" is the root
- * itself). `root` is 0 for the data directory, 1 + i for tablespace i of the spec. The files that
- * patch_list_file adds next are in it. ERR_FORMAT, ERR_LIMIT. */
-int patch_list_dir(struct patch_list *l, uint32_t root, const char *path, uint32_t mode,
-                   enum patch_dir_kind kind, struct err *e);
+struct patch_listed_dir {
+    uint32_t root;    /* 0: the data directory, 1 + i: tablespace i of the spec */
+    const char *path; /* relative to the root, without slashes at its ends; "" is the root itself */
+    uint32_t mode;
+    enum patch_dir_kind kind;
+};
+
+struct patch_listed_file {
+    const char *name;
+    uint64_t size;
+    uint32_t mode;
+    uint32_t flags; /* enum patch_entry_flag */
+};
+
+/* Begins a directory: the files that patch_list_file adds next are in it. ERR_FORMAT, ERR_LIMIT. */
+int patch_list_dir(struct patch_list *l, const struct patch_listed_dir *dir, struct err *e);
 
 /* Adds a file to the directory begun last. Names ascend in the order of strcmp. ERR_FORMAT, ERR_LIMIT. */
-int patch_list_file(struct patch_list *l, const char *name, uint64_t size, uint32_t mode,
-                    uint32_t flags, struct err *e);
+int patch_list_file(struct patch_list *l, const struct patch_listed_file *file, struct err *e);
 
 /* A file as the driver opens it. */
 struct patch_name {

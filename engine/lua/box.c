@@ -85,7 +85,12 @@ box_hook(lua_State *L, lua_Debug *ar)
     if (b->hit == BOX_HIT_NONE)
         b->hit = BOX_HIT_TIME;
     lua_sethook(L, box_hook, LUA_MASKCOUNT, 1);
-    luaL_error(L, "limit");
+    luaL_where(L, 0); /* in a hook that is the chunk's function, in a guard its caller is */
+    if (lua_objlen(L, -1) == 0)
+        luaL_where(L, 1);
+    lua_pushliteral(L, "limit");
+    lua_concat(L, 2);
+    lua_error(L);
 }
 
 void
@@ -117,8 +122,10 @@ box_fail(struct box *b, struct err *e)
     else if (b->hit == BOX_HIT_MEMORY)
         err_set(e, ERR_LIMIT, "%s: it used more than %zu KiB of memory", b->name + 1,
                 b->memory_bytes >> 10);
-    else
+    else if (strncmp(text, b->name + 1, strlen(b->name + 1)) == 0)
         err_set(e, ERR_ARGUMENT, "%s", text);
+    else
+        err_set(e, ERR_ARGUMENT, "%s: %s", b->name + 1, text);
     return e->code;
 }
 
@@ -165,6 +172,8 @@ box_build(lua_State *L)
     box_push_env(L);
     lua_rawseti(L, LUA_REGISTRYINDEX, BOX_ENV);
     build->syntax = true;
+    if (build->box->source[0] == LUA_SIGNATURE[0])
+        luaL_error(L, "bytecode is not allowed");
     if (luaL_loadbufferx(L, build->box->source, build->box->source_len, build->box->name, "t"))
         return lua_error(L);
     build->syntax = false;

@@ -164,7 +164,7 @@ conn_connect(lua_State *L)
     }
     struct err e;
     a->looking_up = true;
-    if (resolve_start(t->rt->loop, params_get(&a->params, "host"), attempt_found, a, &e)) {
+    if (resolve_start(t->rt, params_get(&a->params, "host"), attempt_found, a, &e)) {
         attempt_free(a);
         return error_return(L, &e);
     }

@@ -98,16 +98,21 @@ is_array(lua_State *L, int index)
     return same;
 }
 
+/* How many keys the table has; raises when one is not of its kind. */
 static size_t
 count_keys(struct writer *w, int index, bool array)
 {
     lua_State *L = w->L;
-    size_t count = 0;
-    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1), count++)
+    size_t count = 0, length = lua_objlen(L, index);
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1), count++) {
         if (lua_type(L, -2) != (array ? LUA_TNUMBER : LUA_TSTRING))
             luaL_error(L, "a table with keys of type %s cannot be a JSON %s", luaL_typename(L, -2),
                        array ? "array" : "object");
-    if (array && count != lua_objlen(L, index))
+        double key = array ? lua_tonumber(L, -2) : 1;
+        if (key != floor(key) || key < 1 || (array && key > (double)length))
+            luaL_error(L, "a list with holes cannot be JSON");
+    }
+    if (array && count != length)
         luaL_error(L, "a list with holes cannot be JSON");
     return count;
 }

@@ -12,7 +12,7 @@ struct err;
 
 enum {
     PLAIN_DEPTH_MAX = 32,
-    PLAIN_ITEMS_MAX = 1 << 20, /* counts a shared table as often as it is reached */
+    PLAIN_ITEMS_MAX = 1 << 19, /* counts a shared table as often as it is reached */
     PLAIN_STACK = 4 * PLAIN_DEPTH_MAX,
 };
 

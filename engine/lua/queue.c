@@ -66,14 +66,15 @@ l_push(lua_State *L)
     struct queue *q = queue_check(L);
     luaL_checkany(L, 2);
     luaL_argcheck(L, !lua_isnil(L, 2), 2, "a value expected, got nil");
-    struct wait *w = q->waiting;
-    if (w) {
+    while (q->waiting) {
+        struct wait *w = q->waiting;
         queue_forget(q, w);
         runtime_anchor(L, q, 2); /* the way from this coroutine's stack to the other one's */
-        wait_end(w, push_anchored, q);
+        bool taken = wait_end(w, push_anchored, q);
         runtime_release(L, q);
         free(w);
-        return 0;
+        if (taken)
+            return 0;
     }
     lua_getfenv(L, 1);
     lua_pushvalue(L, 2);

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 
 struct lookup {
+    struct runtime *rt;
     struct resolution found;
     void (*done)(void *arg, const struct resolution *found);
     void *arg;
@@ -98,27 +99,31 @@ static void
 lookup_done(void *arg)
 {
     struct lookup *l = arg;
+    l->rt->jobs--;
     l->done(l->arg, &l->found);
     resolution_done(&l->found);
     free(l);
 }
 
 int
-resolve_start(struct loop *loop, const char *hosts,
+resolve_start(struct runtime *rt, const char *hosts,
               void (*done)(void *arg, const struct resolution *found), void *arg, struct err *e)
 {
     struct lookup *l = mem_zalloc(sizeof(*l));
+    l->rt = rt;
     l->done = done;
     l->arg = arg;
     resolution_split(&l->found, hosts);
     struct job *job;
     struct job_spec spec = {.run = lookup_run, .done = lookup_done, .arg = l};
-    int rc = job_start(&job, loop, &spec, e);
+    int rc = job_start(&job, rt->loop, &spec, e);
     if (rc) {
         resolution_done(&l->found);
         free(l);
+        return rc;
     }
-    return rc;
+    rt->jobs++;
+    return 0;
 }
 
 /* What mr.resolve waits for: freed when the thread is done, whoever still waits. */
@@ -172,7 +177,7 @@ resolve_name(lua_State *L)
     n->wait.cancel = name_cancel;
     n->wait.what = "the addresses of a host name";
     struct err e;
-    if (resolve_start(t->rt->loop, name, name_done, n, &e)) {
+    if (resolve_start(t->rt, name, name_done, n, &e)) {
         free(n);
         return error_return(L, &e);
     }

@@ -10,7 +10,7 @@
 #include <stddef.h>
 
 struct err;
-struct loop;
+struct runtime;
 
 #define RESOLVE_ADDRESSES_MAX 16
 
@@ -30,7 +30,7 @@ struct resolution {
 bool resolve_needed(const char *hosts);
 
 /* Looks up a comma list of hosts. `done` is called once, on the loop, and borrows the result. */
-int resolve_start(struct loop *l, const char *hosts,
+int resolve_start(struct runtime *rt, const char *hosts,
                   void (*done)(void *arg, const struct resolution *found), void *arg,
                   struct err *e);
 

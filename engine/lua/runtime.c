@@ -214,18 +214,6 @@ runtime_drain(lua_State *L)
     return 0;
 }
 
-static void
-runtime_tick(void *arg)
-{
-    struct runtime *rt = arg;
-    rt->armed = false;
-    must(lua_cpcall(rt->L, runtime_drain, rt) == 0);
-    if (rt->ready_first && !rt->armed) {
-        rt->armed = true;
-        timer_again(rt->tick, 0, 0);
-    }
-}
-
 void
 runtime_ready(struct runtime *rt, struct task *t)
 {
@@ -237,13 +225,8 @@ runtime_ready(struct runtime *rt, struct task *t)
     else
         rt->ready_first = t;
     rt->ready_last = t;
-    if (!rt->armed && rt->loop) {
-        rt->armed = true;
-        if (rt->tick)
-            timer_again(rt->tick, 0, 0);
-        else
-            timer_start(&rt->tick, rt->loop, 0, runtime_tick, rt);
-    }
+    if (rt->turning)
+        loop_stop(rt->loop); /* what is ready must not wait for the loop's next event */
 }
 
 static void
@@ -281,14 +264,14 @@ runtime_open(struct runtime *rt, struct err *e)
 static void
 runtime_close_loop(struct runtime *rt)
 {
-    timer_free(rt->tick);
     timer_free(rt->keep);
-    rt->tick = rt->keep = NULL;
-    rt->armed = false;
+    rt->keep = NULL;
     for (int i = 0; i < RUNTIME_SIGNALS; i++) {
         sigwatch_free(rt->signals[i]);
         rt->signals[i] = NULL;
     }
+    while (rt->jobs > 0)
+        loop_turn(rt->loop, true);
     if (rt->loop)
         rt->handles_left = loop_handles(rt->loop);
     loop_free(rt->loop);
@@ -331,15 +314,27 @@ runtime_outside(struct runtime *rt, void (*fn)(void *arg), void *arg)
         return false;
     rt->outside.fn = fn;
     rt->outside.arg = arg;
-    loop_stop(rt->loop);
     return true;
+}
+
+/* Runs what is ready, then what the loop has; waits only when nothing is ready. */
+static bool
+runtime_turn(struct runtime *rt)
+{
+    must(lua_cpcall(rt->L, runtime_drain, rt) == 0);
+    if (rt->main->done || rt->stranded || rt->outside.fn)
+        return true;
+    rt->turning = true;
+    bool more = loop_turn(rt->loop, rt->ready_first == NULL);
+    rt->turning = false;
+    return more || rt->ready_first;
 }
 
 static int
 runtime_run(struct runtime *rt, struct err *e)
 {
     while (!rt->main->done && !rt->stranded) {
-        loop_run(rt->loop);
+        bool more = runtime_turn(rt);
         if (rt->outside.fn) {
             void (*fn)(void *arg) = rt->outside.fn;
             rt->outside.fn = NULL;
@@ -347,8 +342,7 @@ runtime_run(struct runtime *rt, struct err *e)
             fn(rt->outside.arg);
             if (runtime_open(rt, e))
                 return e->code;
-            runtime_tick(rt);
-        } else if (!rt->main->done && !rt->stranded && !rt->keep)
+        } else if (!more && !rt->main->done && !rt->stranded)
             rt->stranded = "the main task waits and nothing is left that could end the wait";
     }
     return 0;

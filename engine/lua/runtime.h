@@ -39,12 +39,12 @@ struct open_object {
 enum { RUNTIME_SIGNALS = 3 };
 
 struct runtime {
-    lua_State *L;      /* the state that called mr.main */
-    struct loop *loop; /* NULL outside of mr.main */
-    struct timer *tick;
+    lua_State *L;       /* the state that called mr.main */
+    struct loop *loop;  /* NULL outside of mr.main */
     struct timer *keep; /* keeps the loop alive while a script handles signals */
-    bool armed;
+    bool turning;       /* the loop is calling back */
     bool closing;
+    int jobs;     /* threads whose end is awaited before the loop goes away */
     bool verbose; /* tracebacks with errors nobody caught */
     struct task *current;
     struct task *main;
@@ -159,8 +159,9 @@ int task_enter(lua_State *L, const char *name, struct task **out);
  * index `anchor` (0: none) is kept until the wait ends. */
 int task_wait(lua_State *L, struct task *t, struct wait *w, int64_t timeout_ms, int anchor);
 
-/* Ends a wait with what `push` pushes (NULL: true). Nothing when nobody waits any more. */
-void wait_end(struct wait *w, push_fn push, void *arg);
+/* Ends a wait with what `push` pushes (NULL: true). False when nobody waits any more, or never did: the
+ * task that began it could not suspend and runs. */
+bool wait_end(struct wait *w, push_fn push, void *arg);
 
 /* wait_end with nil and an error value made from the `struct err` at arg. */
 int push_error(lua_State *L, void *arg);

@@ -3,10 +3,10 @@
 
 #include "moonrise/base/err.h"
 #include "moonrise/base/str.h"
-#include "moonrise/loop/loop.h"
 #include "moonrise/loop/timer.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define TASK  "moonrise.Task"
 #define TASKS "moonrise.tasks"
@@ -136,6 +136,7 @@ task_finish(lua_State *L, struct task *t, bool failed)
     task_drop_wait(t);
     t->done = true;
     t->failed = failed;
+    t->seen = t->rt->closing; /* what fails because the program ends is nobody's concern */
     if (failed)
         task_keep_raised(L, t);
     if (t->hook.ended) {
@@ -149,8 +150,6 @@ task_finish(lua_State *L, struct task *t, bool failed)
         wait_end(w, push_results, t);
         free(w);
     }
-    if (t == t->rt->main)
-        loop_stop(t->rt->loop);
     task_unlink(L, t);
 }
 
@@ -284,17 +283,21 @@ task_deliver(struct task *t, push_fn push, void *arg)
     runtime_ready(t->rt, t);
 }
 
-void
+bool
 wait_end(struct wait *w, push_fn push, void *arg)
 {
     struct task *t = w->task;
     if (!t)
-        return;
+        return false;
+    bool waits = t != t->rt->current;
     w->task = NULL;
     t->wait = NULL;
-    t->cancelled = false;
-    task_deliver(t, push, arg);
+    if (waits) {
+        t->cancelled = false;
+        task_deliver(t, push, arg);
+    }
     task_unwait(t, w); /* what the wait anchored lives until its results are copied */
+    return waits;
 }
 
 int
@@ -442,7 +445,8 @@ l_gc(lua_State *L)
     lua_rawgeti(L, -1, TASK_RAISED);
     if (error_is(L, -1)) {
         lua_getfield(L, -1, "code");
-        bool cancelled = lua_tostring(L, -1) == err_name(ERR_CANCELLED);
+        bool cancelled =
+            lua_isstring(L, -1) && strcmp(lua_tostring(L, -1), err_name(ERR_CANCELLED)) == 0;
         lua_pop(L, 1);
         if (cancelled)
             return 0;

@@ -151,6 +151,7 @@ input_done(void *arg)
     struct input *in = arg;
     struct err e;
     in->job = NULL;
+    in->rt->jobs--;
     if (in->got > 0)
         str_append(&in->buffer, in->chunk, (size_t)in->got);
     in->ended = in->ended || in->got == 0;
@@ -166,7 +167,10 @@ static int
 input_start(struct input *in, struct err *e)
 {
     struct job_spec spec = {.run = input_read, .done = input_done, .arg = in};
-    return job_start(&in->job, in->rt->loop, &spec, e);
+    int rc = job_start(&in->job, in->rt->loop, &spec, e);
+    if (rc == 0)
+        in->rt->jobs++;
+    return rc;
 }
 
 static bool

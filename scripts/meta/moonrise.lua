@@ -7,6 +7,8 @@
 --- text, times milliseconds unless the name says otherwise.
 
 ---@class moonrise
+---@field _handles fun(): integer open handles of the loop; outside of mr.main: what it left open
+---@field _classes fun(): table<string, string[]> every class with the names of its methods
 local mr = {}
 
 ---@class Error
@@ -16,7 +18,9 @@ local mr = {}
 ---@field sqlstate? string five characters, when a server answered with an error
 ---@field instance? string the instance it is about
 ---@field cause? Error
---- tostring(err) is "message" or "message (hint)".
+---@field traceback? string where it was raised, when a task ended with it
+--- tostring(err) is "message" or "message (hint)". What a task raised that is no Error becomes one
+--- with code "raised".
 
 --- Makes an error value.
 ---@param code string
@@ -38,7 +42,17 @@ mr.scripts_dir = "" ---@type string where the packaged runbooks are
 mr.policies_dir = "" ---@type string where the packaged policies are
 mr.executable = "" ---@type string this program's file
 
---- Milliseconds of a clock that never jumps.
+--- Runs fn(...) as the main task, and the loop until it ends: the results of fn, or its error
+--- raised again. The tasks that are left are cancelled then: the operation each is in returns nil,
+--- err, and it runs until it would wait again; agents, connections and probers are closed. The
+--- program itself calls this once; specs call it for each case. Without handlers of their own
+--- (mr.on_signal), INT and TERM cancel the main task, a second one ends it, HUP is ignored.
+---@param fn function
+---@param ... any
+---@return any ...
+function mr.main(fn, ...) end
+
+--- Milliseconds of a clock that never jumps, with fractions.
 ---@return number
 function mr.clock() end
 
@@ -46,8 +60,10 @@ function mr.clock() end
 ---@return number
 function mr.wall() end
 
---- Waits.
+--- Waits. Not even nil, err (code "cancelled") means that the time has passed.
 ---@param ms number
+---@return boolean? ok
+---@return Error? err
 function mr.sleep(ms) end
 
 ---@class Task
@@ -64,14 +80,17 @@ function mr.spawn(fn, ...) end
 ---@param timeout_ms? number
 function Task:wait(timeout_ms) end
 
---- Makes the operation the task is in return nil, err with code "cancelled".
+--- Makes the operation the task is in, or the next one, return nil, err with code "cancelled". A
+--- task that has not begun never does. A call to an agent is withdrawn and returns what the agent
+--- says within 5 s: it may have succeeded. A query that is cancelled closes its connection.
 function Task:cancel() end
 
 ---@return boolean
 function Task:done() end
 
 --- Runs fn(item, index) for every item, at most `limit` at a time; waits for all. Results by index:
---- what fn returned first, or {error = err} for one that raised or returned nil, err.
+--- what fn returned first, or {error = err} for one that raised or returned nil, err. Cancelling
+--- the caller cancels all that run and begins no other.
 ---@param items table
 ---@param limit integer
 ---@param fn function
@@ -85,7 +104,7 @@ local Queue = {}
 ---@return Queue
 function mr.queue() end
 
---- Puts a value in; never waits.
+--- Puts a value in (not nil); never waits.
 ---@param value any
 function Queue:push(value) end
 
@@ -111,6 +130,7 @@ local Conn = {}
 ---@field target_session_attrs? string
 ---@field connect_timeout_ms? number default 5000, of the whole attempt
 ---@field [string] any any other libpq keyword
+--- Host names are looked up without blocking; all their addresses are tried.
 
 --- Connects to a server; waits.
 ---@param options ConnOptions
@@ -119,8 +139,9 @@ local Conn = {}
 function mr.connect(options) end
 
 --- Runs SQL; waits. Parameters ($1 ...) are text, numbers, booleans or mr.null. Rows are tables by
---- column name; integers up to 2^53, floats, booleans and pg_lsn arrive as numbers and booleans,
---- json as text, NULL as nil. `rows.command` is the command tag. Without parameters several
+--- column name; integers up to 2^53, floats, numerics, booleans and pg_lsn arrive as numbers and
+--- booleans, all else as text, NULL as nil. `rows.command` is the command tag. `params.n` counts
+--- parameters that end in nil. Without parameters several
 --- statements may be given.
 ---@param sql string
 ---@param params? any[]
@@ -129,7 +150,7 @@ function mr.connect(options) end
 ---@return Error? err
 function Conn:query(sql, params, options) end
 
---- Calls fn(err) once when the idle session breaks.
+--- Calls fn(err), in a task of its own, once when the idle session breaks.
 ---@param fn function
 function Conn:on_lost(fn) end
 
@@ -144,7 +165,8 @@ function Conn:server_version() end
 
 function Conn:close() end
 
---- Runs a program without a shell; waits until it has ended.
+--- Runs a program without a shell; waits until it has ended. On time-out (default none) and when it
+--- prints more than 64 MiB its process group is killed. env is added to this process's environment.
 ---@param argv string[]
 ---@param options? {stdin: string?, timeout_ms: number?, cwd: string?, env: table<string,string>?}
 ---@return {code: integer, signal: integer, stdout: string, stderr: string}? result
@@ -160,7 +182,8 @@ local Agent = {}
 ---@return Error? err
 function mr.agent(options) end
 
---- Calls an operation (include/moonrise/agent/agent.h lists them); waits.
+--- Calls an operation (include/moonrise/agent/agent.h lists them); waits. Fields that are null in
+--- the answer are nil. progress is called between tasks and cannot wait.
 ---@param op string
 ---@param args? table
 ---@param options? {timeout_ms: number?, progress: function?}  default 30000; 0 is none; progress(table)
@@ -222,18 +245,26 @@ function Prober:close() end
 ---@class Sandbox
 local Sandbox = {}
 
---- Loads a chunk into a Lua state of its own with nothing but the allowed names.
+--- Loads a chunk into a Lua state of its own and runs it, with nothing but the allowed names:
+--- assert, error, ipairs, next, pairs, pcall, select, tonumber, tostring, type, unpack; string
+--- without dump; table.concat, insert, remove, sort (up to 10000 items); math without random. Other
+--- names cannot be read, and no global can be set. Patterns that would take too long on their text
+--- are errors.
 ---@param options {source: string?, file: string?, name: string?, memory_bytes: integer?, time_ms: number?, env: table?}
---- `env`: extra read-only plain data visible as globals. `time_ms` default 50, memory 16 MiB.
+--- `env`: extra plain data visible as globals; a copy. `time_ms` (of processor time; wall time is
+--- 20 times that) default 50, `memory_bytes` 16 MiB. `name` (default: the file) stands in messages.
 ---@return Sandbox? sandbox
----@return Error? err  code "format" (syntax; message has file:line), "limit", "argument"
+---@return Error? err  code "format" (syntax), "raised" (the chunk's own error), "limit"; messages
+--- have file:line. "notfound" and the like for a file.
 function mr.sandbox(options) end
 
 --- Calls the chunk's returned function, or the function `name` of its returned table, with plain
---- data.
+--- data: nil, booleans, finite numbers, text, tables of these. What the chunk keeps in locals stays
+--- for the next call, until a limit is hit: then the state is made anew.
 ---@param name? string
----@param ... any plain data (no functions, no cycles)
----@return any result plain data; nil, err on an error, a budget that is used up, or a result that is not plain data
+---@param ... any plain data (no functions, no cycles); mr.null counts as nil
+---@return any result plain data; nil, err on an error (code "raised"), a budget that is used up
+--- ("limit"), a result that is not plain data ("format"), no such function ("notfound")
 function Sandbox:call(name, ...) end
 
 --- The plain data that the chunk returned (for files that are data, as cluster.lua).
@@ -241,12 +272,16 @@ function Sandbox:call(name, ...) end
 ---@return Error? err
 function Sandbox:value() end
 
+--- Whether the chunk returned a table with this function.
+---@param name string
 ---@return boolean
 function Sandbox:has(name) end
 
 function Sandbox:close() end
 
 --- JSON: mr.null stands for null. encode raises on what JSON cannot say; decode returns nil, err.
+--- Keys are sorted; an empty table is {} unless it came from [] or json_array; bytes that are no
+--- UTF-8 become U+FFFD.
 ---@param value any
 ---@return string
 function mr.json_encode(value) end
@@ -255,6 +290,11 @@ function mr.json_encode(value) end
 ---@return any value
 ---@return Error? err
 function mr.json_decode(text) end
+
+--- Marks a list (default: a new one) so that it is [] in JSON also when empty.
+---@param list? table
+---@return table
+function mr.json_array(list) end
 
 mr.null = nil ---@type userdata
 
@@ -316,12 +356,17 @@ function mr.rename(from, to) end
 ---@return Error? err
 function mr.real_path(path) end
 
+---@class Lock
+local Lock = {}
+
 --- Takes an exclusive lock on a file (created 0600) until closed or the process ends; "busy" when
 --- held.
 ---@param path string
----@return {close: function}? lock
+---@return Lock? lock
 ---@return Error? err
 function mr.lock_file(path) end
+
+function Lock:close() end
 
 ---@return string
 function mr.cwd() end
@@ -371,7 +416,8 @@ function mr.free_port() end
 ---@return Error? err
 function mr.kill(pid, signal) end
 
---- Calls fn(name) when the signal ("INT", "TERM", "HUP") arrives; nil restores the default.
+--- Calls fn(name), in a task of its own, when the signal ("INT", "TERM", "HUP") arrives; nil
+--- restores the default (mr.main).
 ---@param name string
 ---@param fn function?
 function mr.on_signal(name, fn) end
@@ -389,11 +435,12 @@ function mr.out(text) end
 function mr.err(text) end
 
 --- Reads a line from standard input; waits. nil at its end.
----@return string?
+---@return string? line
+---@return Error? err
 function mr.read_line() end
 
---- Leaves this process running without its terminal; returns in the background process. Before any
---- wait.
+--- Leaves this process running without its terminal; returns in the background process. Before
+--- there are tasks, connections or agents (else it raises).
 ---@param log_path string where standard output and error go
 ---@return boolean? ok
 ---@return Error? err

@@ -54,7 +54,7 @@ M.globals = {}
 M.pure = { "scripts/lib/fts.lua", "scripts/lib/guard.lua" }
 M.impure = { "moonrise", "os", "io", "ffi", "debug", "random", "randomseed", "print" }
 
---- Where waiting for a fixed time is the measurement or the virtual clock itself.
-M.naps = { "^tests/bench/", "^tests/sim/" }
+--- Where waiting for a fixed time is the measurement, the virtual clock, or what is tested.
+M.naps = { "^tests/bench/", "^tests/sim/", "^tests/spec/runtime_spec", "^tests/spec/task_spec" }
 
 return M

@@ -1,7 +1,13 @@
 local mr = require("moonrise")
 local policy = require("lib.policy")
 
-local GOOD = 'return { decide = function(facts) return { action = "wait", until_ms = 500, reason = "mine" } end }'
+local GOOD = [[return { decide = function(facts)
+    return { action = "wait", until_ms = 500, reason = "mine" }
+end }]]
+
+local function answers(text)
+    return ("return { decide = function() return { %s } end }"):format(text)
+end
 
 -- A policy for each way of misbehaving, and what its report says.
 local broken = {
@@ -11,7 +17,9 @@ local broken = {
     { "raises something that is no text", "return { decide = function() error({}) end }", "" },
     { "never ends", "return { decide = function() while true do end end }", "" },
     { "never ends and catches",
-        "return { decide = function() while true do pcall(function() while true do end end) end end }", "" },
+        [[return { decide = function()
+            while true do pcall(function() while true do end end) end
+        end }]], "" },
     { "fills memory",
         "return { decide = function() local t = {} for i = 1, 1e9 do t[i] = { i } end end }", "" },
     { "builds an enormous text",
@@ -27,9 +35,9 @@ local broken = {
     { "waits for no time",
         'return { decide = function() return { action = "wait", reason = "x" } end }', "until_ms" },
     { "waits for nan",
-        'return { decide = function() return { action = "wait", reason = "x", until_ms = 0 / 0 } end }', "until_ms" },
+        answers('action = "wait", reason = "x", until_ms = 0 / 0'), "until_ms" },
     { "waits since yesterday",
-        'return { decide = function() return { action = "wait", reason = "x", until_ms = -1 } end }', "until_ms" },
+        answers('action = "wait", reason = "x", until_ms = -1'), "until_ms" },
     { "requires", 'return { decide = function() require("os").exit(7) end }', "" },
     { "reaches for files", 'return { decide = function() return io.open("/etc/passwd") end }', "" },
     { "writes a global and is asked again", 'return { decide = function() x = 1 return y end }',
@@ -112,7 +120,8 @@ describe("policy", function()
     end)
 
     it("may be a file that returns just the function", function()
-        local answer = open('return function() return { action = "nothing", reason = "f" } end'):ask("failover", FACTS)
+        local text = 'return function() return { action = "nothing", reason = "f" } end'
+        local answer = open(text):ask("failover", FACTS)
         assert.are.equal("f", answer.reason)
     end)
 
@@ -182,7 +191,7 @@ describe("policy answers", function()
 
     it("in cluster.lua are taken from its text", function()
         assert.are.same({ recovery = "/r.lua" },
-            policy.configured('return { name = "x", policies = { recovery = "/r.lua", failover = 7 } }'))
+            policy.configured('return { policies = { recovery = "/r.lua", failover = 7 } }'))
         assert.are.same({}, policy.configured("return {"))
         assert.are.same({}, policy.configured(nil))
     end)

@@ -1,0 +1,136 @@
+--- Agents as scripts see them: a real agent process and its session.
+local mr = require("moonrise")
+
+local turns = require("tests.lib.turns")
+
+local function main(fn)
+    return function()
+        mr.main(fn)
+        assert.equals(0, mr._handles())
+    end
+end
+
+describe("an agent", function()
+    it("answers calls, many at a time", main(function()
+        local agent = mr.check(mr.agent())
+        assert.is_true(agent:is_open())
+        local pids = mr.parallel({ 1, 2, 3, 4, 5 }, 5, function()
+            return mr.check(agent:call("hello")).pid
+        end)
+        for i = 1, 5 do
+            assert.equals(agent:pid(), pids[i])
+        end
+        agent:close()
+        assert.is_false(agent:is_open())
+    end))
+
+    it("refuses what it does not know, and says so", main(function()
+        local agent = mr.check(mr.agent())
+        local result, err = agent:call("no_such_operation", { a = 1 })
+        assert.is_nil(result)
+        assert.matches("no_such_operation", err.message)
+        assert.is_true(agent:is_open())
+    end))
+
+    it("gives null fields as nil and lists as lists", main(function()
+        local agent = mr.check(mr.agent())
+        local result = mr.check(agent:call("inspect",
+            { datadir = "/no/such/dir", port = 1, bin = "/usr/bin" }))
+        assert.equals("missing", result.kind)
+        for _, value in pairs(result) do
+            assert.are_not.equal(mr.null, value)
+        end
+    end))
+
+    it("that is killed fails the calls that run and those that follow", main(function()
+        local agent = mr.check(mr.agent())
+        local pid = mr.check(agent:call("hello")).pid
+        mr.kill(pid, "KILL")
+        local result, err = agent:call("hello")
+        assert.is_nil(result)
+        assert.equals("connect", err.code)
+        assert.is_false(agent:is_open())
+        assert.equals("connect", select(2, agent:call("hello")).code)
+    end))
+
+    it("that does not speak the protocol fails its calls", main(function()
+        local agent = mr.check(mr.agent({ argv = { "sh", "-c", "echo hello; exec cat" } }))
+        local result, err = agent:call("hello", nil, { timeout_ms = 200 })
+        assert.is_nil(result)
+        assert.is_true(err.code == "protocol" or err.code == "connect" or err.code == "timeout")
+    end))
+
+    it("that hangs fails its calls in time", main(function()
+        local agent = mr.check(mr.agent())
+        mr.check(agent:call("hello"))
+        mr.kill(agent:pid(), "STOP")
+        local result, err = agent:call("hello", nil, { timeout_ms = 50 })
+        assert.is_nil(result)
+        assert.equals("timeout", err.code)
+        agent:close()
+    end))
+
+    it("ends when it is closed, and with it the calls", main(function()
+        local agent = mr.check(mr.agent())
+        local pid = mr.check(agent:call("hello")).pid
+        mr.kill(pid, "STOP")
+        local task = turns.begin(agent.call, agent, "hello")
+        agent:close()
+        assert.equals("cancelled", select(2, task:wait()).code)
+        turns.eventually("the agent to end", 20000, function()
+            return not mr.kill(pid, "0")
+        end)
+    end))
+
+    it("is asked to stop when its caller is cancelled; its answer is awaited", main(function()
+        local agent = mr.check(mr.agent())
+        mr.check(agent:call("hello"))
+        mr.kill(agent:pid(), "STOP")
+        local task = turns.begin(agent.call, agent, "hello")
+        task:cancel()
+        assert.equals("timeout", select(2, task:wait(5)).code)
+        mr.kill(agent:pid(), "CONT")
+        local result, err = task:wait(20000)
+        assert.is_true(type(result) == "table" or err.code == "cancelled")
+    end))
+
+    it("cancelled twice is left at once", main(function()
+        local agent = mr.check(mr.agent())
+        mr.check(agent:call("hello"))
+        mr.kill(agent:pid(), "STOP")
+        local task = turns.begin(agent.call, agent, "hello")
+        task:cancel()
+        task:cancel()
+        assert.equals("cancelled", select(2, task:wait(1000)).code)
+    end))
+
+    it("that cannot be started is an error", main(function()
+        local agent, err = mr.agent({ argv = { "/no/such/program" } })
+        assert.is_nil(agent)
+        assert.equals("notfound", err.code)
+    end))
+
+    it("that nobody refers to any more is ended", main(function()
+        local pid = mr.check(mr.check(mr.agent()):call("hello")).pid
+        collectgarbage()
+        collectgarbage()
+        turns.eventually("the agent to end", 20000, function()
+            return not mr.kill(pid, "0")
+        end)
+    end))
+
+    it("refuses wrong use", main(function()
+        local agent = mr.check(mr.agent())
+        for _, case in ipairs({ {}, { "hello", 1 }, { "hello", { print } }, { "hello", { 1, 2 } },
+            { "hello", { a = "\255" } }, { "hello", {}, { timeout = 1 } },
+            { "hello", {}, { progress = 1 } } }) do
+            assert.has_error(function()
+                agent:call(unpack(case))
+            end)
+        end
+        assert.has_error(function()
+            mr.agent({ argv = "moonrise" })
+        end)
+        assert.is_table(agent:call("hello", {}))
+    end))
+end)

@@ -1,0 +1,305 @@
+--- The state machine: lost and returning mirrors, what the catalog says and is not so, leases,
+--- watchers that die. tests/spec/fts_spec.lua has the rest.
+local fts = require("lib.fts")
+local pair_of = require("tests.lib.pair")
+
+local P, M = pair_of.PRIMARY, pair_of.MIRROR
+local policy = dofile("policies/failover.lua").decide
+
+local function new(options)
+    options = options or {}
+    options.policy = options.policy or policy
+    return pair_of.new(options)
+end
+
+describe("fts: the mirror is lost", function()
+    it("records it at once by its host's word, then releases", function()
+        for _, word in ipairs({ pair_of.stopped, pair_of.gone }) do
+            local pair = new():settle()
+            pair:after(100):sees(M, "reset")
+            assert.is_not_nil(pair:asked("ask", M))
+            pair:after(5):says(M, word)
+            assert.are.same({ "mirror_down" }, pair:story())
+            pair:recorded("mirror_down")
+            assert.are.same({ "mirror_down", "release 2" }, pair:story())
+            assert.are.equal(11, pair:asked("release").epoch)
+            pair:after(2):result("primary", true)
+            pair:after(1000):sees(P, "ok", { peer = pair_of.none }):sees(M, "refused")
+            assert.are.same({ "mirror_down", "release 2" }, pair:story())
+        end
+    end)
+
+    it("gives it its grace where nobody says that it is gone", function()
+        local pair = new():settle()
+        local began = pair.now
+        repeat
+            pair:after(1000):sees(M, "timeout", { took = 1000 }):sees(P, "ok",
+                { peer = pair_of.none })
+            pair:says(M, false)
+        until pair:story()[1] or pair.now > began + 90000
+        assert.are.same({ "mirror_down" }, pair:story())
+        assert.is_true(pair.now - began >= 29000 and pair.now - began <= 32000, pair.now - began)
+    end)
+
+    it("releases sooner when commits hang", function()
+        local pair = new():settle()
+        local began = pair.now
+        repeat
+            pair:after(1000):sees(P, "ok", { waiting = 3 }):sees(M, "timeout",
+                { took = 1000 }):says(M, {})
+        until pair:story()[1] or pair.now > began + 90000
+        assert.are.same({ "mirror_down" }, pair:story())
+        assert.is_true(pair.now - began <= 12000, pair.now - began)
+    end)
+
+    it("does not think that commits hang while the mirror flushes", function()
+        local pair = new():settle()
+        for i = 1, 40 do
+            pair:after(1000):sees(M, "ok")
+            pair:sees(P, "ok",
+                { waiting = 3, peer = { state = "streaming", flush_lsn = 5000 + i } })
+        end
+        assert.are.same({}, pair:story())
+    end)
+
+    it("keeps it up when it is there and commits hang all the same, and arms anew", function()
+        local pair = new():settle()
+        for _ = 1, 12 do
+            pair:after(1000):sees(M, "ok"):sees(P, "ok", { waiting = 1 })
+        end
+        assert.are.same({ "out_of_sync" }, pair:story())
+        pair:recorded("out_of_sync")
+        assert.are.same({ "out_of_sync", "release 2" }, pair:story())
+    end)
+
+    it("repeats a release until the primary is seen not to wait", function()
+        local pair = new({ mode = "n", status = "d" })
+        pair:sees(P, "ok", { sync_names = "mr_0_3_9", peer = pair_of.none })
+        assert.are.same({ "release 2" }, pair:story())
+        pair:result("primary", false)
+        pair:after(250):sees(P, "ok", { sync_names = "mr_0_3_9", peer = pair_of.none })
+        assert.are.same({ "release 2", "release 2" }, pair:story())
+        assert.is_true(pair:asked("release").reserve)
+    end)
+
+    it("counts one whose replication fails again and again as down", function()
+        local pair = new():settle()
+        for _ = 1, 5 do
+            pair:after(3000):sees(M, "ok"):sees(P, "ok", { peer = pair_of.none })
+            pair:after(1000):sees(M, "ok"):sees(P, "ok")
+        end
+        pair:after(500):sees(P, "ok", { peer = pair_of.none })
+        pair:after(2500):sees(M, "ok"):sees(P, "ok", { peer = pair_of.none })
+        assert.are.same({ "mirror_down" }, pair:story())
+        pair:recorded("mirror_down"):result("primary", true)
+        pair:after(1000):sees(M, "ok"):sees(P, "ok"):says(M, {})
+        assert.is_nil(pair:asked("mirror_up"))
+        for _ = 1, 600 do
+            pair:after(1000):sees(P, "ok"):sees(M, "ok")
+        end
+        assert.is_not_nil(pair:asked("mirror_up"))
+    end)
+
+    it("takes one that somebody promoted out at once, then marks and fences it", function()
+        local pair = new():settle()
+        pair:after(100):sees(M, "ok", { in_recovery = false })
+        pair:says(M, { standby_signal = false })
+        assert.are.same({ "mirror_down" }, pair:story())
+        pair:recorded("mirror_down"):says(M, { standby_signal = false })
+        assert.are.same({ "mirror_down", "release 2", "mark 3" }, pair:story())
+    end)
+end)
+
+describe("fts: the mirror is back", function()
+    it("is up when it streams, was never promoted and its epoch agrees; then it is armed",
+        function()
+        local pair = new({ mode = "n", status = "d", role_epoch = 3 })
+        pair.input.pair.promoted_epoch = 3
+        pair:sees(P, "ok", { peer = pair_of.none }):says(P, { standby_signal = false }):sees(M,
+            "refused")
+        pair:says(M, pair_of.stopped):after(1000):sees(M, "ok")
+        assert.are.same({}, pair:story())
+        pair:after(10):sees(P, "ok")
+        assert.are.same({ "mirror_up" }, pair:story())
+        pair:recorded("mirror_up"):says(M, {}):after(1000):sees(M, "ok"):sees(P, "ok")
+        assert.are.same({ "mirror_up", "arm" }, pair:story())
+        pair:recorded("in_sync")
+        assert.are.equal("in_sync", pair:state())
+    end)
+
+    it("is not armed while it is far behind, and armed when it has caught up", function()
+        local pair = new({ mode = "n" })
+        pair:settle({ lsn = 5000 + 2 ^ 21 }):after(1000):sees(P, "ok", { lsn = 5000 + 2 ^ 21 })
+        assert.are.same({}, pair:story())
+        pair:after(1000):sees(P, "ok")
+        assert.are.same({ "arm" }, pair:story())
+    end)
+
+    it("waits longer after each failure to arm", function()
+        local pair = new({ mode = "n" }):sees(P, "ok"):sees(M, "ok"):says(P, {}):says(M, {})
+        local waits = {}
+        for _ = 1, 4 do
+            pair:after(100):sees(M, "ok"):sees(P, "ok")
+            pair:result("arm", false)
+            table.insert(waits, pair.memory.retry.arm.at - pair.now)
+            pair:after(waits[#waits])
+        end
+        assert.are.same({ 1000, 2000, 4000, 8000 }, waits)
+    end)
+
+    it("that was a primary is marked first, stopped then, and its pg_control moved aside",
+        function()
+        local pair = new({ mode = "n", status = "d", role_epoch = 8 })
+        pair.input.pair.promoted_epoch = 8
+        pair:sees(P, "ok", { peer = pair_of.none }):sees(M, "ok", { in_recovery = false })
+        pair:says(M, { standby_signal = false })
+        assert.are.same({ "mark 3" }, pair:story())
+        pair:result("old", true)
+        local epoch = { valid = true, epoch = 10, marked = true }
+        pair:after(1):says(M, { epoch = epoch, standby_signal = false })
+        assert.are.same({ "mark 3", "fence 3" }, pair:story())
+        pair:after(30):result("old", true)
+        assert.are.same({ "mark 3", "fence 3", "mark 3" }, pair:story())
+        pair:after(30):result("old", true, { value = { marked = true, aside = true } }):after(30)
+        pair:says(M, { epoch = epoch, stopped = true, control = { aside = true } })
+        assert.are.same({ "mark 3", "fence 3", "mark 3" }, pair:story())
+    end)
+
+    it("that was a primary and streams by a standby.signal alone is marked, not taken", function()
+        local pair = new({ mode = "n", status = "d", role_epoch = 8 })
+        pair.input.pair.promoted_epoch = 8
+        pair:sees(P, "ok"):sees(M, "ok"):says(M,
+            { epoch = { valid = true, epoch = 5, marked = false } })
+        assert.are.same({ "mark 3" }, pair:story())
+    end)
+end)
+
+describe("fts: what the catalog says and is not so", function()
+    it("a primary in recovery after a recorded change of roles is promoted by whoever comes next",
+        function()
+        local pair = new({ mode = "n", status = "d", role_epoch = 10 })
+        pair:sees(P, "ok", { in_recovery = true })
+        assert.are.same({ "promote 2" }, pair:story())
+        assert.are.equal(10, pair:asked("order").epoch)
+        pair:result("primary", false):after(250):sees(P, "ok", { in_recovery = true })
+        assert.are.equal(2, #pair:story())
+    end)
+
+    it("a primary in recovery with nothing recorded is an alarm and nothing else", function()
+        local pair = new():settle()
+        for _ = 1, 5 do
+            pair:after(1000):sees(P, "ok", { in_recovery = true }):sees(M, "ok")
+        end
+        assert.are.same({}, pair:story())
+        assert.matches("started it as a standby", pair:asked("alert").text)
+    end)
+
+    it("s, though commits do not wait", function()
+        for _, case in ipairs({ { sync_names = "" }, { sync_names = "mr_0_3_8" },
+            { sync_names = "ANY 1 (mr_0_3_9, other)" }, { sync_commit = "local" } }) do
+            local pair = new():settle()
+            pair:after(1000):sees(P, "ok", case)
+            assert.are.same({ "out_of_sync" }, pair:story())
+        end
+    end)
+
+    it("is not judged by a look from before it was said", function()
+        local pair = new({ mode = "n" }):settle()
+        pair:recorded("in_sync"):sees(P, "ok", { sync_names = "", took = 500 })
+        assert.are.same({}, pair:story())
+        pair:after(1000):sees(P, "ok", { sync_names = "" })
+        assert.are.same({ "out_of_sync" }, pair:story())
+    end)
+
+    it("n, though the primary waits for a mirror that is up: half an arming, released", function()
+        local pair = new({ mode = "n" }):sees(P, "ok", { sync_names = "mr_nobody" })
+        assert.are.equal("release 2", pair:story()[1])
+    end)
+end)
+
+describe("fts: leases", function()
+    local function leased(ms)
+        local pair = new():settle()
+        pair.input.lease = { token = 7, holder = "me", intent = "stop", step = "x",
+            expires = pair.now + ms }
+        return pair
+    end
+
+    it("leave the content alone", function()
+        local pair = leased(60000)
+        for _ = 1, 20 do
+            pair:after(1000):sees(P, "refused"):says(P, pair_of.stopped):sees(M, "ok")
+        end
+        assert.are.equal("leased", pair:state())
+        assert.are.same({}, pair:story())
+    end)
+
+    it("that expired are finished or undone, once", function()
+        local pair = leased(500)
+        pair:after(1000):sees(P, "ok"):sees(P, "ok")
+        assert.are.same({ "take_over" }, pair:story())
+        assert.are.equal(7, pair:asked("take_over").lease.token)
+        pair.input.lease = nil
+        pair:result("lease", true)
+        assert.are.equal("in_sync", pair:state())
+    end)
+
+    it("are not needed to leave a stopped cluster alone", function()
+        local pair = new():settle()
+        pair.input.stopped = true
+        pair:after(1000):sees(P, "refused"):says(P, pair_of.stopped):sees(M, "ok")
+        assert.are.same({}, pair:story())
+    end)
+end)
+
+describe("fts: a watcher that dies between any two steps", function()
+    -- The next watcher knows nothing but the catalog and what it sees itself.
+    local function successor(pair)
+        pair.memory, pair.log = fts.memory(0), {}
+        return pair:after(2000)
+    end
+
+    it("has its failover completed from every point on", function()
+        local pair = new():settle()
+        pair:after(100):sees(P, "reset"):sees(M, "ok")
+        -- Before anything was recorded.
+        successor(pair):sees(P, "refused"):after(5):sees(M, "ok"):says(P, pair_of.stopped):says(M,
+            {})
+        assert.are.same({ "promote" }, pair:story())
+        -- Recorded, not promoted, not marked.
+        pair:recorded("promote")
+        successor(pair):sees(M, "ok", { in_recovery = true }):sees(P, "refused")
+        pair:says(P, { stopped = true, standby_signal = false })
+        assert.are.same({ "promote 3", "mark 2" }, pair:story())
+        -- Promoted, and nobody told the catalog its timeline, nor was the old one marked.
+        successor(pair):sees(M, "ok", { in_recovery = false, peer = pair_of.none }):sees(P,
+            "refused")
+        pair:says(P, { stopped = true, standby_signal = false })
+        assert.are.same({ "promote 3", "mark 2" }, pair:story())
+        pair:result("primary", true, { value = { timeline = 2, switch_lsn = "0/17" } })
+        assert.are.equal(2, pair:asked("promoted").timeline)
+        pair:after(1000):sees(M, "ok", { in_recovery = false, peer = pair_of.none })
+        assert.are.same({ "promote 3", "mark 2", "promoted" }, pair:story())
+    end)
+
+    it("does not take what it knew from before somebody else's change", function()
+        local pair = new({ mode = "n", status = "d" })
+        pair:sees(P, "ok", { peer = pair_of.none }):sees(M, "refused")
+        pair:says(M, pair_of.stopped):says(P, {})
+        pair.log = {}
+        -- A recovery has brought the mirror back and armed it; the last probe of it is from before.
+        pair:recorded("in_sync"):after(5):sees(P, "ok")
+        assert.are.same({}, pair:story())
+        assert.is_not_nil(pair:asked("ask", M))
+        pair:says(M, {}):after(500):sees(M, "ok")
+        assert.are.same({}, pair:story())
+        assert.are.equal("in_sync", pair:state())
+    end)
+
+    it("has its release completed", function()
+        local pair = new():settle()
+        pair:after(100):sees(M, "reset"):says(M, pair_of.stopped):recorded("mirror_down")
+        successor(pair):sees(P, "ok", { sync_names = "mr_0_3_9", peer = pair_of.none })
+        assert.are.same({ "release 2" }, pair:story())
+    end)
+end)

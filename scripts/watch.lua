@@ -26,10 +26,10 @@ local options = {
 }
 
 local description = [[
-The watcher probes every instance. When a primary is lost, its mirror is promoted if nothing is lost by
-it; when a mirror is lost, its primary is released; when it streams again, the pair is brought in sync.
-A second watcher waits until the first one's lease is free. What was seen, decided and done is in the
-journal: moonrise history.]]
+The watcher probes every instance. When a primary is lost, its mirror is promoted if nothing is lost
+by it; when a mirror is lost, its primary is released; when it streams again, the pair is brought in
+sync. A second watcher waits until the first one's lease is free. What was seen, decided and done is
+in the journal: moonrise history.]]
 
 local function check(given)
     if given.once and given.daemon then

@@ -154,10 +154,10 @@ check_mirror(struct armer *a, struct err *e)
         int rc = look_at_sender(&s, a, e);
         if (rc < 0)
             return rc;
-        if (s.borrowed)
-            return err_set(e, ERR_REFUSED, "another receiver bears the name %s", a->name);
-        if (s.named)
+        if (s.named && !s.borrowed)
             break;
+        if (s.borrowed && clock_ms() > until)
+            return err_set(e, ERR_REFUSED, "another receiver bears the name %s", a->name);
         if (clock_ms() > until)
             return err_set(e, ERR_REFUSED, "slot %s is held by %s, not by %s streaming", a->slot,
                            s.state, a->name);
@@ -169,8 +169,10 @@ check_mirror(struct armer *a, struct err *e)
         rc = look_at_sender(&again, a, e);
     if (rc < 0)
         return rc;
-    if (again.lag_bytes > a->max_lag_bytes)
-        return err_set(e, ERR_REFUSED, "%s is %" PRId64 " bytes behind", a->name, again.lag_bytes);
+    if (again.lag_bytes > a->max_lag_bytes ||
+        (again.lag_bytes > a->max_lag_bytes / 2 && again.lag_bytes > s.lag_bytes))
+        return err_set(e, ERR_REFUSED, "%s is %" PRId64 " bytes behind%s", a->name, again.lag_bytes,
+                       again.lag_bytes > s.lag_bytes ? ", and falling back" : "");
     return 0;
 }
 
@@ -249,6 +251,23 @@ read_back(struct armer *a, struct err *e)
     return rc;
 }
 
+/* The way back from a half-done arming. A session of its own, that ends the arming's two and heeds no
+ * cancel: those may be broken, or their call given up, and everybody would go on waiting for nobody. */
+static int
+disarm(const struct armer *a, struct err *e)
+{
+    struct agent_call call = *a->o->call;
+    struct order o = *a->o;
+    struct db *db;
+    call.cancel = NULL;
+    o.call = &call;
+    int rc = sql_open(&db, &o, true, e);
+    if (rc == 0)
+        rc = sql_alter_system(db, "synchronous_standby_names", "", sql_deadline(), e);
+    db_close(db);
+    return rc;
+}
+
 static int
 arm(struct armer *a, struct err *e)
 {
@@ -265,7 +284,7 @@ arm(struct armer *a, struct err *e)
         rc = read_back(a, e);
     if (rc < 0) {
         struct err why = {0};
-        if (set_names(a, "", &why) < 0)
+        if (disarm(a, &why) < 0)
             err_wrap(e, "release failed too (%.200s)", why.message);
     }
     return rc;

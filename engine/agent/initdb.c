@@ -11,6 +11,7 @@
 #include "moonrise/base/str.h"
 #include "moonrise/loop/loop.h"
 #include "order.h"
+#include "process.h"
 #include "settings.h"
 #include "spawn.h"
 #include "tree.h"
@@ -147,21 +148,32 @@ move_up(const struct order *o, const char *dir, struct err *e)
     return rc < 0 ? rc : io_fsync_dir(o->datadir, e);
 }
 
+/* Takes away what an initdb that was killed has left, and before that its own children, which may write
+ * for a moment longer. */
+static int
+begin_anew(const struct order *o, const char *dir, struct err *e)
+{
+    static const char *const lock[] = {"moonrise.lock", NULL};
+    int rc = process_kill_all(dir, NULL, clock_ms() + 5000, e);
+    if (rc == 0)
+        rc = process_kill_all(o->datadir, NULL, clock_ms() + 5000, e);
+    return rc < 0 ? rc : tree_empty(o->datadir, lock, e);
+}
+
 int
 op_initdb(struct order *o, struct err *e)
 {
-    static const char *const lock[] = {"moonrise.lock", NULL};
     enum datadir_kind kind;
     if (o->bin[0] != '/')
         return err_set(e, ERR_ARGUMENT, "bin is no absolute path");
     int rc = datadir_kind(&kind, o->datadir, e);
     if (rc < 0)
         return rc;
+    char *dir = order_path(o, "moonrise.init");
     if (kind == KIND_HALF_MADE && file_exists(o->datadir, "moonrise.init"))
-        rc = tree_empty(o->datadir, lock, e);
+        rc = begin_anew(o, dir, e);
     else if (kind != KIND_EMPTY)
         rc = err_set(e, ERR_EXISTS, "%s is not empty", o->datadir);
-    char *dir = order_path(o, "moonrise.init");
     if (rc == 0)
         rc = run_initdb(o, dir, e);
     if (rc == 0)

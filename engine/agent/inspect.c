@@ -109,6 +109,15 @@ tell_processes(struct message *m, const struct process_list *list)
     }
 }
 
+static bool
+has_socket_lock(const struct pidfile *pf)
+{
+    char *name = mem_printf(".s.PGSQL.%d.lock", pf->port);
+    bool found = pf->socket_dir[0] && file_exists(pf->socket_dir, name);
+    free(name);
+    return found;
+}
+
 static void
 tell_postmaster(struct message *m, const char *datadir, const struct process_list *list)
 {
@@ -123,6 +132,7 @@ tell_postmaster(struct message *m, const char *datadir, const struct process_lis
     message_set_text(post, "socket_dir", pf.socket_dir);
     message_set_text(post, "listen", pf.listen);
     message_set_text(post, "status", pf.status);
+    message_set_bool(post, "socket_lock", has_socket_lock(&pf));
     message_set_int(post, "start_s", pf.start_s);
     message_set_take(m, "postmaster", post);
     pidfile_done(&pf);
@@ -198,6 +208,30 @@ tell_epoch(struct message *m, const struct order *o)
     message_set_take(m, "epoch", out);
 }
 
+/* How far the copy is, as its agent says it now and then, and whether that agent still lives: the process
+ * id in its postmaster.pid is negated. */
+static void
+tell_copying(struct message *patch, const char *datadir)
+{
+    struct conf c = CONF_INIT;
+    struct pidfile pf;
+    char *path = path_join(datadir, "moonrise.progress");
+    if (conf_read(&c, path, NULL) == 0 && conf_get(&c, "stage") && conf_get(&c, "bytes_done") &&
+        conf_get(&c, "bytes_total")) {
+        message_set_text(patch, "stage", conf_get(&c, "stage"));
+        message_set_int(patch, "bytes_done", strtoll(conf_get(&c, "bytes_done"), NULL, 10));
+        message_set_int(patch, "bytes_total", strtoll(conf_get(&c, "bytes_total"), NULL, 10));
+    }
+    conf_done(&c);
+    free(path);
+    bool running = false;
+    if (pidfile_read(&pf, datadir, NULL) == 0) {
+        running = pf.pid < 0 && process_alive(-pf.pid, 0);
+        pidfile_done(&pf);
+    }
+    message_set_bool(patch, "running", running);
+}
+
 static void
 tell_patch(struct message *m, const char *datadir)
 {
@@ -213,6 +247,7 @@ tell_patch(struct message *m, const char *datadir)
         message_set_text(out, keys[i], conf_get(&c, keys[i]) ? conf_get(&c, keys[i]) : "");
     const char *started = conf_get(&c, "started_s");
     message_set_int(out, "started_s", started ? strtoll(started, NULL, 10) : 0);
+    tell_copying(out, datadir);
     message_set_take(m, "patch", out);
     conf_done(&c);
 }

@@ -1,12 +1,14 @@
 #include "order.h"
 
 #include "aside.h"
+#include "inspect.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
 #include "moonrise/base/str.h"
 #include "moonrise/loop/loop.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,7 +108,10 @@ compare_and_write(struct order *o, unsigned flags, struct err *e)
     if (o->sysid[0] && sysid[0] && strcmp(sysid, o->sysid) != 0 && !(flags & ORDER_CREATES))
         return err_set(e, ERR_REFUSED, "%s is of system %s, not of %s", o->datadir, sysid,
                        o->sysid);
-    epoch_judge(&o->last, sysid[0] ? sysid : o->sysid, o->dbid);
+    /* What replaces a directory of another system is not bound by that one's epochs. */
+    if (!(flags & ORDER_CREATES))
+        epoch_judge(&o->last, sysid, o->dbid);
+    epoch_judge(&o->last, o->sysid, o->dbid);
     if (!o->last.valid)
         return flags & ORDER_CREATES ? 0 : err_no_epoch(o, e);
     rc = epoch_compare(&o->last, &o->claim, &o->repeat, e);
@@ -115,11 +120,30 @@ compare_and_write(struct order *o, unsigned flags, struct err *e)
     return order_write_epoch(o, e);
 }
 
+/* PostgreSQL serves no directory that others may read or the group may write; an empty one that somebody
+ * has made beforehand is often so. Nobody else's directory is touched. */
+static int
+close_dir(const char *dir, struct err *e)
+{
+    struct stat st;
+    enum datadir_kind kind;
+    int rc = datadir_kind(&kind, dir, e);
+    if (rc < 0)
+        return rc;
+    if (stat(dir, &st) != 0)
+        return err_sys(e, errno, "%s", dir);
+    if (kind == KIND_EMPTY && (st.st_mode & 0027) != 0 && chmod(dir, 0700) != 0)
+        return err_sys(e, errno, "cannot change the mode of %s", dir);
+    return 0;
+}
+
 int
 order_make_dir(struct order *o, struct err *e)
 {
     char *real;
     int rc = io_make_dirs(o->datadir, 0700, e);
+    if (rc == 0)
+        rc = close_dir(o->datadir, e);
     if (rc == 0)
         rc = path_canonical(&real, o->datadir, e);
     if (rc < 0)

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,7 +27,8 @@ struct usage {
     uid_t uid;
     int postmaster_pid; /* as postmaster.pid says, 0 when there is none */
     uint64_t shm_id;
-    uint32_t shm_key; /* 0: no segment is named */
+    uint32_t shm_key;  /* 0: no segment is named */
+    uint64_t attached; /* how many of those found so far map it */
 };
 
 /* Reads a whole file of /proc/PID; false when it is gone or not ours to see. */
@@ -148,21 +150,49 @@ list_add(struct process_list *list, const struct process *p)
     list->items[list->count++] = *p;
 }
 
-/* Looks at one process and adds it if it uses the directory. */
+static bool
+list_names(const struct process_list *list, int pid)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        if (list->items[i].pid == pid)
+            return true;
+    }
+    return false;
+}
+
+/* How many processes map the segment, as the kernel counts; UINT64_MAX when it does not say. */
+static uint64_t
+segment_users(const struct usage *u)
+{
+    struct shmid_ds ds;
+    if (u->shm_key == 0)
+        return 0;
+    if (shmctl((int)u->shm_id, IPC_STAT, &ds) < 0)
+        return errno == EINVAL || errno == EIDRM ? 0 : UINT64_MAX;
+    /* One that was removed while it was mapped lives on without its key. */
+    bool same = (uint32_t)ds.shm_perm.__key == u->shm_key || (ds.shm_perm.mode & SHM_DEST);
+    return same ? ds.shm_nattch : 0;
+}
+
+/* Looks at one process and adds it if it uses the directory: works in it, or, in the second pass, maps
+ * its segment from anywhere. */
 static void
-look_at(struct process_list *out, int pid, const struct usage *u)
+look_at(struct process_list *out, int pid, struct usage *u, bool second)
 {
     char path[64];
     struct stat st;
     struct process p = {0};
     snprintf(path, sizeof path, "/proc/%d", pid);
     /* The directory is its owner's alone, so nobody else's process can be a server in it. */
-    if (stat(path, &st) != 0 || st.st_uid != u->uid || pid == getpid())
+    if (stat(path, &st) != 0 || st.st_uid != u->uid || pid == getpid() ||
+        (second && list_names(out, pid)))
         return;
     if (!proc_stat(pid, &p) || is_gone(p.state))
         return;
     p.exe = proc_link(pid, "exe");
-    bool uses = (is_postgres(p.exe) && works_in(pid, u)) || (u->shm_key && maps_segment(pid, u));
+    bool uses = second ? maps_segment(pid, u) : is_postgres(p.exe) && works_in(pid, u);
+    if (uses && u->shm_key && (second || maps_segment(pid, u)))
+        u->attached++;
     if (!uses) {
         free(p.exe);
         return;
@@ -195,6 +225,23 @@ usage_of(struct usage *u, const char *datadir, struct err *e)
     return 0;
 }
 
+static int
+scan_pass(struct process_list *out, struct usage *u, bool second, struct err *e)
+{
+    DIR *dir = opendir("/proc");
+    if (!dir)
+        return err_sys(e, errno, "/proc");
+    struct dirent *entry;
+    while ((entry = readdir(dir)) != NULL) {
+        if (isdigit((unsigned char)entry->d_name[0]))
+            look_at(out, atoi(entry->d_name), u, second);
+    }
+    closedir(dir);
+    return 0;
+}
+
+/* Reading what a process maps costs half a millisecond, so those that work elsewhere are only asked when
+ * the kernel counts more users of the segment than were found. */
 int
 process_scan(struct process_list *out, const char *datadir, struct err *e)
 {
@@ -210,16 +257,10 @@ process_scan(struct process_list *out, const char *datadir, struct err *e)
                 (unsigned)u.uid, (unsigned)geteuid());
         return err_hint(e, "start the agent as the owner of the data directory");
     }
-    DIR *dir = opendir("/proc");
-    if (!dir)
-        return err_sys(e, errno, "/proc");
-    struct dirent *entry;
-    while ((entry = readdir(dir)) != NULL) {
-        if (isdigit((unsigned char)entry->d_name[0]))
-            look_at(out, atoi(entry->d_name), &u);
-    }
-    closedir(dir);
-    return 0;
+    rc = scan_pass(out, &u, false, e);
+    if (rc == 0 && segment_users(&u) > u.attached)
+        rc = scan_pass(out, &u, true, e);
+    return rc;
 }
 
 static int

@@ -98,9 +98,10 @@ tell_switch(struct order *o, struct db *db, lsn_t flush_lsn, struct err *e)
     char lsn[LSN_TEXT_BYTES], want[LSN_TEXT_BYTES];
     message_set_int(o->result, "timeline", timeline);
     message_set_text(o->result, "switch_lsn", lsn_format(lsn, at));
+    /* What was received may end inside of a record that nobody can have seen committed. It is too late to
+     * refuse, so that is told. */
     if (at < flush_lsn)
-        return err_set(e, ERR_REFUSED, "%s was promoted at %s, before %s", o->datadir, lsn,
-                       lsn_format(want, flush_lsn));
+        message_set_text(o->result, "received_lsn", lsn_format(want, flush_lsn));
     return 0;
 }
 
@@ -123,6 +124,7 @@ promote(struct order *o, struct db *db, lsn_t flush_lsn, struct err *e)
             slot_drop(db, o, slot, NULL);
         return rc;
     }
+    order_unlock(o); /* replaying what is left may take long */
     return await_promoted(o, db, e);
 }
 
@@ -221,6 +223,7 @@ op_name(struct order *o, struct err *e)
         rc = err_set(e, ERR_REFUSED, "%s is no mirror", o->datadir);
     if (rc == 0)
         rc = set_name(&changed, db, name, e);
+    order_unlock(o);
     if (rc == 0)
         rc = await_named(&streams, o, db, name, e);
     db_close(db);

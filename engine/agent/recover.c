@@ -50,19 +50,20 @@ copy_thread(void *arg)
 static void
 tell_numbers(struct message *m, struct patch_progress *p)
 {
-    message_set_int(m, "bytes_total", (int64_t)p->bytes_total);
-    message_set_int(m, "bytes_done", (int64_t)p->bytes_done);
-    message_set_int(m, "bytes_written", (int64_t)p->bytes_written);
-    message_set_int(m, "bytes_different", (int64_t)p->bytes_different);
-    message_set_int(m, "files_total", (int64_t)p->files_total);
-    message_set_int(m, "files_done", (int64_t)p->files_done);
-    message_set_int(m, "files_deleted", (int64_t)p->files_deleted);
+    message_set_int(m, "bytes_total", (int64_t)atomic_load(&p->bytes_total));
+    message_set_int(m, "bytes_done", (int64_t)atomic_load(&p->bytes_done));
+    message_set_int(m, "bytes_written", (int64_t)atomic_load(&p->bytes_written));
+    message_set_int(m, "bytes_different", (int64_t)atomic_load(&p->bytes_different));
+    message_set_int(m, "files_total", (int64_t)atomic_load(&p->files_total));
+    message_set_int(m, "files_done", (int64_t)atomic_load(&p->files_done));
+    message_set_int(m, "files_deleted", (int64_t)atomic_load(&p->files_deleted));
 }
 
 static void
 report(struct recovery *r, const char *stage)
 {
     const struct agent_call *call = r->o->call;
+    target_tell(&r->target, stage, &r->copy.progress);
     if (!call->progress)
         return;
     struct message *m = message_new();
@@ -91,7 +92,7 @@ watch_copy(struct recovery *r, struct err *e)
         if (rc < 0)
             atomic_store(&c->stop, true);
         if (now - reported > REPORT_MS) {
-            report(r, stage_names[c->progress.stage]);
+            report(r, stage_names[atomic_load(&c->progress.stage)]);
             reported = now;
         }
     }

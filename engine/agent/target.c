@@ -196,6 +196,24 @@ target_take(struct target *t, struct err *e)
     return rc;
 }
 
+void
+target_tell(const struct target *t, const char *stage, struct patch_progress *p)
+{
+    struct str text = STR_INIT;
+    str_printf(&text, "stage = '%s'\nbytes_done = %" PRIu64 "\nbytes_total = %" PRIu64 "\n", stage,
+               atomic_load(&p->bytes_done), atomic_load(&p->bytes_total));
+    char *path = order_path(t->o, "moonrise.progress");
+    int fd = file_exists(t->o->datadir, "moonrise.patch")
+                 ? open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)
+                 : -1;
+    if (fd >= 0) {
+        io_pwrite_full(fd, text.data, text.len, 0, NULL);
+        close(fd);
+    }
+    free(path);
+    str_free(&text);
+}
+
 int
 target_adopt(struct target *t, struct err *e)
 {
@@ -206,9 +224,11 @@ target_adopt(struct target *t, struct err *e)
     int rc = aside_drop(o->datadir, e);
     if (rc == 0)
         rc = order_write_epoch(o, e);
-    char *path = order_path(o, "moonrise.patch");
+    char *path = order_path(o, "moonrise.patch"), *told = order_path(o, "moonrise.progress");
     if (rc == 0)
         rc = io_unlink_durable(path, e);
+    unlink(told);
+    free(told);
     free(path);
     return rc == ERR_NOTFOUND ? 0 : rc;
 }

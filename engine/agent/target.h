@@ -33,6 +33,10 @@ int target_spaces(struct target *t, struct err *e);
  * the target is left as it was. */
 int target_take(struct target *t, struct err *e);
 
+/* Writes how far the copy is beside the note, for whoever inspects the target meanwhile. Not flushed, and
+ * nothing depends on it. */
+void target_tell(const struct target *t, const char *stage, struct patch_progress *p);
+
 /* Label, settings, history files: all but pg_control. */
 int target_dress(struct target *t, struct err *e);
 

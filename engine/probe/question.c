@@ -32,7 +32,10 @@ enum column {
  * one of the two roles refuses stands in a CASE, which evaluates only the branch it takes.
  *
  * The timeline of a primary is that of its current WAL file: its control file has it only after the
- * first checkpoint that follows a promotion. A mirror's received position falls back when its receiver
+ * first checkpoint that follows a promotion. A mirror's is told by its receiver, and once that is gone
+ * (its primary died) by the names of the WAL files it has received: its control file, too, learns of a
+ * change of roles only later, and until then the mirror would seem to follow another history. A mirror's
+ * received position falls back when its receiver
  * starts again, at the beginning of a segment: what it has replayed it has received. */
 const char question_sql[] =
     "with me as materialized (select pg_catalog.pg_is_in_recovery() as standby),"
@@ -45,6 +48,9 @@ const char question_sql[] =
     "select me.standby,"
     " (pg_catalog.pg_control_system()).system_identifier,"
     " case when me.standby then greatest((select received_tli from receiver),"
+    "   case when not exists (select from receiver) then"
+    "    (select max(('x' || substr(name, 1, 8))::bit(32)::int) from pg_catalog.pg_ls_waldir()"
+    "     where name ~ '^[0-9A-F]{24}$') end,"
     "   (pg_catalog.pg_control_checkpoint()).timeline_id,"
     "   (pg_catalog.pg_control_recovery()).min_recovery_end_timeline)"
     "  else ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))"

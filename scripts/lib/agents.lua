@@ -118,7 +118,7 @@ function Set:order(inst, op, args, options)
         error(("order %s of dbid %d has no epoch"):format(op, inst.dbid), 2)
     end
     local full = about(self, inst, args)
-    full.dbid, full.content = inst.dbid, inst.content
+    full.dbid, full.content, full.role = inst.dbid, inst.content, inst.role
     full.step = args.step or M.steps[op] or error("there is no order " .. op, 2)
     local result, err = self:call(inst.hostname, op, full, options)
     if not result then

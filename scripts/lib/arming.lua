@@ -172,10 +172,25 @@ local function arm_primary(ctx, pair, conns, armed)
     if not mirror then
         return nil, err
     end
+    armed.told = true
     return ctx.cat:call("in_sync", armed.token, pair.content, armed.epoch, {
         name = armed.name, insert_lsn = done.insert_lsn, flush_lsn = mr.lsn_text(mirror.flush_lsn),
         waited_ms = done.waited_ms, replay_lag_bytes = mirror.replay_lag_bytes,
     })
+end
+
+-- Nobody shall wait for a mirror that the catalog does not promise to have everything. Whether the
+-- catalog has taken the promise is not known when its answer was lost: then it is recorded first
+-- that the pair is not in sync, and while that cannot be recorded commits go on waiting.
+local function disarm(ctx, pair, armed)
+    if armed.told then
+        local recorded, err = ctx.cat:call("out_of_sync", armed.token, pair.content,
+            "arming was not finished")
+        if not recorded then
+            return nil, err
+        end
+    end
+    return ctx.agents:order(pair.primary, "release", { epoch = armed.epoch })
 end
 
 local function arm(ctx, pair, conns, armed)
@@ -203,9 +218,7 @@ local function arm(ctx, pair, conns, armed)
     local epoch
     epoch, err = arm_primary(ctx, pair, conns, armed)
     if not epoch then
-        -- Nobody shall wait for a mirror that the catalog does not promise to have everything.
-        local released, release_err = ctx.agents:order(pair.primary, "release",
-            { epoch = armed.epoch })
+        local released, release_err = disarm(ctx, pair, armed)
         if not released and release_err.code ~= "stale" then
             err = mr.error(err.code,
                 ("%s; and the primary could not be released: %s"):format(err.message,

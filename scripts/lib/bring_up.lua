@@ -145,7 +145,7 @@ local function check_armed(ctx, pair, token)
         return nil, err
     end
     local names = rows[1].names
-    if state.armed_name and names:find(state.armed_name, 1, true) then
+    if state.armed_name and names == state.armed_name then
         return true
     end
     return ctx.cat:call("out_of_sync", token, pair.content,

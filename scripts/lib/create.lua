@@ -8,6 +8,7 @@ local hold = require("lib.hold")
 local home = require("lib.home")
 local instance = require("lib.instance")
 local mr = require("moonrise")
+local reader = require("lib.reader")
 local roles = require("lib.roles")
 local settings = require("lib.settings")
 
@@ -199,6 +200,7 @@ local function make_mirrors(ctx, plan, options)
     if not instances then
         return nil, err
     end
+    reader.remember(ctx.env, instances)
     local list = {}
     for _, pair in ipairs(cluster.pairs(instances)) do
         if pair.mirror then

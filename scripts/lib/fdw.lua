@@ -80,8 +80,10 @@ end
 
 local SERVERS_SQL = [[
 select s.srvname as name,
-       (select option_value from pg_options_to_table(s.srvoptions) where option_name = 'host') as host,
-       (select option_value from pg_options_to_table(s.srvoptions) where option_name = 'port') as port
+       (select option_value from pg_options_to_table(s.srvoptions)
+        where option_name = 'host') as host,
+       (select option_value from pg_options_to_table(s.srvoptions)
+        where option_name = 'port') as port
 from pg_foreign_server s join pg_foreign_data_wrapper w on w.oid = s.srvfdw
 where w.fdwname = 'postgres_fdw']]
 
@@ -231,7 +233,8 @@ local function create_server(pair, dbname)
     end
     table.sort(options)
     local server = "seg" .. pair.content
-    return { ("create server if not exists %s foreign data wrapper postgres_fdw options (%s)"):format(
+    local form = "create server if not exists %s foreign data wrapper postgres_fdw options (%s)"
+    return { form:format(
                 server, table.concat(options, ", ")),
              ("alter server %s owner to moonrise"):format(server) }
 end

@@ -20,7 +20,7 @@ M.states = {
     leased = "a runbook works on this content: it is left alone",
     abandoned = "a runbook's lease on this content has expired",
     unseen = "the catalog's primary has not been seen yet",
-    promoting = "the catalog's primary is still in recovery: its promotion has not been carried out",
+    promoting = "the catalog's primary is still in recovery: it has not been promoted yet",
     wrong_role = "the catalog's primary is in recovery, and no promotion is pending",
     primary_lost = "there is evidence against the primary",
     double_fault = "the primary is lost and there is nobody to succeed it",
@@ -57,8 +57,8 @@ local function order(op, key, who)
             epoch = view.pair.epoch,
                  role_epoch = view.pair.role_epoch, reserve = op == "fence" or failed ~= nil,
                  reason = reason(view, view.state), sysid = view:sysid(who),
-                     again = failed and failed.count,
-                 flush_lsn = op == "promote" and view.p.highest or nil }
+                 again = failed and failed.count,
+                 flush_lsn = view.state == "promoting" and view.p.highest or nil }
     end
 end
 
@@ -101,7 +101,8 @@ M.actions = {
     end,
     decide = function(view)
         view.memory.digest = view:digest()
-        return { kind = "decide", key = "decide", facts = view:facts(), since = view.memory.story.seen }
+        return { kind = "decide", key = "decide", facts = view:facts(),
+                 since = view.memory.story.seen }
     end,
     fence_primary = order("fence", "primary", "primary"),
     fence_old = order("fence", "old", "mirror"),
@@ -148,7 +149,7 @@ M.actions = {
     end),
     tell_wrong_role = note("alert", function(view)
         view.memory.told_alert = "wrong role"
-        return ("dbid %d is the primary in the catalog and is in recovery, though its roles were not"
+        return ("dbid %d is the catalog's primary and is in recovery, though its roles were not"
             .. " changed: somebody has started it as a standby"):format(view.primary.dbid)
     end),
 }
@@ -211,20 +212,20 @@ M.rows = {
     -- Asking
     { from = ANY, event = "any", when = says("ask_primary_due"), to = "same",
       actions = { "ask_primary" },
-      comment = "the host's word: at once for news, each second in trouble, now and then in peace" },
+      comment = "the host's word: at once for news, each second in trouble, rarely in peace" },
     { from = ANY, event = "any", when = says("ask_mirror_due"), to = "same",
       actions = { "ask_mirror" }, comment = "the mirror's host likewise" },
     { from = { "primary_lost" }, event = "observation", when = function(view)
         return view.pc == "suspect" and view.p.tries == 1
             and view.input.event.observation.dbid == view.primary.dbid
     end, to = "same", actions = { "probe_mirror", "probe_primary" },
-      comment = "the mirror answers for itself before it is promoted; a reset may be a crash restart" },
+      comment = "the mirror answers for itself first; a reset may be a crash restart" },
     { from = { "primary_lost" }, event = "observation", when = function(view)
         local seen = view.input.event.observation
         return seen.dbid == view.primary.dbid and view.p.tries > 1
             and (seen.evidence == "timeout" or seen.evidence == "no_new_session")
     end, to = "same", actions = { "probe_primary" },
-      comment = "silence has taken its time already: it is asked again at once, so that patience is tries" },
+      comment = "silence has taken its time already: it is asked again at once" },
     { from = TROUBLE, event = "any", when = says("policy_due"), to = "same", actions = { "decide" },
       comment = "the evidence changed, or the wait that the policy asked for ran out" },
 
@@ -237,13 +238,13 @@ M.rows = {
         when = both(pair_free, answered("promote"), function(view)
         return view.pc ~= "stopped" and view.pc ~= "unreachable" and view:allowed("fence") == true
     end), to = "primary_lost", actions = { "fence_primary" },
-      comment = "its host answers: every process of the old server is ended, then it is decided again" },
+      comment = "its host answers: each process of the old server is ended, then decided again" },
     { from = LOST, event = "any", when = both(answered("promote"), function(view)
         local no = refusal(view)
         return no ~= nil and view.memory.refused ~= no.reason and view:free("primary", "catalog")
             and not (no.rule == 1 and view.now - (view.p.since or 0) < 1000)
     end), to = "same", actions = { "tell_refusal" },
-      comment = "the policy wants it and a rule forbids it; a mirror that is being asked gets a second" },
+      comment = "the policy wants it, a rule forbids it; the mirror had a second to answer" },
     { from = { "double_fault" }, event = "any", when = function(view)
         return not view.memory.told_double and view.mc ~= "suspect"
     end, to = "double_fault", actions = { "tell_double_fault" },
@@ -257,10 +258,14 @@ M.rows = {
         when = both(acting("primary", "catalog"), function(view)
         return not view:just_promoted()
     end), to = "mirror_down", actions = { "promote" },
-      comment = "the catalog's primary is in recovery: promoted now, or by the next watcher, or again" },
-    { from = { "mirror_down", "promoting" }, event = "result:promote", when = function()
-        return true
-    end, to = "mirror_down", actions = { "record_promoted", "probe_primary", "point_fdw" },
+      comment = "the catalog's primary is in recovery: promoted now, or by the next watcher" },
+    { from = SERVING, event = "any",
+      when = both(acting("primary", "catalog"), says("promotion_untold")), to = "same",
+      actions = { "promote" },
+      comment = "whoever promoted it died before saying so: a repeated order tells where" },
+    { from = { "mirror_down", "promoting", "mirror_lost", "catching_up", "in_sync" },
+      event = "result:promote", when = acting("promoted"), to = "mirror_down",
+      actions = { "record_promoted", "probe_primary", "point_fdw" },
       comment = "its timeline and switch position are history; clients are pointed to it" },
     { from = { "wrong_role" }, event = "any", when = function(view)
         return view.memory.told_alert ~= "wrong role"
@@ -288,7 +293,7 @@ M.rows = {
         when = both(pair_free, answered("release"), function(view)
         return view.mode == "s" and view.mc == "fine" and view.streaming and not view:flapping()
     end, allowed("record_out")), to = "catching_up", actions = { "record_out_of_sync" },
-      comment = "the mirror is there and commits hang all the same: no longer waited for, then armed anew" },
+      comment = "the mirror is there and commits hang: not waited for, then armed anew" },
     { from = { "mirror_down", "catching_up", "mirror_lost" }, event = "any",
       when = both(pair_free, says("still_armed"), allowed("release")), to = "same",
       actions = { "release" },
@@ -304,7 +309,7 @@ M.rows = {
     { from = { "catching_up" }, event = "any", when = both(pair_free, function(view)
         return view.streaming and view.mc == "fine" and view:current() and not view:still_armed()
     end, allowed("arm")), to = "in_sync", actions = { "arm" },
-      comment = "close enough for writers to wait: armed with a canary, and recorded when it is proven" },
+      comment = "close enough for writers to wait: armed with a canary, recorded when proven" },
 
     -- In sync, or so the catalog says
     { from = { "in_sync" }, event = "any", when = both(pair_free, function(view)
@@ -423,7 +428,7 @@ end
 ---@field primary table the catalog's row
 ---@field mirror? table
 ---@field pair table {epoch, role_epoch, promoted_epoch, armed_name} of the catalog
----@field lease? {token, holder, intent, step, expires} the content's, `expires` on the clock of `now`
+---@field lease? {token, holder, intent, step, expires} the content's, on the clock of `now`
 ---@field leader boolean whether this process holds the watcher's lease
 ---@field majority? boolean a majority of the hosts records what is decided for content -1
 ---@field paused? string

@@ -18,10 +18,11 @@ local M = {}
 ---@field mirror_status "u"|"d" in the catalog
 ---@field accept_loss? string an operator's written acceptance of loss
 ---@field paused? string reason why nothing may be promoted or released here
----@field unconfirmed? boolean the pair has not answered with its epochs since the coordinator was activated
+---@field unconfirmed? boolean the pair has not confirmed its epochs since an activation
 ---@field majority? boolean a majority of all hosts has recorded it (needed for content -1 only)
 ---@field primary table {stopped, host_answers, heard, recorded_down, server_version, sync_commit}
----@field mirror table {answered, in_recovery, sysid, timeline, lsn, replay_lsn, replay_paused, marked,
+---@field mirror table {answered, in_recovery, sysid, timeline, lsn, replay_lsn, replay_paused,
+---  marked,
 ---  epoch_valid, streaming, sync_names, behind_promotion}
 ---@field expected table {sysid, timeline, flush_lsn, primary_lsn}
 ---@field bounds table {replay_lag_bytes, arm_lag_bytes}

@@ -7,6 +7,7 @@
 ---   "stopping"  the catalog is unchanged: start the old primary again
 ---   "handed"    the catalog is changed: promote, then start the old primary as the mirror
 local mr = require("moonrise")
+local agents = require("lib.agents")
 local arming = require("lib.arming")
 local cluster = require("lib.cluster")
 local fdw = require("lib.fdw")
@@ -151,9 +152,17 @@ local function follow(ctx, pair, token)
     if not ok then
         return nil, err
     end
-    return ctx.agents:order(pair.mirror, "start", {
+    ok, err = ctx.agents:order(pair.mirror, "start", {
         epoch = epoch, listen = spec.listen, wait_ms = START_DEADLINE_MS,
     }, { timeout_ms = START_DEADLINE_MS + 5000 })
+    if not ok then
+        return nil, err
+    end
+    -- The slot that it had for its mirror as a primary would pin WAL on it for ever.
+    return ctx.agents:order(pair.mirror, "slot", {
+        epoch = epoch, step = agents.steps.start + 1, create = false,
+        name = instance.slot_name(pair.primary),
+    })
 end
 
 --- Second half: the catalog says that the roles are changed; makes it so. Can be repeated.

@@ -29,6 +29,39 @@ function M.holder()
     return ("%s@%s pid %d"):format(me.user, me.hostname, me.pid)
 end
 
+-- Whether a holder's text names a process of this host that is gone; a zombie is.
+local function is_gone(holder)
+    local me = mr.whoami()
+    local host, pid = holder:match("@(%S+) pid (%d+)$")
+    if host ~= me.hostname then
+        return false
+    end
+    local stat = mr.read_file(("/proc/%s/stat"):format(pid), 4096)
+    return stat == nil or stat:match("%) [ZX] ") ~= nil
+end
+
+-- The lease of a recovery whose command was killed is nobody's: its agent went with it, and the
+-- next recovery goes on where it was. What a handover left is finished or undone by the watcher.
+local function drop_orphan(cat, content)
+    for _, lease in ipairs(cat:leases() or {}) do
+        if lease.content == content and lease.intent == "recover" and is_gone(lease.holder) then
+            return cat:call("lease_drop", lease.token)
+        end
+    end
+    return nil
+end
+
+local function take(cat, content, intent, step)
+    local function try()
+        return cat:call("lease_take", content, M.holder(), intent, step, interval(M.TTL_MS))
+    end
+    local token, err = try()
+    if not token and err.code == "busy" and drop_orphan(cat, content) then
+        token, err = try()
+    end
+    return token, err
+end
+
 --- Runs fn(lease) while holding the content's lease; lease.token is for the catalog's transitions
 --- and lease:set(step) records how far the work is. The lease is dropped whatever fn returns or
 --- raises.
@@ -40,7 +73,7 @@ end
 ---@return any ... what fn returned; nil, err (code "busy") when somebody else holds it
 function M.content(ctx, content, intent, step, fn)
     local cat = ctx.cat
-    local token, err = cat:call("lease_take", content, M.holder(), intent, step, interval(M.TTL_MS))
+    local token, err = take(cat, content, intent, step)
     if not token then
         return nil, err
     end

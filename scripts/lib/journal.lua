@@ -16,10 +16,10 @@ local LOAD_BATCH = 200
 local Journal = {}
 Journal.__index = Journal
 
---- Opens a journal and starts the task that writes it.
----@param options {catalog: function, file: string, say: function?} `catalog()` gives lib/catalog.lua's
---- object or nil while there is none, `file` is used then; `say(kind, entry)` hears of every row at
---- once
+--- Opens a journal and starts the task that writes it. `catalog()` gives the object of
+--- lib/catalog.lua, or nil while there is none: then `file` is used; `say(kind, entry)` hears of
+--- every row at once.
+---@param options {catalog: function, file: string, say: function?}
 ---@return Journal
 function M.open(options)
     local self = setmetatable({

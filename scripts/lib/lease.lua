@@ -14,7 +14,8 @@ local STATEMENT_MS = 4000
 
 local SNAPSHOT_SQL = [[
 select json_build_object(
-    'instances', (select json_agg(c order by c.content, c.dbid) from moonrise.gp_segment_configuration c),
+    'instances', (select json_agg(c order by c.content, c.dbid)
+        from moonrise.gp_segment_configuration c),
     'pairs', (select json_agg(json_build_object('content', p.content, 'epoch', p.epoch,
         'role_epoch', p.role_epoch, 'armed_name', p.armed_name, 'promoted_epoch',
         (select max(m.epoch) from moonrise.promotion m where m.content = p.content)))
@@ -24,13 +25,14 @@ select json_build_object(
         'left_ms', extract(epoch from l.expires - clock_timestamp()) * 1000))
         from moonrise.content_lease l),
     'state', (select json_build_object('name', s.name, 'epoch', s.epoch, 'state', s.state,
-        'watcher', s.watcher) from moonrise.cluster_state s),
+        'watcher', s.watcher, 'config', md5(s.config)) from moonrise.cluster_state s),
     'held', moonrise.holds_watcher_lease(),
     'version', current_setting('server_version_num')::integer)::text as snapshot]]
 
 ---@class Lease
 ---@field cat? table the catalog, over the session that holds the lease; nil while there is none
 ---@field held boolean
+---@field times? integer how often it was taken: each time is a new session
 local Lease = {}
 Lease.__index = Lease
 
@@ -107,6 +109,7 @@ function Lease:take()
             return nil, err
         end
         self.held = epoch ~= nil
+        self.times = (self.times or 0) + (epoch and 1 or 0)
     end
     return self.held
 end

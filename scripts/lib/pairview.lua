@@ -36,6 +36,12 @@ function View:just_promoted()
         and memory.promoted_epoch == self.pair.role_epoch
 end
 
+--- A change of roles that was carried out, of which the catalog knows no timeline and position.
+function View:promotion_untold()
+    return self.pc == "fine" and promotion_pending(self)
+        and self.memory.promoted_epoch ~= self.pair.role_epoch
+end
+
 local function primary_state(view)
     if view.pc == "unseen" then
         return "unseen"
@@ -44,8 +50,8 @@ local function primary_state(view)
     elseif view.pc == "fine" then
         return nil
     end
-    local no_successor = not view.mirror or view.mirror.status == "d" or view.mode == "n"
-        or LOST[view.mc] or view.mc == "wrong_role"
+    local no_successor = view.mirror and (view.mirror.status == "d" or view.mode == "n"
+        or LOST[view.mc] or view.mc == "wrong_role")
     return LOST[view.pc] and no_successor and "double_fault" or "primary_lost"
 end
 
@@ -136,7 +142,8 @@ function View:disarmed()
     if not self:current() or not name or name == "" or not seen.sync_names then
         return false
     end
-    return not seen.sync_names:find(name, 1, true)
+    -- Nothing but that name: beside another one it is no promise that this mirror has a commit.
+    return seen.sync_names:gsub('"', "") ~= name
 end
 
 function View:commits_wait()

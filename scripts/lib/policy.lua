@@ -135,8 +135,8 @@ local function new_slot(kind, file, is_default)
 end
 
 --- Opens policies: the packaged ones, and the user's files before them.
----@param options? {files: table<string, string>?, on_fault: function?} on_fault(kind, file, err) is told
---- of every failure of a policy; it must not wait
+---@param options? {files: table<string, string>?, on_fault: function?} on_fault(kind, file, err) is
+--- told of every failure of a policy; it must not wait
 ---@return Policies
 function M.open(options)
     options = options or {}
@@ -191,7 +191,7 @@ end
 ---@param kind string "failover", "recovery" or "rebalance"
 ---@param facts table plain data (policies/README.md)
 ---@return table answer always fits the schema
----@return {file: string, default: boolean, fault: Error?} meta who answered, and why the user's did not
+---@return {file: string, default: boolean, fault: Error?} meta who answered, and why not the user's
 function Policies:ask(kind, facts)
     local why
     for _, slot in ipairs(self.slots[kind]) do
@@ -234,7 +234,8 @@ function M.parse(texts)
         local kind, file = text:match("^(%w+)=(.+)$")
         if not kind or not checks[kind] then
             return nil,
-                ("--policy %s: expected failover=FILE, recovery=FILE or rebalance=FILE"):format(text)
+                ("--policy %s: expected failover=FILE, recovery=FILE or rebalance=FILE")
+                    :format(text)
         elseif not mr.stat(file) then
             return nil, ("--policy %s: there is no file %s"):format(text, file)
         end

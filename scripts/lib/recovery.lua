@@ -3,6 +3,7 @@
 --- `ctx` is { env, cat, agents } as lib/session.lua makes it. Nothing here decides: the
 --- `recovery` policy does, within what `possible` allows.
 local mr = require("moonrise")
+local agents = require("lib.agents")
 local arming = require("lib.arming")
 local cluster = require("lib.cluster")
 local hold = require("lib.hold")
@@ -121,7 +122,9 @@ local function quiet_target(ctx, failed, epoch)
             return true
         end
     end
-    local fenced, err = ctx.agents:order(target, "fence", { epoch = epoch })
+    -- After the stop of the same epoch, which a fence otherwise precedes.
+    local fenced, err = ctx.agents:order(target, "fence",
+        { epoch = epoch, step = agents.steps.stop + 1 })
     if not fenced then
         return nil, err
     end
@@ -162,6 +165,22 @@ local function settle(ctx, failed, token, text)
     return true
 end
 
+-- The plan may be minutes old, and the word with it. What is asked under the lease holds: the
+-- target is still the pair's mirror and down, and the word is of now.
+local function refresh(ctx, failed)
+    local instances, err = ctx.cat:instances()
+    local pair = instances and cluster.pair(instances, failed.content)
+    if not pair then
+        return nil, err or mr.error("notfound", "the content has left the cluster")
+    elseif pair.primary.dbid ~= failed.source.dbid or not pair.mirror
+        or pair.mirror.dbid ~= failed.target.dbid or pair.mirror.status ~= "d" then
+        return nil, mr.error("busy", "its pair has changed since the plan was made",
+            { hint = "run recoverseg again" })
+    end
+    failed.word, err = ctx.agents:inspect(failed.target)
+    return failed.word and true, err
+end
+
 --- Recovers one instance under the lease of its content.
 ---@param ctx table
 ---@param failed Failed
@@ -172,7 +191,11 @@ end
 function M.recover(ctx, failed, kind, options)
     return hold.content(ctx, failed.content, "recover", kind, function(lease)
         local text = ("recover dbid %d (%s)"):format(failed.target.dbid, kind)
-        local epoch, err = ctx.cat:call("epoch_reserve", lease.token, failed.content, text)
+        local epoch
+        local ok, err = refresh(ctx, failed)
+        if ok then
+            epoch, err = ctx.cat:call("epoch_reserve", lease.token, failed.content, text)
+        end
         if not epoch then
             return nil, err
         end
@@ -186,7 +209,6 @@ function M.recover(ctx, failed, kind, options)
         if not numbers then
             return nil, err
         end
-        local ok
         ok, err = settle(ctx, failed, lease.token, text)
         if not ok then
             return nil, err

@@ -123,8 +123,11 @@ local function observe(inst, seen, settings)
     end
 end
 
-local function hear(inst, event, now)
-    inst.asked_at, inst.word_at = now, now
+local function hear(memory, inst, event, now)
+    -- A word from before the catalog's last change does not count as asked.
+    local begun = event.begun or now
+    inst.asked_at = begun >= (memory.changed_at or begun) and now or nil
+    inst.word_at = now
     inst.word, inst.word_error, inst.word_begun = event.word, event.error, event.begun or now
     local word = event.word
     if not word then
@@ -275,7 +278,7 @@ end
 local function on_word(memory, input)
     local event = input.event
     memory.tasks["ask:" .. event.dbid] = nil
-    hear(instance(memory, event.dbid), event, input.now)
+    hear(memory, instance(memory, event.dbid), event, input.now)
 end
 
 local function on_answer(memory, input)
@@ -296,8 +299,15 @@ local function catalog_changed(memory, input)
     if memory.epoch ~= epoch or memory.primary ~= input.primary.dbid then
         memory.changed_at = memory.epoch and input.now or nil
         memory.answer, memory.digest, memory.refused = nil, nil, nil
+        -- Somebody may have recovered, marked or started something: the hosts are asked anew.
+        for _, inst in pairs(memory.inst) do
+            inst.asked_at, inst.word, inst.word_error, inst.word_begun = nil, nil, nil, nil
+        end
     end
     if memory.primary ~= input.primary.dbid then
+        if input.mirror then
+            instance(memory, input.mirror.dbid).highest = nil
+        end
         memory.heard_lsn, memory.heard_at, memory.unstreamed_at, memory.stalled_at = nil, nil, nil,
             nil
         memory.flaps = {}
@@ -327,10 +337,18 @@ local function word_counts(inst)
     return inst.word_begun and inst.since and inst.word_begun >= inst.since
 end
 
+-- Where its directory is not (moved away, unmounted, covered by another mount) nobody is found to
+-- use it, which proves nothing: then nobody listening any more must be seen, too.
+local function proves_stopped(inst)
+    local kind = inst.word.kind
+    return inst.word.stopped
+        and (kind == "datadir" or kind == "half-made" or inst.evidence == "refused")
+end
+
 local function by_word(inst)
     if inst.word_error then
         return "unreachable"
-    elseif inst.word.stopped then
+    elseif proves_stopped(inst) then
         return "stopped"
     elseif inst.word.postmaster and inst.word.postmaster.alive then
         return "hung"

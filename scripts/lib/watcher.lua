@@ -24,7 +24,7 @@ local M = {}
 
 M.INTERVAL_MS = 1000
 M.TIMEOUT_MS = 2000
-local FRESH_MS = 4000
+local FRESH_MS = 5000
 local IDLE_MS = 1000
 local SAMPLE_MS = 5000
 
@@ -65,7 +65,7 @@ end
 
 --- A watcher that does not run yet.
 ---@param env Env
----@param options {interval_ms: number?, timeout_ms: number?, settings: table?, policy_files: table?}
+---@param options table {interval_ms, timeout_ms, settings, policy_files}, all optional
 ---@return Watcher
 function M.new(env, options)
     local self = setmetatable({
@@ -212,11 +212,24 @@ function Watcher:apply(snapshot)
     return changed
 end
 
+--- Whether what is recorded here is recorded on a majority of the hosts (rule 8): while this one is
+--- all there is. Beyond that the coordinator is not released.
+---@return boolean
+function Watcher:records_alone()
+    for _, inst in ipairs(self.snapshot.instances) do
+        if not agents.is_local(inst.hostname) then
+            return false
+        end
+    end
+    return true
+end
+
 local function input_for(self, pair, event)
     return {
         now = mr.clock(), primary = pair.primary, mirror = pair.mirror, pair = pair.pair,
-            lease = pair.lease,
-        leader = self:leads(), majority = true, server_version = self.snapshot.version,
+        lease = pair.lease,
+        leader = self:leads(), majority = self:records_alone(),
+        server_version = self.snapshot.version,
         stopped = self.snapshot.state.state == "stopped", settings = self.settings, event = event,
     }
 end
@@ -259,9 +272,10 @@ end
 local handlers = {}
 
 function handlers.snapshot(self, event)
-    if not self.led and self:leads() then
-        self.led = true
-        self:read_config()
+    self.snapshot = event.snapshot
+    if self:leads() and self.led ~= self.lease.times then
+        self.led = self.lease.times
+        self.told_lost = nil
         term.info("watching %s as %s", self.env.name, self.holder)
         mr.spawn(self.journal.load, self.journal, self.lease.cat)
     end
@@ -271,10 +285,10 @@ function handlers.snapshot(self, event)
 end
 
 function handlers.lost(self, event)
-    if self.led ~= false and event.text ~= self.told_lost then
+    if event.text ~= self.told_lost then
         self.journal:add("lease", { text = event.text })
     end
-    self.led, self.told_lost = false, event.text
+    self.led, self.told_lost = nil, event.text
 end
 
 function handlers.stop(self)
@@ -337,6 +351,10 @@ local function keep_once(self)
     if not snapshot then
         self.events:push({ kind = "lost", text = "no catalog: " .. tostring(err) })
         return
+    end
+    if snapshot.state.config ~= self.config_hash then
+        self.config_hash = snapshot.state.config
+        self:read_config()
     end
     self.events:push({ kind = "snapshot", snapshot = snapshot })
     if not self.sampled_at or mr.clock() - self.sampled_at >= SAMPLE_MS then

@@ -149,7 +149,7 @@ local function order_args(pair, action, epoch)
     if action.op == "mark" then
         args.reason = action.reason or "replaced"
     elseif action.op == "promote" then
-        args.flush_lsn = action.flush_lsn and mr.lsn_text(action.flush_lsn) or nil
+        args.flush_lsn = mr.lsn_text(action.flush_lsn or 0)
         args.slot = pair.mirror and instance.slot_name(pair.mirror) or nil
     end
     return args
@@ -202,7 +202,8 @@ function kinds.fdw(w, pair, action)
         local cancelled = fdw.cancel_hanging(ctx, HANG_MS)
         if cancelled and cancelled > 0 then
             w.journal:add("fdw", { content = pair.content,
-                text = ("%d statement(s) that hung on the old primary were cancelled"):format(cancelled) })
+                text = ("%d statement(s) that hung on the old primary were cancelled")
+                    :format(cancelled) })
         end
     end
     return true
@@ -227,13 +228,23 @@ local function undo_handover(ctx, pair, token)
     }, { timeout_ms = START_DEADLINE_MS + 5000 })
 end
 
+-- Where the old primary ended is in the record of the role change; its own files say it only until
+-- it has been started as the mirror.
+local FLUSHED_SQL = [[
+select j.data->>'shutdown_end' as lsn
+from moonrise.pair_state p
+join moonrise.journal j on j.content = p.content and j.kind = 'hand_over'
+    and (j.data->>'epoch')::bigint = p.role_epoch
+where p.content = $1]]
+
 local function finish_handover(ctx, pair, token)
-    local word, err = ctx.agents:inspect(pair.mirror)
-    if not word then
+    local rows, err = ctx.cat:query(FLUSHED_SQL, { pair.content })
+    if not rows then
         return nil, err
+    elseif not rows[1] then
+        return nil, mr.error("refused", "the catalog has no record of this handover")
     end
-    local flushed = word.control and word.control.shutdown_end or nil
-    return require("lib.handover").finish(ctx, pair, token, flushed)
+    return require("lib.handover").finish(ctx, pair, token, rows[1].lsn)
 end
 
 local function resume(ctx, pair, left)
@@ -250,9 +261,9 @@ local function resume(ctx, pair, left)
     local ok
     ok, err = work(ctx, { content = pair.content, primary = pair.primary, mirror = pair.mirror },
         token)
-    if ok then
-        ctx.cat:call("lease_drop", token)
-    end
+    -- What cannot be finished so is a fault of the pair like any other: left alone it would have
+    -- nobody to fail it over.
+    ctx.cat:call("lease_drop", token)
     return ok, err
 end
 
@@ -320,7 +331,8 @@ local function decide(w, pair, action)
         pair.told = told
         w.journal:add("decision", { content = pair.content, dbid = pair.primary.dbid,
             text = ("%s: %s"):format(answer.action, answer.reason),
-            data = { policy = meta.file, facts = action.facts, answer = answer } })
+            data = { policy = meta.file, facts = action.facts, action = answer.action,
+                     reason = answer.reason, until_ms = answer.until_ms } })
     end
     w:step(pair, { kind = "answer", answer = answer })
 end

@@ -11,8 +11,8 @@ describe("failover", function()
     local place, cluster, watch
 
     local function journal(kind, content, since)
-        return cluster:catalog(("select * from journal where kind = '%s' and content = %d and id > %d order by id")
-            :format(kind, content, since or 0))
+        return cluster:catalog(([[select * from journal where kind = '%s' and content = %d
+            and id > %d order by id]]):format(kind, content, since or 0))
     end
 
     local function last_id()
@@ -22,7 +22,7 @@ describe("failover", function()
     local function wait_journal(kind, content, since, deadline_s)
         return wait.eventually(("a row %s of content %d"):format(kind, content),
             deadline_s or SOON_S, function()
-            return journal(kind, content, since)[1]
+            return journal(kind, content, since)[1], watch:output()
         end)
     end
 
@@ -33,7 +33,8 @@ describe("failover", function()
 
     local function writes(server, deadline_s)
         wait.eventually("a write on " .. server.name, deadline_s or SOON_S, function()
-            local rows, message = server:try_sql("insert into ledger values (default)", { timeout_s = 5 })
+            local rows, message = server:try_sql("insert into ledger values (default)",
+                { timeout_s = 5 })
             return rows, not rows and message .. "\n" .. watch:output() or nil
         end)
     end
@@ -170,6 +171,23 @@ describe("failover", function()
         cluster:must({ "start", "-a" })
         recover()
         assert.are.equal(primary.dbid, cluster:primary(0).dbid)
+    end)
+
+    it("ends an old primary that is there although the catalog has another one", function()
+        local old, mirror = cluster:primary(1), cluster:mirror(1)
+        watch:kill("TERM")
+        watch:wait(SOON_S)
+        local session = cluster:session("moonrise")
+        assert.matches("^%d+\n", (session:ask("select moonrise.watcher_lease_take('spec')")))
+        assert.matches("^%d+\n", (session:ask(("select moonrise.promote(null, 1, %s, '{}', null)")
+            :format(mirror.dbid))))
+        session:close()
+        watch = cluster:watch()
+        writes(mirror, 30)
+        wait.eventually("the old primary to be ended and marked", 30, function()
+            return not old:running() and not place_of.read(old.datadir .. "/global/pg_control")
+        end)
+        recover()
     end)
 
     it("records a lost standby, and the coordinator's commits go on", function()

@@ -5,6 +5,7 @@
 #ifndef MOONRISE_TESTS_LAB_H
 #define MOONRISE_TESTS_LAB_H
 
+#include "moment.h"
 #include "moonrise/agent/agent.h"
 #include "moonrise/base/err.h"
 #include "moonrise/loop/loop.h"
@@ -13,8 +14,10 @@
 
 #include <grp.h>
 #include <inttypes.h>
+#include <netinet/in.h>
 #include <pwd.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -93,16 +96,21 @@ lab_json(struct lab *lab, const struct inst *i, const char *more)
     return str_take(&text);
 }
 
-/* Calls an operation; `more` are further fields. */
+/* One call: of which instance, which operation; `more` are further fields of its arguments. */
+struct lab_call {
+    const struct inst *inst;
+    const char *op, *more;
+};
+
+/* Carries out a call. What came of it goes to *out; free it with message_free. */
 static inline int
-lab_try(struct message **out, struct lab *lab, const struct inst *i, const char *op,
-        const char *more, struct err *e)
+lab_try(struct message **out, struct lab *lab, const struct lab_call *c, struct err *e)
 {
     struct message *args;
-    char *json = lab_json(lab, i, more);
+    char *json = lab_json(lab, c->inst, c->more);
     if (message_parse(&args, json, strlen(json), e) < 0)
         fail_msg("%s: %s", json, e->message);
-    struct agent_call call = {.op = op, .args = args};
+    struct agent_call call = {.op = c->op, .args = args};
     int rc = agent_call(out, &call, e);
     message_free(args);
     free(json);
@@ -115,7 +123,7 @@ lab_ok(struct lab *lab, const struct inst *i, const char *op, const char *more)
 {
     struct message *out;
     struct err e = {0};
-    if (lab_try(&out, lab, i, op, more, &e) < 0)
+    if (lab_try(&out, lab, &(struct lab_call){i, op, more}, &e) < 0)
         fail_msg("%s of %s: %s (%s)", op, i->name, e.message, e.hint);
     return out;
 }
@@ -132,7 +140,7 @@ lab_refused(struct lab *lab, const struct inst *i, const char *op, const char *m
 {
     struct message *out;
     struct err e = {0};
-    int rc = lab_try(&out, lab, i, op, more, &e);
+    int rc = lab_try(&out, lab, &(struct lab_call){i, op, more}, &e);
     if (rc == 0)
         fail_msg("%s of %s was carried out", op, i->name);
     if (rc != code)
@@ -180,7 +188,7 @@ lab_sql_until(struct lab *lab, const struct inst *i, const char *sql, const char
 static inline void
 lab_pause_ms(int ms)
 {
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L}, NULL);
+    moment_pass(ms * 1000LL);
 }
 
 static inline bool
@@ -190,6 +198,20 @@ lab_has(struct lab *lab, const struct inst *i, const char *name)
     bool there = access(path, F_OK) == 0;
     free(path);
     return there;
+}
+
+/* A TCP port that nobody listens on now. */
+static inline int
+lab_free_port(void)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof at;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, len), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &len), 0);
+    close(fd);
+    return ntohs(at.sin_port);
 }
 
 /* The process id in postmaster.pid. */

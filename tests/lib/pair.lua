@@ -162,8 +162,10 @@ function Pair:recorded(fn)
         primary.role, mirror.role = "p", "m"
         mirror.status = "d"
         input.pair.role_epoch = input.pair.epoch
-    elseif fn == "mirror_down" or fn == "mirror_up" then
-        mirror.status = fn == "mirror_up" and "u" or "d"
+    elseif fn == "mirror_down" then
+        mirror.status = "d"
+    elseif fn == "mirror_up" or fn == "in_sync" then
+        mirror.status = "u"
     end
     primary.mode = fn == "in_sync" and "s" or "n"
     mirror.mode, primary.status = primary.mode, "u"

@@ -168,7 +168,7 @@ a_stranger_is_not_killed(void **state)
     tmpdir_write(*state, "moonrise.lock", "");
     pid_t pid = fork();
     if (pid == 0) {
-        execlp("flock", "flock", command, "sleep", "60", (char *)NULL);
+        execlp("flock", "flock", command, "tail", "-f", "/dev/null", (char *)NULL);
         _exit(1);
     }
     while (io_lock(&fd, command, NULL) == 0)

@@ -93,7 +93,7 @@ sees_who_outlives_a_killed_postmaster(void **state)
     tmpdir_do(lab->dir, "($PG/psql -h $DIR/one -p 6001 -d postgres -Xqc 'select pg_sleep(60)' "
                         ">/dev/null 2>&1 &) </dev/null");
     lab_sql_until(lab, &one,
-                  "select count(*) from pg_stat_activity where query like '%sleep(60)%' and "
+                  "select count(*) from pg_stat_activity where query like '%pg_sleep(60)%' and "
                   "state = 'active' and pid <> pg_backend_pid()",
                   "1");
     char *pid_text = lab_sql(lab, &one,
@@ -150,9 +150,45 @@ sees_the_shared_memory(void **state)
     assert_int_equal(process_scan(&after, two, &e), 0);
     assert_int_equal(before.count, after.count); /* by the segment alone */
     process_list_done(&after);
+    tmpdir_do(lab->dir, "ipcrm -m $(awk 'NR == 7 { print $2 }' $DIR/pid)");
+    assert_int_equal(process_scan(&after, two, &e), 0);
+    assert_int_equal(before.count, after.count); /* also once somebody has removed it */
+    process_list_done(&after);
     process_list_done(&before);
     free(two);
     free(dir);
+}
+
+/* A server whose program was replaced by an upgrade still works in its directory. */
+static void
+sees_a_deleted_program(void **state)
+{
+    struct lab *lab = *state;
+    struct process_list list;
+    struct err e = {0};
+    int64_t until = clock_ms() + 5000;
+    char *text =
+        tmpdir_shell(lab->dir, "mkdir $DIR/old; cp $(command -v sleep) $DIR/postgres; cd $DIR/old; "
+                               "($DIR/postgres 60 >/dev/null 2>&1 & echo $!) </dev/null");
+    int pid = atoi(text);
+    char *dir = mem_printf("%s/old", lab->dir);
+    do {
+        assert_int_equal(process_scan(&list, dir, &e), 0);
+        if (list.count > 0)
+            break;
+        process_list_done(&list);
+    } while (clock_ms() < until);
+    tmpdir_do(lab->dir, "rm $DIR/postgres");
+    process_list_done(&list);
+    assert_int_equal(process_scan(&list, dir, &e), 0);
+    assert_int_equal(list.count, 1);
+    assert_int_equal(list.items[0].pid, pid);
+    assert_non_null(strstr(list.items[0].exe, "(deleted)"));
+    process_list_done(&list);
+    assert_int_equal(process_kill_all(dir, NULL, clock_ms() + 5000, &e), 0);
+    assert_false(process_alive(pid, 0));
+    free(dir);
+    free(text);
 }
 
 static void
@@ -165,7 +201,7 @@ strangers_are_left_alone(void **state)
     pid_t shell = fork();
     if (shell == 0) {
         if (chdir(dir) == 0)
-            execlp("sleep", "sleep", "60", (char *)NULL);
+            execlp("tail", "tail", "-f", "/dev/null", (char *)NULL);
         _exit(1);
     }
     char *file = mem_printf("%d\n%s\n1\n6001\n\n\n  99 99\n", (int)shell, dir);
@@ -208,6 +244,10 @@ a_marked_one_cannot_be_started(void **state)
     message_free(done);
     lab_sql_is(lab, &one, "select 1", "1");
     lab_refused(lab, &one, "promote", "\"flush_lsn\":\"0/0\"", ERR_REFUSED);
+    /* Stopped by somebody else it still has its pg_control, and is refused by its mark alone. */
+    tmpdir_do(lab->dir, "$PG/pg_ctl -D $DIR/one -w -m fast stop >/dev/null");
+    assert_true(lab_has(lab, &one, "global/pg_control"));
+    lab_refused(lab, &one, "start", "\"listen\":\"\"", ERR_REFUSED);
     lab_do(lab, &one, "fence", "");
     assert_false(lab_has(lab, &one, "global/pg_control"));
     assert_true(lab_has(lab, &one, "moonrise.control"));
@@ -318,7 +358,7 @@ initdb_is_repeated(void **state)
         if (pid == 0) {
             struct message *out;
             struct err e;
-            _exit(lab_try(&out, lab, &fresh, "initdb", "", &e) != 0);
+            _exit(lab_try(&out, lab, &(struct lab_call){&fresh, "initdb", ""}, &e) != 0);
         }
         lab_pause_ms(120 + 170 * i);
         kill(pid, SIGKILL);
@@ -345,6 +385,7 @@ main(int argc, char **argv)
         cmocka_unit_test(late_orders_are_refused),
         cmocka_unit_test(sees_who_outlives_a_killed_postmaster),
         cmocka_unit_test(sees_the_shared_memory),
+        cmocka_unit_test(sees_a_deleted_program),
         cmocka_unit_test(strangers_are_left_alone),
         cmocka_unit_test(a_hung_server_is_ended_after_its_deadline),
         cmocka_unit_test(pg_control_goes_back),

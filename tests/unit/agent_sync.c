@@ -1,5 +1,8 @@
 /* Arming, releasing, promoting a pair of real servers. */
 #include "../lib/lab.h"
+#include "moonrise/base/io.h"
+
+#include <pthread.h>
 
 static const struct inst prim = {.name = "p", .port = 6001, .dbid = 2, .content = 0};
 static const struct inst mirr = {.name = "m", .port = 6002, .dbid = 3, .content = 0};
@@ -25,6 +28,12 @@ teardown(void **state)
     free(*state);
     return 0;
 }
+
+/* An arming that somebody gives up. */
+struct arming {
+    struct lab *lab;
+    atomic_bool cancel;
+};
 
 static void
 name_it(struct lab *lab)
@@ -112,6 +121,52 @@ an_arming_that_fails_is_undone(void **state)
     lab_sql_is(lab, &prim, "insert into t values (4)", "");
 }
 
+/* Waits until the server was told to wait for nobody, then gives the call up, as the end of a session does. */
+static void *
+give_up(void *arg)
+{
+    struct arming *a = arg;
+    char *path = mem_printf("%s/p/postgresql.auto.conf", a->lab->dir);
+    struct str text = STR_INIT;
+    int64_t until = clock_ms() + 5000;
+    while (!strstr(text.data, "mr_nobody") && clock_ms() < until) {
+        io_read_file(&text, path, 1 << 20, NULL);
+        lab_pause_ms(1);
+    }
+    atomic_store(&a->cancel, true);
+    str_free(&text);
+    free(path);
+    return NULL;
+}
+
+/* Given up half-way, an arming takes its way back all the same: nobody is left waiting for nobody. */
+static void
+an_arming_that_is_given_up_is_undone(void **state)
+{
+    struct arming a = {.lab = *state};
+    struct message *args, *out;
+    struct err e = {0};
+    pthread_t thread;
+    name_it(a.lab);
+    char *checkpointer = lab_sql(a.lab, &prim,
+                                 "select pid from pg_stat_activity where backend_type = "
+                                 "'checkpointer'");
+    int pid = atoi(checkpointer);
+    free(checkpointer);
+    kill(pid, SIGSTOP); /* so that the canary is not seen waiting at once */
+    char *json = lab_json(a.lab, &prim, ARM);
+    assert_int_equal(message_parse(&args, json, strlen(json), &e), 0);
+    assert_int_equal(pthread_create(&thread, NULL, give_up, &a), 0);
+    struct agent_call call = {.op = "arm", .args = args, .cancel = &a.cancel};
+    assert_int_equal(agent_call(&out, &call, &e), ERR_CANCELLED);
+    pthread_join(thread, NULL);
+    kill(pid, SIGCONT);
+    lab_sql_until(a.lab, &prim, "show synchronous_standby_names", "");
+    lab_sql_is(a.lab, &prim, "insert into t values (5)", "");
+    message_free(args);
+    free(json);
+}
+
 /* A receiver that borrows the mirror's name acknowledges in its place. */
 static void
 a_borrowed_name_is_refused(void **state)
@@ -166,7 +221,43 @@ a_promotion_asks_the_mirror_first(void **state)
     lab_sql_is(lab, &mirr, "select pg_reload_conf()", "t");
     lab_sql_until(lab, &mirr, "show synchronous_standby_names", "");
     lab_sql_is(lab, &mirr, slots, "0");
+    /* Everything is well but the promotion itself: the slot made for it goes again. */
+    tmpdir_do(lab->dir, "mkdir $DIR/m/promote");
+    lab_refused(lab, &mirr, "promote", "\"flush_lsn\":\"0/1\",\"slot\":\"mr_slot_2\"", ERR_SQL);
+    tmpdir_do(lab->dir, "rmdir $DIR/m/promote");
+    lab_sql_is(lab, &mirr, slots, "0");
     lab_sql_is(lab, &mirr, "select pg_is_in_recovery()", "t");
+}
+
+/* One try of the following: false when the record was complete before its backend could be halted. */
+static bool
+halt_half_way(struct lab *lab)
+{
+    char *began = lab_sql(lab, &prim, "select pg_current_wal_flush_lsn()");
+    tmpdir_do(lab->dir, "(PGAPPNAME=half $PG/psql -h $DIR/p -p 6001 -d postgres -Xqc \"select "
+                        "pg_logical_emit_message(false, 'moonrise', repeat('x', 300000000))\" "
+                        ">/dev/null 2>&1 &) </dev/null");
+    char *sql =
+        mem_printf("select pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '%s') > 4000000", began);
+    lab_sql_until(lab, &mirr, sql, "t");
+    char *pid =
+        lab_sql(lab, &prim, "select pid from pg_stat_activity where application_name = 'half'");
+    bool halted = atoi(pid) > 0 && kill(atoi(pid), SIGSTOP) == 0;
+    free(pid);
+    free(sql);
+    free(began);
+    return halted;
+}
+
+/* The mirror has received the beginning of a record whose rest will never come: the inserting backend is
+ * halted while it waits for room in the buffers, so what was written so far goes out. */
+static void
+half_a_record(struct lab *lab)
+{
+    bool halted = false;
+    for (int i = 0; i < 10 && !halted; i++)
+        halted = halt_half_way(lab);
+    assert_true(halted);
 }
 
 static void
@@ -176,17 +267,22 @@ fails_over(void **state)
     name_it(lab);
     lab_do(lab, &prim, "arm", ARM);
     lab_sql_is(lab, &prim, "insert into t select generate_series(10, 1000)", "");
-    char *flush = lab_sql(lab, &prim, "select flush_lsn from pg_stat_replication");
+    half_a_record(lab);
     char *count = lab_sql(lab, &prim, "select count(*) from t");
     kill(lab_postmaster(lab, &prim), SIGKILL);
+    int64_t fenced = clock_ms();
     lab_do(lab, &prim, "fence", "");
     lab_do(lab, &prim, "mark", "\"reason\":\"dbid 3 took over\"");
+    print_message("fenced and marked in %d ms\n", (int)(clock_ms() - fenced));
+    lab_sql_until(lab, &mirr, "select count(*) from pg_stat_wal_receiver", "0");
+    char *flush = lab_sql(lab, &mirr, "select pg_last_wal_receive_lsn()");
     char *args = mem_printf("\"flush_lsn\":\"%s\",\"slot\":\"mr_slot_2\",\"epoch\":500", flush);
     int64_t began = clock_ms();
     struct message *done = lab_ok(lab, &mirr, "promote", args);
     print_message("promoted in %d ms\n", (int)(clock_ms() - began));
     assert_int_equal(message_int(done, "timeline", 0), 2);
     assert_false(message_bool(done, "already", true));
+    assert_string_equal(message_text(done, "received_lsn", ""), flush);
     char *again = mem_printf("%s", message_text(done, "switch_lsn", ""));
     message_free(done);
     lab_sql_is(lab, &mirr, "select count(*) from t", count);
@@ -218,6 +314,7 @@ main(int argc, char **argv)
         cmocka_unit_test(a_full_recovery_makes_a_mirror),
         cmocka_unit_test(arms_and_releases),
         cmocka_unit_test(an_arming_that_fails_is_undone),
+        cmocka_unit_test(an_arming_that_is_given_up_is_undone),
         cmocka_unit_test(a_borrowed_name_is_refused),
         cmocka_unit_test(sessions_of_earlier_orders_are_ended),
         cmocka_unit_test(a_promotion_asks_the_mirror_first),

@@ -53,7 +53,8 @@
  *             waits_from_start (false: a minor that lets commits through while it starts)
  *   release   (wait_ms) on a primary: synchronous_standby_names empty, seen effective -> waited_ms
  *   promote   (flush_lsn, slot, slots_drop: [names], wait_ms) on a mirror
- *             -> timeline, switch_lsn, already, slots_left
+ *             -> timeline, switch_lsn, already, slots_left, received_lsn (flush_lsn, when that is
+ *             past the switch: what followed was no whole record)
  *   follow    (conninfo, slot) points a mirror at its primary
  *   slot      (name, create: bool) makes or drops a physical slot -> made | dropped
  *   checkpoint (wait_ms) immediate, waits -> ms

@@ -1,0 +1,47 @@
+--- Chance that can be had again: MOONRISE_SEED=N repeats a run, and every failure tells its seed.
+
+local M = {}
+local Dice = {}
+Dice.__index = Dice
+
+local function fresh_seed()
+    local random = io.open("/dev/urandom", "rb")
+    local a, b, c = random:read(3):byte(1, 3)
+    random:close()
+    return a * 65536 + b * 256 + c
+end
+
+---@return table dice {seed}
+function M.new()
+    local seed = tonumber(os.getenv("MOONRISE_SEED")) or fresh_seed()
+    return setmetatable({ seed = seed, state = seed }, Dice)
+end
+
+--- A number from 0 up to, not including, `limit`.
+---@param limit number
+---@return number
+function Dice:number(limit)
+    self.state = (self.state * 1103515 + 12345) % 16777216
+    return self.state / 16777216 * limit
+end
+
+---@param list any[]
+---@return any
+function Dice:pick(list)
+    return list[math.floor(self:number(#list)) + 1]
+end
+
+--- Runs fn and adds the seed and what was thrown to the error it raises.
+---@param story string
+---@param fn fun()
+function Dice:told(story, fn)
+    local ok, problem = xpcall(fn, function(message)
+        local text = type(message) == "table" and tostring(message.message or message) or message
+        return debug.traceback(("%s (MOONRISE_SEED=%d)\n%s"):format(story, self.seed, text))
+    end)
+    if not ok then
+        error(problem, 0)
+    end
+end
+
+return M

@@ -27,8 +27,8 @@ local function tell_failover(story)
 end
 
 local function make(opts)
-    step(("A cluster: coordinator, standby and %d mirrored segments in %s"):format(SEGMENTS,
-        opts.dir))
+    step(("A cluster: coordinator, standby and %d mirrored segments in %s")
+        :format(SEGMENTS, opts.dir))
     local world, err = demo.create(opts.dir, SEGMENTS)
     if not world then
         return nil, err

@@ -68,8 +68,8 @@ local function run_entry(ctx, entry, opts, progress)
         err.instance = err.instance or cluster.name(entry.target)
         return nil, err
     end
-    progress:update(entry.target.dbid, ("%s: done in %s"):format(cluster.name(entry.target),
-        term.duration(numbers.took_ms)))
+    progress:update(entry.target.dbid, ("%s: done in %s")
+        :format(cluster.name(entry.target), term.duration(numbers.took_ms)))
     return numbers
 end
 
@@ -98,7 +98,7 @@ local function as_json(plan, results)
         local result = results and results[i] or {}
         table.insert(list, {
             dbid = entry.target.dbid, content = entry.content, type = entry.type,
-                reason = entry.reason,
+            reason = entry.reason,
             read_bytes = entry.price.read_bytes, error = result.error and tostring(result.error),
             bytes_written = result.bytes_written, bytes_different = result.bytes_different,
             took_ms = result.took_ms,

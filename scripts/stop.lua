@@ -161,9 +161,8 @@ local function main(opts)
     if opts.dry_run then
         return 0
     end
-    local go, code = term.confirm("Continue with " .. (opts.reload and "the reload"
-        or "the stop") ..
-        " of the cluster", opts.yes)
+    local what = opts.reload and "the reload" or "the stop"
+    local go, code = term.confirm("Continue with " .. what .. " of the cluster", opts.yes)
     if not go then
         return code
     end

@@ -56,12 +56,12 @@ local function ask(conn, sql, params)
 end
 
 -- Whether the mirror could be promoted at all.
-local function promotable(mirror, primary, pair)
+local function promotable(mirror, primary, pair, settings)
     if not mirror.in_recovery then
         return refuse(pair.mirror, "it is not in recovery")
     elseif mirror.paused then
         return refuse(pair.mirror, "its replay is paused")
-    elseif (mirror.replay_lag_bytes or 0) > sight.settings.replay_lag_bytes then
+    elseif (mirror.replay_lag_bytes or 0) > settings.replay_lag_bytes then
         return refuse(pair.mirror, "its replay is %d bytes behind", mirror.replay_lag_bytes)
     elseif mirror.sync_names ~= "" then
         return refuse(pair.mirror, "it has synchronous_standby_names of its own: %s",
@@ -78,7 +78,7 @@ local function promotable(mirror, primary, pair)
 end
 
 -- Whether the primary's commits can wait, and the mirror is near enough for them to.
-local function ready(primary, pair, max_lag_bytes)
+local function ready(primary, pair, settings)
     if primary.sync_commit ~= "on" and primary.sync_commit ~= "remote_apply" then
         return refuse(pair.primary, "its synchronous_commit is %s: commits do not wait",
             primary.sync_commit)
@@ -91,13 +91,13 @@ local function ready(primary, pair, max_lag_bytes)
         return refuse(pair.mirror, "it has not told yet how far it is")
     elseif primary.lag_bytes == nil then
         return refuse(pair.mirror, "it has not reported yet what it has flushed")
-    elseif primary.lag_bytes > max_lag_bytes then
+    elseif primary.lag_bytes > settings.arm_lag_bytes then
         return refuse(pair.mirror, "it is %d bytes behind", primary.lag_bytes)
     end
     return true
 end
 
-local function check(conns, pair, max_lag_bytes)
+local function check(conns, pair, settings)
     local primary, err = ask(conns.primary, PRIMARY_SQL, { instance.slot_name(pair.mirror) })
     local mirror
     if primary then
@@ -107,9 +107,9 @@ local function check(conns, pair, max_lag_bytes)
         return nil, err
     end
     local ok
-    ok, err = ready(primary, pair, max_lag_bytes)
+    ok, err = ready(primary, pair, settings)
     if ok then
-        ok, err = promotable(mirror, primary, pair)
+        ok, err = promotable(mirror, primary, pair, settings)
     end
     return ok and { primary = primary, mirror = mirror }, err
 end
@@ -127,9 +127,9 @@ local function eventually(deadline_ms, fn)
 end
 
 -- The mirror streams under the name it was given, by its own word and by the holder of its slot.
-local function wait_named(conns, pair, name, max_lag_bytes)
+local function wait_named(conns, pair, name, settings)
     return eventually(STREAM_DEADLINE_MS, function()
-        local seen, err = check(conns, pair, max_lag_bytes)
+        local seen, err = check(conns, pair, settings)
         if not seen then
             return nil, err
         elseif seen.primary.name ~= name or seen.mirror.name ~= name then
@@ -157,7 +157,7 @@ end
 local function arm_primary(ctx, pair, conns, armed)
     local done, err = ctx.agents:order(pair.primary, "arm", {
         epoch = armed.epoch, name = armed.name, slot = instance.slot_name(pair.mirror),
-        max_lag_bytes = armed.max_lag_bytes,
+        max_lag_bytes = armed.settings.arm_lag_bytes,
     }, { timeout_ms = ARM_DEADLINE_MS })
     if not done then
         return nil, err
@@ -194,7 +194,7 @@ local function disarm(ctx, pair, armed)
 end
 
 local function arm(ctx, pair, conns, armed)
-    local seen, err = check(conns, pair, armed.max_lag_bytes)
+    local seen, err = check(conns, pair, armed.settings)
     if not seen then
         return nil, err
     elseif not guard.server_waits(seen.primary.version) then
@@ -211,7 +211,7 @@ local function arm(ctx, pair, conns, armed)
     if not named then
         return nil, err
     end
-    seen, err = wait_named(conns, pair, armed.name, armed.max_lag_bytes)
+    seen, err = wait_named(conns, pair, armed.name, armed.settings)
     if not seen then
         return nil, err
     end
@@ -245,7 +245,7 @@ function M.arm(ctx, pair, token)
     end
     if conns.mirror then
         ok, err = arm(ctx, pair, conns,
-            { token = token, max_lag_bytes = (ctx.settings or sight.settings).arm_lag_bytes })
+            { token = token, settings = ctx.settings or sight.settings })
     end
     for _, conn in pairs(conns) do
         conn:close()

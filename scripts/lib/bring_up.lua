@@ -30,14 +30,16 @@ function M.coordinator(ctx)
                    datadir = env.datadir }
     local word, err = ctx.agents:call("localhost", "inspect", {
         datadir = env.datadir, port = env.port, bin = env.bin, user = env.user,
-            passfile = env.passfile })
+        passfile = env.passfile,
+    })
     if not word then
         return nil, err
     end
     if word.kind ~= "datadir" or not word.epoch or not word.epoch.valid then
-        return nil, mr.error("refused", ("%s is %s"):format(env.datadir, word.kind ~= "datadir"
-            and word.kind or "no instance that moonrise has adopted"),
-                { instance = "the coordinator" })
+        local what = word.kind ~= "datadir" and word.kind
+            or "no instance that moonrise has adopted"
+        return nil, mr.error("refused", ("%s is %s"):format(env.datadir, what),
+            { instance = "the coordinator" })
     end
     inst.dbid = word.epoch.dbid
     return inst, word
@@ -60,7 +62,7 @@ local function start_coordinator(ctx, inst, word, options)
     local epoch = word.epoch.epoch + 1
     local done, err = ctx.agents:order(inst, "start", {
         epoch = epoch, listen = ctx.env.listen, settings = options.settings,
-            wait_ms = START_DEADLINE_MS,
+        wait_ms = START_DEADLINE_MS,
     }, { timeout_ms = START_DEADLINE_MS + 5000 })
     if not done then
         return nil, err
@@ -149,8 +151,8 @@ local function check_armed(ctx, pair, token)
         return true
     end
     return ctx.cat:call("out_of_sync", token, pair.content,
-        ("after the start the primary waits for '%s', not for '%s'"):format(names, state.armed_name
-            or ""))
+        ("after the start the primary waits for '%s', not for '%s'")
+            :format(names, state.armed_name or ""))
 end
 
 -- A mirror that came back is up; what is not in sync is armed, or left to the watcher.
@@ -256,8 +258,8 @@ local function conclude(ctx, pair, token, results)
         settle(ctx, pair, token, mirror)
         return
     end
-    local ok,
-        err = go_on_alone(ctx, pair, token, mirror and "its start failed" or "started without it")
+    local why = mirror and "its start failed" or "started without it"
+    local ok, err = go_on_alone(ctx, pair, token, why)
     if not ok then
         table.insert(results, result(pair.primary, "failed", err))
     end

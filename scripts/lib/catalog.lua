@@ -54,8 +54,7 @@ function M.open(env, options)
     local timeout_ms = options and options.timeout_ms or DEFAULT_TIMEOUT_MS
     local conn, err = mr.connect({
         host = env.host, port = env.port, dbname = env.dbname, user = env.user,
-            passfile = env.passfile,
-        sslmode = env.sslmode, sslrootcert = env.sslrootcert,
+        passfile = env.passfile, sslmode = env.sslmode, sslrootcert = env.sslrootcert,
         application_name = "moonrise catalog", connect_timeout_ms = timeout_ms,
         target_session_attrs = env.asks_catalog and "read-write" or nil,
     })
@@ -128,9 +127,8 @@ function Catalog:call(fn, ...)
         params[i] = parameter((select(i, ...)))
         marks[i] = "$" .. i
     end
-    local rows, err = self:query(("select moonrise.%s(%s) as value"):format(fn, table.concat(marks,
-        ", ")),
-        #params > 0 and params or nil)
+    local sql = ("select moonrise.%s(%s) as value"):format(fn, table.concat(marks, ", "))
+    local rows, err = self:query(sql, #params > 0 and params or nil)
     if not rows then
         return nil, err
     end

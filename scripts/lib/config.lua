@@ -27,7 +27,7 @@ local M = {}
 -- Settings that decide who is primary, who waits for whom and who is reachable.
 local OWNED = {
     port = "it is the instance's port",
-        listen_addresses = "moonrise gives it when it starts a server",
+    listen_addresses = "moonrise gives it when it starts a server",
     unix_socket_directories = "sockets are in the data directories",
     synchronous_standby_names = "moonrise sets it while a pair is in sync",
     primary_conninfo = "moonrise sets it", primary_slot_name = "moonrise sets it",
@@ -36,7 +36,7 @@ local OWNED = {
     ssl = "use tls", ssl_cert_file = "use tls", ssl_key_file = "use tls", ssl_ca_file = "use tls",
     promote_trigger_file = "a mirror is promoted by its agent alone",
     restore_command = "it is a recovery's",
-        recovery_target_timeline = "mirrors follow their primaries",
+    recovery_target_timeline = "mirrors follow their primaries",
 }
 
 local REFUSED = {
@@ -96,8 +96,8 @@ local function check_places(problems, config)
                 end
                 local a, b = place.datadir .. "/", other.place.datadir .. "/"
                 if a == b then
-                    table.insert(problems, ("%s.datadir: %s has %s on host %s already"):format(path,
-                        other.path, place.datadir, place.host))
+                    table.insert(problems, ("%s.datadir: %s has %s on host %s already")
+                        :format(path, other.path, place.datadir, place.host))
                 elseif a:sub(1, #b) == b or b:sub(1, #a) == a then
                     table.insert(problems, ("%s.datadir: one of it and %s lies inside the other")
                         :format(path, other.path))

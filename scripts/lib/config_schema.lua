@@ -96,7 +96,7 @@ M.schema = {
         fdw = { fields = { databases = { list = { kind = "name" } } } },
         policies = { fields = {
             failover = { kind = "path" }, recovery = { kind = "path" },
-                rebalance = { kind = "path" },
+            rebalance = { kind = "path" },
         } },
         watch = { fields = watch_fields() },
     },

@@ -250,9 +250,9 @@ end
 local function describe(plan)
     for _, inst in ipairs(plan.instances) do
         if inst.content == -1 then
-            local env = setmetatable({ port = inst.port, listen = inst.address,
-                                       socket_dir = instance.socket_dir(inst) },
-                                           { __index = plan.env })
+            local env = setmetatable({
+                port = inst.port, listen = inst.address, socket_dir = instance.socket_dir(inst),
+            }, { __index = plan.env })
             local ok, err = home.write(inst.datadir, env)
             if not ok then
                 return nil, err

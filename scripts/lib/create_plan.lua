@@ -16,8 +16,8 @@ local function newest_bin()
     local best, root = nil, "/usr/lib/postgresql"
     for _, name in ipairs(mr.list_dir(root) or {}) do
         local major = tonumber(name)
-        if major and (not best or major > best) and mr.stat(("%s/%s/bin/postgres"):format(root,
-            name)) then
+        if major and (not best or major > best)
+            and mr.stat(("%s/%s/bin/postgres"):format(root, name)) then
             best = major
         end
     end
@@ -91,8 +91,8 @@ local function examine(set, inst, leftovers)
                     leftover = leftovers[inst.hostname .. ":" .. inst.datadir] }
     if found.leftover or word.kind == "missing" or word.kind == "empty" then
         if not found.leftover and not mr.port_free(inst.port, inst.address) then
-            return nil, mr.error("exists", ("port %d is in use on %s"):format(inst.port,
-                inst.address),
+            return nil, mr.error("exists",
+                ("port %d is in use on %s"):format(inst.port, inst.address),
                 { instance = cluster.name(inst) })
         end
         return found
@@ -181,11 +181,11 @@ function M.print(plan)
     for i, inst in ipairs(plan.instances) do
         rows[i] = { inst.dbid, role_name(inst), inst.content, inst.hostname, inst.port,
             inst.datadir }
-        leftovers = leftovers + (plan.found[i].leftover and plan.found[i].kind ~= "missing" and 1
-            or 0)
+        local found = plan.found[i]
+        leftovers = leftovers + (found.leftover and found.kind ~= "missing" and 1 or 0)
     end
-    for _, line in ipairs(term.table({ "dbid", "role", "content", "host", "port", "directory" },
-        rows)) do
+    local headers = { "dbid", "role", "content", "host", "port", "directory" }
+    for _, line in ipairs(term.table(headers, rows)) do
         term.info("   %s", line)
     end
     if not plan.config.standby then

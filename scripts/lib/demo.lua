@@ -25,8 +25,8 @@ end
 
 -- Runs this program's own command line, as an operator would; `show` gets the lines that it says.
 local function command(argv, show)
-    local result,
-        err = mr.run({ mr.executable, unpack(argv) }, { timeout_ms = COMMAND_DEADLINE_MS })
+    local result, err = mr.run({ mr.executable, unpack(argv) },
+        { timeout_ms = COMMAND_DEADLINE_MS })
     if not result then
         return nil, err
     end
@@ -35,8 +35,8 @@ local function command(argv, show)
         show("   " .. text)
     end
     if result.code ~= 0 then
-        return nil,
-            mr.error("child", ("moonrise %s ended with code %d"):format(argv[1], result.code),
+        return nil, mr.error("child",
+            ("moonrise %s ended with code %d"):format(argv[1], result.code),
             { hint = said:match("%[ERROR%]:%-([^\n]*)") })
     end
     return true
@@ -319,9 +319,8 @@ function M.fail_over(world, content)
     if not first then
         return nil, err
     end
-    local story = { { ms = 0,
-        what = ("postmaster %d of content %d killed"):format(word.postmaster.pid,
-        content) } }
+    local killing = ("postmaster %d of content %d killed"):format(word.postmaster.pid, content)
+    local story = { { ms = 0, what = killing } }
     for _, row in ipairs(journal_since(world, content, killed_wall) or {}) do
         table.insert(story, { ms = row.at_ms - killed_wall,
             what = ("%-10s %s"):format(row.kind, row.text:sub(1, STORY_COLUMNS)) })

@@ -234,8 +234,7 @@ local function create_server(pair, dbname)
     table.sort(options)
     local server = "seg" .. pair.content
     local form = "create server if not exists %s foreign data wrapper postgres_fdw options (%s)"
-    return { form:format(
-                server, table.concat(options, ", ")),
+    return { form:format(server, table.concat(options, ", ")),
              ("alter server %s owner to moonrise"):format(server) }
 end
 

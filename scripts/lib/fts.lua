@@ -139,8 +139,7 @@ M.actions = {
     tell_double_fault = note("double_fault", function(view)
         view.memory.told_double = true
         return ("double fault: %s; %s; nothing is promoted"):format(describe(view.p, view.pc),
-            view.m
-            and describe(view.m, view.mirror.status == "d" and "recorded as down" or view.mc)
+            view.m and describe(view.m, view.mirror.status == "d" and "recorded as down" or view.mc)
             or "there is no mirror")
     end),
     tell_alert = note("alert", function(view)
@@ -280,7 +279,7 @@ M.rows = {
       actions = { "fence_old" }, comment = "it came back by itself: marked first, stopped then" },
     { from = HALF, event = "any", when = both(acting("old"), says("must_set_aside")), to = "same",
       actions = { "mark_old" },
-          comment = "marked while it ran: now its pg_control is moved aside" },
+      comment = "marked while it ran: now its pg_control is moved aside" },
 
     -- The mirror is lost
     { from = { "mirror_lost" }, event = "any",

@@ -22,8 +22,7 @@ local M = {}
 ---@field majority? boolean a majority of all hosts has recorded it (needed for content -1 only)
 ---@field primary table {stopped, host_answers, heard, recorded_down, server_version, sync_commit}
 ---@field mirror table {answered, in_recovery, sysid, timeline, lsn, replay_lsn, replay_paused,
----  marked,
----  epoch_valid, streaming, sync_names, behind_promotion}
+---  marked, epoch_valid, streaming, sync_names, behind_promotion}
 ---@field expected table {sysid, timeline, flush_lsn, primary_lsn}
 ---@field bounds table {replay_lag_bytes, arm_lag_bytes}
 

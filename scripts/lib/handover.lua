@@ -72,8 +72,8 @@ function M.ready(ctx, pair, max_lag_bytes)
 end
 
 local function start_again(ctx, pair, token, why)
-    local epoch,
-        err = ctx.cat:call("epoch_reserve", token, pair.content, "handover undone: " .. why)
+    local epoch, err = ctx.cat:call("epoch_reserve", token, pair.content,
+        "handover undone: " .. why)
     if not epoch then
         return nil, err
     end
@@ -141,8 +141,8 @@ end
 -- The old primary, shut down where its successor goes on, needs no copy to follow it.
 local function follow(ctx, pair, token)
     local spec = instance.standby_spec(ctx.env, pair.mirror, pair.primary)
-    local epoch,
-        err = ctx.cat:call("epoch_reserve", token, pair.content, "handover: old primary follows")
+    local epoch, err = ctx.cat:call("epoch_reserve", token, pair.content,
+        "handover: old primary follows")
     if not epoch then
         return nil, err
     end

@@ -51,8 +51,8 @@ function M.read(datadir)
     end
     for _, key in ipairs({ "name", "user", "passfile", "bin", "port", "socket_dir" }) do
         if env[key] == nil then
-            return nil, mr.error("format", ("%s/%s does not say %s"):format(datadir, DESCRIPTION,
-                key))
+            return nil, mr.error("format",
+                ("%s/%s does not say %s"):format(datadir, DESCRIPTION, key))
         end
     end
     env.datadir = datadir
@@ -69,8 +69,7 @@ end
 function M.write(datadir, env)
     local kept = {}
     for _, key in ipairs({ "name", "user", "passfile", "bin", "port", "listen", "socket_dir",
-        "dbname",
-                           "sslmode", "sslrootcert" }) do
+                           "dbname", "sslmode", "sslrootcert" }) do
         kept[key] = env[key]
     end
     return mr.write_file(datadir .. "/" .. DESCRIPTION, mr.json_encode(kept) .. "\n")
@@ -99,9 +98,9 @@ end
 function M.parse_conninfo(text)
     if text:match("^postgres%a*://") then
         local uri = { text:match("^postgres%a*://([^@/?]*)@?([^/?]*)/?([^?]*)%??(.*)$") }
+        local host = uri[2] ~= "" and uri[2] or uri[1] or ""
         return nil, mr.error("argument", "MOONRISE_COORDINATOR is a URI",
-            { hint = ("write it as keywords: host=%s"):format(uri[2] ~= "" and uri[2] or uri[1]
-                or "") })
+            { hint = "write it as keywords: host=" .. host })
     end
     local options, at = {}, 1
     while true do

@@ -12,9 +12,9 @@ Ledger.__index = Ledger
 
 ---@return Ledger
 function M.new()
-    return setmetatable({ next_id = 1, state = {},
-        counts = { acknowledged = 0, refused = 0, unknown = 0 } },
-        Ledger)
+    return setmetatable({
+        next_id = 1, state = {}, counts = { acknowledged = 0, refused = 0, unknown = 0 },
+    }, Ledger)
 end
 
 --- A new row's id.
@@ -42,7 +42,7 @@ end
 function Ledger:compare(present)
     local result = { acknowledged = self.counts.acknowledged, refused = self.counts.refused,
                      unknown = self.counts.unknown, missing = {}, ghosts = {}, twice = {},
-                         strangers = {} }
+                     strangers = {} }
     for id = 1, self.next_id - 1 do
         local state, there = self.state[id], present[id]
         if state == "open" then

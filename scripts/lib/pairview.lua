@@ -76,8 +76,7 @@ function M.new(memory, input)
     local view = setmetatable({
         memory = memory, input = input, now = input.now, settings = input.settings,
         primary = input.primary, mirror = input.mirror, mode = input.primary.mode,
-            pair = input.pair,
-        p = memory.inst[input.primary.dbid],
+        pair = input.pair, p = memory.inst[input.primary.dbid],
         m = input.mirror and memory.inst[input.mirror.dbid],
     }, View)
     view.pc = sight.condition(view.p, "p")
@@ -296,7 +295,7 @@ local function mirror_facts(view)
             and m.ok_begun >= (view.p.since or 0),
         in_recovery = m.seen.in_recovery, sysid = m.sysid, timeline = m.timeline,
         lsn = position(m.seen), replay_lsn = m.seen.replay_lsn,
-            replay_paused = m.seen.replay_paused,
+        replay_paused = m.seen.replay_paused,
         sync_names = m.seen.sync_names, streaming = view.streaming, marked = epoch.marked or false,
         epoch_valid = epoch.valid, behind_promotion = view:behind_promotion(),
     }
@@ -314,7 +313,7 @@ function View:guard_facts()
         paused = input.paused, unconfirmed = input.unconfirmed, majority = input.majority,
         primary = {
             stopped = self.pc == "stopped", host_answers = sight.reachable(self.p),
-                heard = self:heard(),
+            heard = self:heard(),
             server_version = input.server_version, sync_commit = seen.sync_commit,
         },
         mirror = mirror_facts(self),

@@ -276,9 +276,8 @@ function M.ask(ctx, kind, facts)
             files[name] = file
         end
         ctx.policies = M.open({ files = files, on_fault = function(name, file, err)
-            require("lib.term").warn("the %s policy %s failed, the packaged one decides: %s", name,
-                file,
-                tostring(err))
+            require("lib.term").warn("the %s policy %s failed, the packaged one decides: %s",
+                name, file, tostring(err))
             if ctx.cat then
                 ctx.cat:journal("policy_fault",
                     { text = tostring(err), data = { policy = name, file = file } })

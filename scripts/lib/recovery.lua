@@ -142,12 +142,18 @@ local function copy(ctx, failed, kind, epoch, options)
         { timeout_ms = 0, progress = options.progress })
 end
 
+-- A mirror that runs and does not stream is no mirror: its catalog row stays as it was.
 local function start(ctx, failed, epoch)
-    return ctx.agents:order(failed.target, "start", {
+    local numbers, err = ctx.agents:order(failed.target, "start", {
         epoch = epoch,
         listen = instance.listen(failed.target),
         wait_ms = STREAM_DEADLINE_MS,
     }, { timeout_ms = STREAM_DEADLINE_MS + 5000 })
+    if numbers and not numbers.streaming then
+        return nil, mr.error("refused", "it was started and does not stream from its primary",
+            { hint = "its log says why; moonrise recoverseg --differential copies what differs" })
+    end
+    return numbers, err
 end
 
 -- The mirror is up when its primary's slot is held by it; then it is armed, or left to the watcher.

@@ -211,7 +211,7 @@ function M.run(name, book, argv, invoked)
     term.setup({
         program = invoked or name, gp = invoked ~= nil, quiet = options.quiet,
         verbose = options.verbose, json = options.json,
-            log_path = log_path(options, invoked or name),
+        log_path = log_path(options, invoked or name),
     })
     options.program = invoked or ("moonrise " .. name)
     options.argv = argv

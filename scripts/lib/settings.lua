@@ -89,8 +89,8 @@ function M.hba(config, instances, os_user, restricted)
     }
     local kind = config.tls and "hostssl" or "host"
     for _, address in ipairs(addresses(instances)) do
-        table.insert(lines, ("%s all,replication moonrise %s scram-sha-256"):format(kind,
-            cidr(address)))
+        table.insert(lines, ("%s all,replication moonrise %s scram-sha-256")
+            :format(kind, cidr(address)))
     end
     for _, line in ipairs(restricted and {} or config.hba) do
         table.insert(lines, line)

@@ -221,7 +221,7 @@ local done = {
         local inst = instance(memory, event.dbid)
         inst.word = { stopped = true, processes = {}, fenced = true,
                       epoch = inst.word and inst.word.epoch,
-                          control = inst.word and inst.word.control,
+                      control = inst.word and inst.word.control,
                       standby_signal = inst.word and inst.word.standby_signal, kind = "datadir" }
         inst.word_error, inst.word_begun, inst.word_at, inst.asked_at = nil, now, now, now - 20
         inst.evidence = inst.evidence == "ok" and "reset" or inst.evidence

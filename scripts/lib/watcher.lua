@@ -38,9 +38,8 @@ Watcher.__index = Watcher
 local quiet_kinds = { state = true, word = true }
 
 local function say(kind, entry)
-    local line = ("%s%s: %s"):format(entry.content and ("content %d "):format(entry.content) or "",
-        kind,
-        entry.text)
+    local about = entry.content and ("content %d "):format(entry.content) or ""
+    local line = ("%s%s: %s"):format(about, kind, entry.text)
     if quiet_kinds[kind] then
         term.info("%s", line)
     else
@@ -144,7 +143,7 @@ local function target_of(self, inst, pair)
         conn = instance.conninfo(self.env, inst, { application_name = "moonrise probe",
             connect_timeout_ms = self.settings.timeout_ms }),
         sysid = sysid,
-            peer_slot = is_primary and pair.mirror and instance.slot_name(pair.mirror) or nil,
+        peer_slot = is_primary and pair.mirror and instance.slot_name(pair.mirror) or nil,
     }
 end
 
@@ -227,8 +226,7 @@ end
 local function input_for(self, pair, event)
     return {
         now = mr.clock(), primary = pair.primary, mirror = pair.mirror, pair = pair.pair,
-        lease = pair.lease,
-        leader = self:leads(), majority = self:records_alone(),
+        lease = pair.lease, leader = self:leads(), majority = self:records_alone(),
         server_version = self.snapshot.version,
         stopped = self.snapshot.state.state == "stopped", settings = self.settings, event = event,
     }
@@ -343,7 +341,7 @@ local function keep_once(self)
     if not held then
         self.events:push({ kind = "lost",
             text = held == false and "somebody else holds the watcher's lease"
-            or "no catalog: " .. tostring(err) })
+                or "no catalog: " .. tostring(err) })
         return
     end
     local snapshot

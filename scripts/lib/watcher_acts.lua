@@ -315,9 +315,9 @@ local function perform(w, pair, action)
     tell(w, pair, action, value, err)
     w.events:push({
         kind = "result", content = pair.content, key = action.key,
-            name = action.name or action.kind,
+        name = action.name or action.kind,
         fn = action.fn, dbid = action.dbid, role_epoch = action.role_epoch,
-            ok = value and true or false,
+        ok = value and true or false,
         value = type(value) == "table" and value or nil,
     })
 end
@@ -338,9 +338,10 @@ local function decide(w, pair, action)
 end
 
 local function note(w, pair, action)
-    w.journal:add(action.what, { content = pair.content, dbid = action.dbid, text = action.text,
-                                 data = { facts = action.facts, from = action.from,
-                                     to = action.to } })
+    w.journal:add(action.what, {
+        content = pair.content, dbid = action.dbid, text = action.text,
+        data = { facts = action.facts, from = action.from, to = action.to },
+    })
 end
 
 --- Has an action done.

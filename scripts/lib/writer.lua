@@ -87,9 +87,9 @@ end
 ---@param options WriterOptions
 ---@return Writer
 function M.start(options)
-    local self = setmetatable({ options = options, ledger = options.ledger, tasks = {},
-        reconnects = 0 },
-        Writer)
+    local self = setmetatable({
+        options = options, ledger = options.ledger, tasks = {}, reconnects = 0,
+    }, Writer)
     for i = 1, options.sessions do
         self.tasks[i] = mr.spawn(self.session, self)
     end

@@ -141,8 +141,7 @@ function mr.connect(options) end
 --- Runs SQL; waits. Parameters ($1 ...) are text, numbers, booleans or mr.null. Rows are tables by
 --- column name; integers up to 2^53, floats, numerics, booleans and pg_lsn arrive as numbers and
 --- booleans, all else as text, NULL as nil. `rows.command` is the command tag. `params.n` counts
---- parameters that end in nil. Without parameters several
---- statements may be given.
+--- parameters that end in nil. Without parameters several statements may be given.
 ---@param sql string
 ---@param params? any[]
 ---@param options? {timeout_ms: number?}  default 10000

@@ -213,8 +213,8 @@ end
 function M.problems(facts)
     local problems = {}
     if facts.source ~= "coordinator" then
-        add(problems, "coordinator", { content = -1, text = facts.coordinator_error
-            or "it does not answer" })
+        add(problems, "coordinator", { content = -1,
+            text = facts.coordinator_error or "it does not answer" })
     end
     for _, pair in ipairs(cluster.pairs(facts.instances)) do
         of_instance(problems, facts, pair.primary)

@@ -21,8 +21,8 @@ end
 function M.ports(facts)
     local coordinator, segments = judge.split(facts)
     local out = sheet.new()
-    out:text(("-Coordinator segment instance  %s  port = %d"):format(coordinator.primary.datadir,
-        coordinator.primary.port))
+    out:text(("-Coordinator segment instance  %s  port = %d")
+        :format(coordinator.primary.datadir, coordinator.primary.port))
     out:text("-Segment instance port assignments")
     out:rule(34)
     out:row({ "Host", "Datadir", "Port" })
@@ -61,8 +61,7 @@ function M.versions(facts)
         for _, inst in ipairs(both(pair)) do
             local version = version_of(facts, inst)
             out:row({ inst.hostname, inst.datadir, inst.port,
-                version or "unable to retrieve version" },
-                not version)
+                      version or "unable to retrieve version" }, not version)
             missing = missing + (version and 0 or 1)
             if version and not seen[version] then
                 seen[version] = true

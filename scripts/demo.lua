@@ -78,9 +78,8 @@ local function prove(world)
         :format(result.refused, result.unknown))
     term.line(("%d rows acknowledged, %d missing"):format(result.acknowledged, #result.missing))
     if not result.sound then
-        return nil,
-            mr.error("io", ("%d rows refused but present, %d twice, %d nobody wrote"):format(
-            #result.ghosts, #result.twice, #result.strangers))
+        return nil, mr.error("io", ("%d rows refused but present, %d twice, %d nobody wrote")
+            :format(#result.ghosts, #result.twice, #result.strangers))
     end
     return true
 end

@@ -24,12 +24,13 @@
 
 #define PROBE_BYTES 8192
 
-/* What an empty directory may hold: a file system's own, and the lock of an order that was refused. */
+/* What an empty directory may hold: a file system's own, the lock of an order that was refused, and the
+ * socket of a killed server, which `rm -rf *` leaves. */
 static bool
 counts_as_nothing(const char *name)
 {
     return strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, "lost+found") == 0 ||
-           strcmp(name, "moonrise.lock") == 0;
+           strcmp(name, "moonrise.lock") == 0 || strncmp(name, ".s.PGSQL.", 9) == 0;
 }
 
 int

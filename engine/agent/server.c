@@ -10,6 +10,7 @@
 #include "spawn.h"
 #include "sql.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -128,33 +129,51 @@ server_refuse(const struct order *o, struct err *e)
     return 0;
 }
 
-/* The socket's lock file of a server that was killed: PostgreSQL takes a zombie for a live owner. */
+/* The socket's lock file of a server that was killed: PostgreSQL takes a zombie, or whoever has its number
+ * now, for a live owner. Its second line is the data directory; if that is this one, which is proven
+ * stopped, nobody needs it. */
 static void
-remove_socket_lock(const char *datadir, const struct pidfile *pf)
+remove_socket_lock(char *path_take, const char *datadir, const char *alias)
 {
     struct str text = STR_INIT;
-    char *path = mem_printf("%s/.s.PGSQL.%d.lock", pf->socket_dir, pf->port);
-    /* Its second line is the data directory, as the server was started with it. */
-    char *line = io_read_file(&text, path, 8192, NULL) == 0 ? strchr(text.data, '\n') : NULL;
-    if (line && atoi(text.data) == pf->pid) {
+    char *line = io_read_file(&text, path_take, 8192, NULL) == 0 ? strchr(text.data, '\n') : NULL;
+    if (line) {
         line[1 + strcspn(line + 1, "\n")] = '\0';
-        if (strcmp(line + 1, datadir) == 0 || strcmp(line + 1, pf->datadir) == 0)
-            unlink(path);
+        if (strcmp(line + 1, datadir) == 0 || (alias && strcmp(line + 1, alias) == 0))
+            unlink(path_take);
     }
     str_free(&text);
-    free(path);
+    free(path_take);
+}
+
+/* Sockets are in the data directory unless its path is too long; postmaster.pid may be gone. */
+static void
+remove_own_socket_locks(const char *datadir)
+{
+    DIR *dir = opendir(datadir);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir)) != NULL) {
+        size_t len = strlen(entry->d_name);
+        if (strncmp(entry->d_name, ".s.PGSQL.", 9) == 0 && len > 5 &&
+            strcmp(entry->d_name + len - 5, ".lock") == 0)
+            remove_socket_lock(mem_printf("%s/%s", datadir, entry->d_name), datadir, NULL);
+    }
+    if (dir)
+        closedir(dir);
 }
 
 int
 server_remove_pidfile(const char *datadir, struct err *e)
 {
     struct pidfile pf;
+    remove_own_socket_locks(datadir);
     int rc = pidfile_read(&pf, datadir, e);
     if (rc == ERR_NOTFOUND)
         return 0;
     if (rc == 0) {
-        if (pf.pid > 0 && pf.port > 0 && pf.socket_dir[0] == '/')
-            remove_socket_lock(datadir, &pf);
+        if (pf.port > 0 && pf.socket_dir[0] == '/')
+            remove_socket_lock(mem_printf("%s/.s.PGSQL.%d.lock", pf.socket_dir, pf.port), datadir,
+                               pf.datadir);
         pidfile_done(&pf);
     } else if (rc != ERR_FORMAT) {
         return rc;

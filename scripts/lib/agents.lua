@@ -10,7 +10,8 @@ Set.__index = Set
 --- Where each order stands inside its epoch: a later one of the same epoch has a higher step.
 M.steps = {
     initdb = 0, adopt = 1, name = 10, arm = 20, slot = 25, release = 30, checkpoint = 35,
-    fence = 40, stop = 45, mark = 50, promote = 60, recover = 70, configure = 80, follow = 85, start = 90,
+    fence = 40, stop = 45, mark = 50, promote = 60, recover = 70, configure = 80, follow = 85,
+    start = 90,
 }
 
 local LOCAL = { localhost = true, ["127.0.0.1"] = true, ["::1"] = true }

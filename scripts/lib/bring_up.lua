@@ -26,8 +26,7 @@ function M.coordinator(ctx)
             { hint = "give it with -d DIR, on the coordinator's host" })
     end
     local inst = { dbid = 1, content = -1, hostname = "localhost", address = env.listen,
-        port = env.port,
-                   datadir = env.datadir }
+                   port = env.port, datadir = env.datadir }
     local word, err = ctx.agents:call("localhost", "inspect", {
         datadir = env.datadir, port = env.port, bin = env.bin, user = env.user,
         passfile = env.passfile,

@@ -5,9 +5,8 @@ local M = {}
 ---@param inst table
 ---@return string
 function M.name(inst)
-    return ("dbid %d (content %d, %s:%d, %s)"):format(inst.dbid, inst.content, inst.hostname,
-        inst.port,
-        inst.datadir)
+    return ("dbid %d (content %d, %s:%d, %s)"):format(
+        inst.dbid, inst.content, inst.hostname, inst.port, inst.datadir)
 end
 
 local function by_content(a, b)

@@ -31,8 +31,8 @@ end
 
 -- Data directories are named in places that know no quoting.
 function kinds.path(value)
-    return is_text(value) and value:match("^/[^'\"\\|:]+$") ~= nil and not (value ..
-        "/"):find("/%.%.?/"),
+    return is_text(value) and value:match("^/[^'\"\\|:]+$") ~= nil
+        and not (value .. "/"):find("/%.%.?/"),
         "an absolute path without quotes, backslash, |, : or .."
 end
 

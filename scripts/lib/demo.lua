@@ -374,8 +374,8 @@ function M.wait_status(world, content, status)
         end
         mr.sleep(10)
     until mr.clock() > deadline
-    return nil,
-        mr.error("timeout", ("the mirror of content %d did not become %s"):format(content, status))
+    return nil, mr.error("timeout",
+        ("the mirror of content %d did not become %s"):format(content, status))
 end
 
 --- Stops the writers and compares the ledger with the tables.

@@ -54,7 +54,7 @@ local function order(op, key, who)
         local row = view[who]
         local failed = view.memory.retry[key]
         return { kind = "order", name = op, op = op, key = key, dbid = row.dbid,
-            epoch = view.pair.epoch,
+                 epoch = view.pair.epoch,
                  role_epoch = view.pair.role_epoch, reserve = op == "fence" or failed ~= nil,
                  reason = reason(view, view.state), sysid = view:sysid(who),
                  again = failed and failed.count,
@@ -109,6 +109,8 @@ M.actions = {
     mark_old = order("mark", "old", "mirror"),
     release = order("release", "primary", "primary"),
     promote = order("promote", "primary", "primary"),
+    restart_primary = order("start", "primary", "primary"),
+    restart_mirror = order("start", "old", "mirror"),
     record_promote = record("promote", "primary lost"),
     record_mirror_down = record("mirror_down", "mirror lost"),
     record_mirror_up = record("mirror_up", "the mirror streams again"),
@@ -141,6 +143,11 @@ M.actions = {
         return ("double fault: %s; %s; nothing is promoted"):format(describe(view.p, view.pc),
             view.m and describe(view.m, view.mirror.status == "d" and "recorded as down" or view.mc)
             or "there is no mirror")
+    end),
+    tell_stranger = note("alert", function(view)
+        local who = view:stranger("primary") and view.p or view.m
+        return ("dbid %d was started by somebody else and listens nowhere: its agent restarts it")
+            :format(who.dbid)
     end),
     tell_alert = note("alert", function(view)
         view.memory.told_alert = view.memory.answer.reason
@@ -234,7 +241,7 @@ M.rows = {
       actions = { "record_promote" },
       comment = "record first: the roles change in the catalog, then the mirror is promoted" },
     { from = { "primary_lost" }, event = "any",
-        when = both(pair_free, answered("promote"), function(view)
+      when = both(pair_free, answered("promote"), function(view)
         return view.pc ~= "stopped" and view.pc ~= "unreachable" and view:allowed("fence") == true
     end), to = "primary_lost", actions = { "fence_primary" },
       comment = "its host answers: each process of the old server is ended, then decided again" },
@@ -254,7 +261,7 @@ M.rows = {
 
     -- A promotion that is recorded
     { from = { "promoting" }, event = "any",
-        when = both(acting("primary", "catalog"), function(view)
+      when = both(acting("primary", "catalog"), function(view)
         return not view:just_promoted()
     end), to = "mirror_down", actions = { "promote" },
       comment = "the catalog's primary is in recovery: promoted now, or by the next watcher" },
@@ -281,15 +288,26 @@ M.rows = {
       actions = { "mark_old" },
       comment = "marked while it ran: now its pg_control is moved aside" },
 
+    -- Started by somebody else
+    { from = LOST, event = "any", when = both(acting("primary", "catalog"), function(view)
+        return view:stranger("primary")
+    end), to = "same", actions = { "tell_stranger", "restart_primary" },
+      comment = "it runs and no client reaches it: restarted as it should be" },
+    { from = { "mirror_down", "mirror_lost" }, event = "any",
+      when = both(acting("old"), function(view)
+        return view:stranger("mirror") and not view:behind_promotion()
+    end), to = "same", actions = { "tell_stranger", "restart_mirror" },
+      comment = "likewise; one that was a primary is marked and ended instead" },
+
     -- The mirror is lost
     { from = { "mirror_lost" }, event = "any",
-        when = both(pair_free, answered("release"), function(view)
+      when = both(pair_free, answered("release"), function(view)
         return not (view.mode == "s" and view.mc == "fine" and view.streaming
             and not view:flapping())
     end, allowed("record_out")), to = "mirror_down", actions = { "record_mirror_down" },
       comment = "record first: only then its primary is released" },
     { from = { "mirror_lost" }, event = "any",
-        when = both(pair_free, answered("release"), function(view)
+      when = both(pair_free, answered("release"), function(view)
         return view.mode == "s" and view.mc == "fine" and view.streaming and not view:flapping()
     end, allowed("record_out")), to = "catching_up", actions = { "record_out_of_sync" },
       comment = "the mirror is there and commits hang: not waited for, then armed anew" },

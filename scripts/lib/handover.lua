@@ -102,10 +102,10 @@ local function wait_flushed(ctx, mirror, shutdown_end)
         mr.sleep(5)
     until mr.clock() > deadline
     conn:close()
-    return nil,
-        mr.error("refused", ("the mirror has flushed up to %s, the shutdown checkpoint ends at %s")
-        :format(seen and mr.lsn_text(seen) or "nothing", mr.lsn_text(shutdown_end)),
-            { cause = err })
+    return nil, mr.error("refused",
+        ("the mirror has flushed up to %s, the shutdown checkpoint ends at %s")
+            :format(seen and mr.lsn_text(seen) or "nothing", mr.lsn_text(shutdown_end)),
+        { cause = err })
 end
 
 local function stop_primary(ctx, pair, epoch)

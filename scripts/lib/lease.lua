@@ -76,8 +76,8 @@ local function parse(text)
         lease.expires = now + lease.left_ms
     end
     return { instances = raw.instances or {}, pairs = by_content(raw.pairs),
-        state = raw.state or {},
-             leases = by_content(raw.leases), version = raw.version, held = raw.held, at = now }
+             state = raw.state or {}, leases = by_content(raw.leases),
+             version = raw.version, held = raw.held, at = now }
 end
 
 local function drop(self)

@@ -168,6 +168,19 @@ function View:must_mark()
         and self:behind_promotion()
 end
 
+--- Whether an instance runs that somebody else has started: from its files alone it listens nowhere
+--- (rule 4), so no client reaches it, and no probe.
+---@param who "primary"|"mirror"
+---@return boolean
+function View:stranger(who)
+    local inst = who == "primary" and self.p or self.m
+    local word = inst and inst.evidence ~= "ok" and inst.word or nil
+    local post = word and word.postmaster or {}
+    return post.alive and post.listen == ""
+        and (post.status == "ready" or post.status == "standby")
+        and (word.epoch or {}).valid == true and not word.epoch.marked
+end
+
 local function marked(inst)
     return inst and inst.word and inst.word.epoch and inst.word.epoch.marked
 end

@@ -152,8 +152,15 @@ local function start(ctx, failed, epoch)
     if numbers and not numbers.streaming then
         return nil, mr.error("refused", "it was started and does not stream from its primary",
             { hint = "its log says why; moonrise recoverseg --differential copies what differs" })
+    elseif not numbers then
+        return nil, err
     end
-    return numbers, err
+    -- An old primary that a handover had shut down still has the slot of its mirror then; it would
+    -- pin WAL for ever.
+    local dropped
+    dropped, err = ctx.agents:order(failed.target, "slot", { epoch = epoch,
+        step = agents.steps.start + 1, create = false, name = instance.slot_name(failed.source) })
+    return dropped and numbers, err
 end
 
 -- The mirror is up when its primary's slot is held by it; then it is armed, or left to the watcher.

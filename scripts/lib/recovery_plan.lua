@@ -86,8 +86,14 @@ local function refuse(failed, message, hint)
                  { instance = cluster.name(failed.target), hint = hint }) }
 end
 
+local function is_possible(failed)
+    return failed.possible.start or failed.possible.differential or failed.possible.full
+end
+
 local function settle(failed, choice, rates)
-    if not choice then
+    if not is_possible(failed) then
+        return nil, refuse(failed, "no recovery is possible: " .. failed.why)
+    elseif not choice then
         return nil, refuse(failed, "the recovery policy names no type for it")
     elseif not failed.possible[choice.type] then
         return nil,

@@ -299,6 +299,7 @@ local function catalog_changed(memory, input)
     if memory.epoch ~= epoch or memory.primary ~= input.primary.dbid then
         memory.changed_at = memory.epoch and input.now or nil
         memory.answer, memory.digest, memory.refused = nil, nil, nil
+        memory.unstreamed_at, memory.stalled_at = nil, nil
         -- Somebody may have recovered, marked or started something: the hosts are asked anew.
         for _, inst in pairs(memory.inst) do
             inst.asked_at, inst.word, inst.word_error, inst.word_begun = nil, nil, nil, nil
@@ -308,8 +309,7 @@ local function catalog_changed(memory, input)
         if input.mirror then
             instance(memory, input.mirror.dbid).highest = nil
         end
-        memory.heard_lsn, memory.heard_at, memory.unstreamed_at, memory.stalled_at = nil, nil, nil,
-            nil
+        memory.heard_lsn, memory.heard_at = nil, nil
         memory.flaps = {}
     end
     memory.epoch, memory.primary = epoch, input.primary.dbid

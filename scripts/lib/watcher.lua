@@ -402,8 +402,7 @@ local function settled(self)
         local memory = pair.memory
         local state = memory.state
         local unsettled = { unseen = true, promoting = true, primary_lost = true,
-            mirror_lost = true,
-                            abandoned = true }
+                            mirror_lost = true, abandoned = true }
         if not state or unsettled[state] or (state == "catching_up" and not memory.retry.arm) then
             return false
         end

@@ -14,7 +14,8 @@ local ASK_MS = 3000
 local HANG_MS = 500
 local START_DEADLINE_MS = 60000
 local LEASE_TTL = "60 seconds"
-local ORDER_MS = { fence = 15000, mark = 15000, release = 30000, promote = 60000 }
+local ORDER_MS = { fence = 15000, mark = 15000, release = 30000, promote = 60000,
+                   start = START_DEADLINE_MS + 15000 }
 
 local function row_of(pair, dbid)
     if pair.mirror and pair.mirror.dbid == dbid then
@@ -61,7 +62,7 @@ function kinds.ask(w, pair, action)
     local word, err = w.ctx.agents:inspect(row, { write_probe = action.write_probe or nil },
         { timeout_ms = ASK_MS })
     return { kind = "word", dbid = action.dbid, word = word,
-        error = not word and tostring(err) or nil,
+             error = not word and tostring(err) or nil,
              begun = begun, write_probe = action.write_probe }
 end
 
@@ -146,7 +147,10 @@ end
 
 local function order_args(pair, action, epoch)
     local args = { epoch = epoch, sysid = action.sysid }
-    if action.op == "mark" then
+    if action.op == "start" then
+        args.listen = instance.listen(row_of(pair, action.dbid))
+        args.wait_ms = START_DEADLINE_MS
+    elseif action.op == "mark" then
         args.reason = action.reason or "replaced"
     elseif action.op == "promote" then
         args.flush_lsn = mr.lsn_text(action.flush_lsn or 0)

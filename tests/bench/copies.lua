@@ -123,8 +123,8 @@ local function direct_read(...)
     local seconds = 0
     for _, dir in ipairs({ ... }) do
         seconds = seconds + timed({ "find", dir, "-type", "f", "-size", "+1M", "-exec", "dd",
-            "if={}",
-                                    "of=/dev/null", "iflag=direct", "bs=1M", "status=none", ";" })
+                                    "if={}", "of=/dev/null", "iflag=direct", "bs=1M",
+                                    "status=none", ";" })
     end
     return seconds
 end
@@ -178,9 +178,8 @@ local function ours_full(source, target)
 end
 
 local function theirs_full(source, target)
-    return timed({ source.bin .. "/pg_basebackup", "-h", source.datadir, "-p",
-        tostring(source.port),
-                   "-D", target, "-X", "stream", "-c", "fast" })
+    return timed({ source.bin .. "/pg_basebackup", "-h", source.datadir,
+                   "-p", tostring(source.port), "-D", target, "-X", "stream", "-c", "fast" })
 end
 
 --- A full copy of a running server into an empty directory, flushed, checkpoint and backup session

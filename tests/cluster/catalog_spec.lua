@@ -61,8 +61,8 @@ local function pair(content)
         "gp_segment_configuration where content = %d order by dbid"):format(content))
     local lines = {}
     for _, row in ipairs(rows) do
-        lines[#lines + 1] = table.concat({ row.dbid, row.role, row.preferred, row.mode,
-            row.status })
+        lines[#lines + 1] = table.concat({
+            row.dbid, row.role, row.preferred, row.mode, row.status })
     end
     return table.concat(lines, " ")
 end
@@ -216,8 +216,8 @@ describe("catalog", function()
 
         it("under the name of that mirror and that epoch", function()
             local epoch = value(("epoch_reserve(%s, 0, 'arm')"):format(token))
-            refused("MR001", "armed with the name", in_sync(epoch, EVIDENCE:format(epoch - 1, "0/1",
-                "0/1")))
+            refused("MR001", "armed with the name",
+                in_sync(epoch, EVIDENCE:format(epoch - 1, "0/1", "0/1")))
             refused("MR001", "armed with the name (none)", in_sync(epoch, "{}"))
         end)
 
@@ -234,8 +234,8 @@ describe("catalog", function()
         it("with a mirror that is up", function()
             value(("mirror_down(%s, 0, 'gone')"):format(token))
             local epoch = value(("epoch_reserve(%s, 0, 'arm')"):format(token))
-            refused("MR001", "recorded as down", in_sync(epoch, EVIDENCE:format(epoch, "0/1",
-                "0/1")))
+            refused("MR001", "recorded as down",
+                in_sync(epoch, EVIDENCE:format(epoch, "0/1", "0/1")))
         end)
     end)
 

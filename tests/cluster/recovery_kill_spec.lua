@@ -159,5 +159,6 @@ describe("recoverseg, killed,", function()
                     rerun()
                 end)
         end
+        checkup.checksums(cluster, 0)
     end)
 end)

@@ -2,6 +2,7 @@
 
 local checkup = require("tests.lib.checkup")
 local cluster_of = require("tests.lib.cluster")
+local compare = require("tests.lib.compare")
 local place_of = require("tests.lib.place")
 local workload = require("tests.lib.workload")
 
@@ -105,5 +106,35 @@ describe("recoverseg", function()
         assert.matches("recovered by start in [%d.]+ m?s, 0 bytes written", out)
         assert.are.equal(mirror.dbid, cluster:mirror(0).dbid)
         checkup.pair(cluster, 0)
+    end)
+
+    local function flip(file, offset)
+        local handle = assert(io.open(file, "r+b"))
+        handle:seek("set", offset)
+        local byte = handle:read(1):byte()
+        handle:seek("set", offset)
+        handle:write(string.char((byte + 1) % 256))
+        handle:close()
+        return string.char(byte)
+    end
+
+    it("is judged by a comparison that sees a single byte, and a file too many", function()
+        local primary, mirror = cluster:primary(0), cluster:mirror(0)
+        compare.settle(primary, mirror)
+        local name = primary:value("pg_relation_filepath('elsewhere')")
+        local file = mirror.datadir .. "/" .. name
+        -- In the last tuple of a page that is full.
+        local byte = flip(file, 8192 + 8188)
+        place:write(mirror.datadir:match("[^/]+$") .. "/base/5/999999", "x")
+        assert.are.same({ "base/5/999999: only on the mirror",
+            name .. ": block 1" },
+            { (compare.pair(primary, mirror)[1]),
+              (compare.pair(primary, mirror)[2] or ""):match("^[^,]+") })
+        os.remove(mirror.datadir .. "/base/5/999999")
+        local handle = assert(io.open(file, "r+b"))
+        handle:seek("set", 8192 + 8188)
+        handle:write(byte)
+        handle:close()
+        assert.are.same({}, compare.pair(primary, mirror))
     end)
 end)

@@ -15,9 +15,8 @@ M.PRIMARY, M.MIRROR = 2, 3
 
 local function row(dbid, role, mode, status)
     return { dbid = dbid, content = 0, role = role, preferred_role = role, mode = mode,
-        status = status,
-             port = 6000 + dbid, hostname = "h" .. dbid, address = "h" .. dbid,
-                 datadir = "/d" .. dbid }
+             status = status, port = 6000 + dbid, hostname = "h" .. dbid,
+             address = "h" .. dbid, datadir = "/d" .. dbid }
 end
 
 --- `options`: mode, status (the mirror's), content, mirror = false for none, leader, settings.
@@ -105,7 +104,7 @@ M.none = {}
 function M.word(more)
     local word = { kind = "datadir", stopped = false, processes = { { pid = 1 } },
                    postmaster = { alive = true },
-                       control = { sysid = "7", aside = false, timeline = 1 },
+                   control = { sysid = "7", aside = false, timeline = 1 },
                    epoch = { valid = true, epoch = 5, marked = false, sysid = "7" },
                    standby_signal = true, writable = true }
     for k, v in pairs(more or {}) do
@@ -120,9 +119,9 @@ M.gone = { postmaster = { alive = false } }
 --- The host's word; `what` false is none: the host does not answer.
 function Pair:says(dbid, what, more)
     return self:event({ kind = "word", dbid = dbid, begun = self.now,
-        word = what and M.word(what) or nil,
+                        word = what and M.word(what) or nil,
                         error = not what and "connect" or nil,
-                            write_probe = more and more.write_probe })
+                        write_probe = more and more.write_probe })
 end
 
 --- Both instances are seen and their hosts heard: the pair is known.

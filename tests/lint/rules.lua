@@ -51,7 +51,8 @@ M.top = {
 M.globals = {}
 
 --- Lua files that only compute: nothing of the engine, of the system, of chance or of the clock.
-M.pure = { "scripts/lib/fts.lua", "scripts/lib/guard.lua" }
+M.pure = { "scripts/lib/fts.lua", "scripts/lib/guard.lua", "scripts/lib/sight.lua",
+    "scripts/lib/pairview.lua" }
 M.impure = { "moonrise", "os", "io", "ffi", "debug", "random", "randomseed", "print" }
 
 --- Where waiting for a fixed time is the measurement, the virtual clock, or what is tested.

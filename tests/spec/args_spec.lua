@@ -4,8 +4,7 @@ local options = {
     { key = "errors", short = "e", help = "only errors" },
     { key = "verbose", short = "v", long = "verbose", help = "say more" },
     { key = "batch", short = "b", long = "batch", arg = "N", kind = "int", min = 1, max = 128,
-        default = 64,
-      help = "how many" },
+      default = 64, help = "how many" },
     { key = "wait", long = "for", arg = "TIME", kind = "duration", help = "how long" },
     { key = "rate", long = "max-rate", arg = "SIZE", kind = "size", help = "bytes a second" },
     { key = "policy", long = "policy", arg = "NAME=FILE", repeatable = true, help = "a policy" },
@@ -20,8 +19,8 @@ describe("args.parse", function()
     end)
 
     it("reads long options with = and with a blank", function()
-        local result,
-            rest = args.parse(options, { "--for=1h", "x", "--max-rate", "64M", "--", "-e" })
+        local given = { "--for=1h", "x", "--max-rate", "64M", "--", "-e" }
+        local result, rest = args.parse(options, given)
         assert.equal(3600000, result.wait)
         assert.equal(64 * 2 ^ 20, result.rate)
         assert.same({ "x", "-e" }, rest)

@@ -44,9 +44,8 @@ describe("config", function()
             "standby = { host = 'scdw', port = 5432, datadir = '/d/s' }"), "cluster.lua"))
         local lines = {}
         for _, row in ipairs(config.instances(conf)) do
-            lines[#lines + 1] = table.concat({ row.dbid, row.content, row.role, row.port,
-                row.hostname },
-                " ")
+            local words = { row.dbid, row.content, row.role, row.port, row.hostname }
+            lines[#lines + 1] = table.concat(words, " ")
         end
         assert.same({ "1 -1 p 5432 cdw", "2 0 p 6000 sdw1", "3 1 p 6000 sdw2", "4 0 m 7000 sdw2",
             "5 -1 m 5432 scdw" }, lines)

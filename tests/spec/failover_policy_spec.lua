@@ -1,13 +1,11 @@
 local decide = dofile("policies/failover.lua").decide
 
 local SETTINGS = { patience_tries = 5, patience_ms = 10000, grace_ms = 30000,
-    recovery_stall_ms = 30000,
-                   shutdown_ms = 60000 }
+                   recovery_stall_ms = 30000, shutdown_ms = 60000 }
 
 local function instance(more)
     local facts = { dbid = 2, host = "h", status = "u", condition = "fine", evidence = "ok",
-        tries = 0,
-                    bad_ms = 0, still_ms = 0 }
+                    tries = 0, bad_ms = 0, still_ms = 0 }
     for k, v in pairs(more or {}) do
         facts[k] = v
     end
@@ -19,8 +17,7 @@ local function ask(state, primary, mirror, more)
         content = 0, coordinator = false, mode = "s", state = state, settings = SETTINGS,
         primary = instance(primary), mirror = mirror ~= false and instance(mirror) or nil,
         replication = { streaming = true, unstreamed_ms = 0, stalled_ms = 0, waiting = 0,
-            flapping = false,
-                        heard = false },
+                        flapping = false, heard = false },
     }
     for k, v in pairs(more or {}) do
         if facts.replication[k] ~= nil then

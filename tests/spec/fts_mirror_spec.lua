@@ -115,8 +115,8 @@ describe("fts: the mirror is back", function()
         function()
         local pair = new({ mode = "n", status = "d", role_epoch = 3 })
         pair.input.pair.promoted_epoch = 3
-        pair:sees(P, "ok", { peer = pair_of.none }):says(P, { standby_signal = false }):sees(M,
-            "refused")
+        pair:sees(P, "ok", { peer = pair_of.none }):says(P, { standby_signal = false })
+        pair:sees(M, "refused")
         pair:says(M, pair_of.stopped):after(1000):sees(M, "ok")
         assert.are.same({}, pair:story())
         pair:after(10):sees(P, "ok")
@@ -170,6 +170,31 @@ describe("fts: the mirror is back", function()
         pair.input.pair.promoted_epoch = 8
         pair:sees(P, "ok"):sees(M, "ok"):says(M,
             { epoch = { valid = true, epoch = 5, marked = false } })
+        assert.are.same({ "mark 3" }, pair:story())
+    end)
+end)
+
+describe("fts: an instance that somebody else started", function()
+    local private = { postmaster = { alive = true, listen = "", status = "standby" } }
+
+    it("is told and restarted by its agent, whichever of the two it is", function()
+        local pair = new({ mode = "n", status = "d" })
+        pair:sees(P, "ok"):says(P, {}):sees(M, "refused"):says(M, private)
+        assert.are.same({ "start 3" }, pair:story())
+        assert.matches("somebody else", pair:asked("alert").text)
+        pair = new():settle()
+        pair:sees(P, "refused"):sees(M, "ok"):says(P, private)
+        assert.are.same({ "start 2" }, pair:story())
+    end)
+
+    it("is left to start in peace, and not restarted when it was a primary", function()
+        local pair = new({ mode = "n", status = "d" })
+        pair:sees(P, "ok"):says(P, {}):sees(M, "refused")
+        pair:says(M, { postmaster = { alive = true, listen = "", status = "starting" } })
+        assert.are.same({}, pair:story())
+        pair = new({ mode = "n", status = "d", role_epoch = 8 })
+        pair.input.pair.promoted_epoch = 8
+        pair:sees(P, "ok"):says(P, {}):sees(M, "refused"):says(M, private)
         assert.are.same({ "mark 3" }, pair:story())
     end)
 end)
@@ -263,8 +288,8 @@ describe("fts: a watcher that dies between any two steps", function()
         local pair = new():settle()
         pair:after(100):sees(P, "reset"):sees(M, "ok")
         -- Before anything was recorded.
-        successor(pair):sees(P, "refused"):after(5):sees(M, "ok"):says(P, pair_of.stopped):says(M,
-            {})
+        successor(pair):sees(P, "refused"):after(5):sees(M, "ok"):says(P, pair_of.stopped)
+        pair:says(M, {})
         assert.are.same({ "promote" }, pair:story())
         -- Recorded, not promoted, not marked.
         pair:recorded("promote")
@@ -272,8 +297,8 @@ describe("fts: a watcher that dies between any two steps", function()
         pair:says(P, { stopped = true, standby_signal = false })
         assert.are.same({ "promote 3", "mark 2" }, pair:story())
         -- Promoted, and nobody told the catalog its timeline, nor was the old one marked.
-        successor(pair):sees(M, "ok", { in_recovery = false, peer = pair_of.none }):sees(P,
-            "refused")
+        successor(pair):sees(M, "ok", { in_recovery = false, peer = pair_of.none })
+        pair:sees(P, "refused")
         pair:says(P, { stopped = true, standby_signal = false })
         assert.are.same({ "promote 3", "mark 2" }, pair:story())
         pair:result("primary", true, { value = { timeline = 2, switch_lsn = "0/17" } })

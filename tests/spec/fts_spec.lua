@@ -98,8 +98,8 @@ describe("fts: the primary is lost", function()
 
     it("tries a fence that failed again, later", function()
         local pair = new():settle()
-        pair:after(100):sees(P, "reset"):sees(M, "ok"):says(P, pair_of.gone):result("primary",
-            false)
+        pair:after(100):sees(P, "reset"):sees(M, "ok"):says(P, pair_of.gone)
+        pair:result("primary", false)
         assert.are.same({ "fence 2" }, pair:story())
         assert.are.equal(pair.now + 200, pair.memory.wake)
         pair:after(200):event({ kind = "tick" })
@@ -155,8 +155,8 @@ describe("fts: the primary is lost", function()
     it("promotes when a crash recovery stands still", function()
         local pair = new():settle()
         for _ = 1, 100 do
-            pair:after(500):sees(P, "recovering"):sees(M, "ok"):says(P,
-                { recovery = { progress = 7 } })
+            pair:after(500):sees(P, "recovering"):sees(M, "ok")
+            pair:says(P, { recovery = { progress = 7 } })
         end
         assert.are.equal("fence 2", pair:story()[1])
     end)
@@ -197,8 +197,8 @@ describe("fts: the primary is lost", function()
         local pair = new():settle()
         local began = pair.now
         repeat
-            pair:after(1000):sees(P, "ok"):sees(P, "timeout", { fresh = true, took = 1000 }):sees(M,
-                "ok")
+            pair:after(1000):sees(P, "ok"):sees(P, "timeout", { fresh = true, took = 1000 })
+            pair:sees(M, "ok")
             if pair:asked("ask", P) then
                 pair:says(P, {})
             end
@@ -255,8 +255,8 @@ describe("fts: the primary is lost", function()
 
     it("is told once when a rule forbids what the policy wants", function()
         local pair = new():settle()
-        pair:after(100):sees(P, "refused"):sees(M, "ok", { replay_paused = true }):says(P,
-            pair_of.stopped)
+        pair:after(100):sees(P, "refused"):sees(M, "ok", { replay_paused = true })
+        pair:says(P, pair_of.stopped)
         for _ = 1, 10 do
             pair:after(1000):sees(M, "ok", { replay_paused = true }):sees(P, "refused")
         end

@@ -54,7 +54,7 @@ local arm = {
     { "primary.sync_commit", "off", 1 }, { "primary.sync_commit", NONE, 1 },
     { "primary.server_version", 150012, 1 }, { "primary.server_version", 170004, 1 },
     { "primary.server_version", NONE, 1 }, { "mirror.marked", true, 3 },
-        { "mirror.epoch_valid", false, 3 },
+    { "mirror.epoch_valid", false, 3 },
     { "mirror.behind_promotion", true, 9 }, { "mirror.in_recovery", false, 1 },
     { "mirror.replay_paused", true, 1 }, { "mirror.timeline", 2, 1 },
 }
@@ -135,11 +135,11 @@ describe("guard", function()
     end)
 
     it("knows the minors whose commits wait from the first one on", function()
-        for version,
-            waits in pairs({ [150012] = false, [150013] = true, [150020] = true, [130020] = false,
-                                      [130021] = true, [140018] = true, [160008] = false,
-                                          [160009] = true,
-                                      [170005] = true, [180000] = true, [120022] = false }) do
+        for version, waits in pairs({
+            [120022] = false, [130020] = false, [130021] = true, [140018] = true,
+            [150012] = false, [150013] = true, [150020] = true, [160008] = false,
+            [160009] = true, [170005] = true, [180000] = true,
+        }) do
             assert.are.equal(waits, guard.server_waits(version), tostring(version))
         end
     end)

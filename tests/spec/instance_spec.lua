@@ -5,8 +5,7 @@ local settings = require("lib.settings")
 
 local function row(dbid, content, role)
     return { dbid = dbid, content = content, role = role, hostname = "h" .. dbid,
-        port = 6000 + dbid,
-             address = "10.0.0." .. dbid, datadir = "/data/" .. dbid }
+             port = 6000 + dbid, address = "10.0.0." .. dbid, datadir = "/data/" .. dbid }
 end
 
 local rows = { row(1, -1, "p"), row(5, 1, "m"), row(2, 0, "p"), row(3, 1, "p"), row(4, 0, "m") }

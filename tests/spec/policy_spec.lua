@@ -47,17 +47,13 @@ local broken = {
 local FACTS = {
     content = 0, coordinator = false, mode = "s", state = "primary_lost",
     primary = { dbid = 2, host = "h", status = "u", condition = "stopped", evidence = "refused",
-        tries = 1,
-                bad_ms = 5, still_ms = 5 },
+                tries = 1, bad_ms = 5, still_ms = 5 },
     mirror = { dbid = 3, host = "h", status = "u", condition = "fine", evidence = "ok", tries = 0,
-        bad_ms = 0,
-               still_ms = 0 },
+               bad_ms = 0, still_ms = 0 },
     replication = { streaming = false, unstreamed_ms = 0, stalled_ms = 0, waiting = 0,
-        flapping = false,
-                    heard = false },
+                    flapping = false, heard = false },
     settings = { patience_tries = 5, patience_ms = 10000, grace_ms = 30000,
-        recovery_stall_ms = 30000,
-                 shutdown_ms = 60000 },
+                 recovery_stall_ms = 30000, shutdown_ms = 60000 },
 }
 
 describe("policy", function()
@@ -132,12 +128,13 @@ describe("policy", function()
                 on_fault = function(_, _, err) error(tostring(err)) end })
             assert.are.equal("promote", opened:ask("failover", FACTS).action)
         end
-        local facts = { instances = { { dbid = 4, content = 0, kind = "datadir",
-            possible = { differential = true },
-            why = "", prices = {}, data_bytes = 5 } } }
-        opened = policy.open({ files = { recovery = mr.policies_dir
-            .. "/examples/small_first.lua" },
-            on_fault = function(_, _, err) error(tostring(err)) end })
+        local facts = { instances = { { dbid = 4, content = 0, kind = "datadir", why = "",
+                                        possible = { differential = true }, prices = {},
+                                        data_bytes = 5 } } }
+        opened = policy.open({
+            files = { recovery = mr.policies_dir .. "/examples/small_first.lua" },
+            on_fault = function(_, _, err) error(tostring(err)) end,
+        })
         assert.are.equal("differential", opened:ask("recovery", facts).instances[1].type)
         assert.are.same({ waves = { { 3 } } },
             opened:ask("rebalance", { pairs = { { content = 3, mode = "s",

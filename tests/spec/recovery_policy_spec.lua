@@ -3,8 +3,7 @@ local rebalance = dofile("policies/rebalance.lua").decide
 
 local function failed(dbid, possible, seconds)
     local facts = { dbid = dbid, content = dbid, possible = {}, prices = {}, why = "",
-        kind = "datadir",
-                    data_bytes = 1 }
+                    kind = "datadir", data_bytes = 1 }
     for _, kind in ipairs(possible) do
         facts.possible[kind] = true
         facts.prices[kind] = { read_bytes = 1, send_bytes = 1, seconds = seconds }
@@ -25,7 +24,7 @@ describe("recovery policy", function()
     it("takes the cheapest type that is possible, and leaves out what is not", function()
         assert.are.same({ "1 start", "2 differential", "3 full" }, types(recovery({ instances = {
             failed(1, { "start", "differential", "full" }, 1),
-                failed(2, { "differential", "full" }, 1),
+            failed(2, { "differential", "full" }, 1),
             failed(3, { "full" }, 1), failed(4, {}, 1) } })))
     end)
 

@@ -29,8 +29,8 @@ local SECTIONS = {
         row = function(facts, problem)
             local pair = pair_of(facts, problem.content)
             return { pair.primary.hostname, pair.primary.port,
-                     judge.behind(facts, pair) or "Unknown", pair.mirror.hostname,
-                         pair.mirror.port }
+                     judge.behind(facts, pair) or "Unknown",
+                     pair.mirror.hostname, pair.mirror.port }
         end,
     },
     {

@@ -306,7 +306,8 @@ local function mirror_facts(view)
     return {
         answered = m.evidence == "ok" and view.now - m.ok_at <= view.settings.fresh_ms
             and m.ok_begun >= (view.p.since or 0),
-        in_recovery = m.seen.in_recovery, sysid = m.sysid, timeline = m.timeline,
+        in_recovery = m.seen.in_recovery, sysid = m.sysid,
+        timeline = sight.timeline(m, "m"),
         lsn = position(m.seen), replay_lsn = m.seen.replay_lsn,
         replay_paused = m.seen.replay_paused,
         sync_names = m.seen.sync_names, streaming = view.streaming, marked = epoch.marked or false,
@@ -331,7 +332,7 @@ function View:guard_facts()
         },
         mirror = mirror_facts(self),
         expected = {
-            sysid = expected_sysid(self), timeline = self.p.timeline,
+            sysid = expected_sysid(self), timeline = sight.timeline(self.p, "p"),
             flush_lsn = self.m and self.m.highest, primary_lsn = seen.lsn,
         },
         bounds = { replay_lag_bytes = s.replay_lag_bytes, arm_lag_bytes = s.arm_lag_bytes },

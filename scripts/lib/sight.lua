@@ -78,8 +78,10 @@ local function good(inst, seen)
     inst.seen, inst.ok_at, inst.ok_begun = seen, seen.at, seen.at - (seen.took or 0)
     inst.evidence, inst.since, inst.tries = "ok", nil, 0
     inst.sysid = seen.sysid or inst.sysid
-    -- A mirror knows its timeline while it receives.
-    inst.timeline = (seen.timeline or 0) > 0 and seen.timeline or inst.timeline
+    -- A mirror knows its timeline while it receives. In the other role it had another one.
+    if (seen.timeline or 0) > 0 then
+        inst.timeline, inst.timeline_role = seen.timeline, seen.in_recovery and "m" or "p"
+    end
     inst.highest = math.max(inst.highest or 0, seen.in_recovery and seen.lsn or 0)
 end
 
@@ -306,6 +308,9 @@ local function catalog_changed(memory, input)
         end
     end
     if memory.primary ~= input.primary.dbid then
+        for _, inst in pairs(memory.inst) do
+            inst.timeline, inst.timeline_role = nil, nil
+        end
         if input.mirror then
             instance(memory, input.mirror.dbid).highest = nil
         end
@@ -384,6 +389,14 @@ end
 ---@return boolean
 function M.reachable(inst)
     return ANSWERS[inst.evidence] or inst.evidence == "ok" or inst.word_error == nil
+end
+
+--- The timeline of an instance, when it was seen in this role since it has it.
+---@param inst table
+---@param role "p"|"m"
+---@return integer?
+function M.timeline(inst, role)
+    return inst.timeline_role == role and inst.timeline or nil
 end
 
 --- Whether the primary sees its mirror streaming.

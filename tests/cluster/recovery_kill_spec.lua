@@ -96,7 +96,8 @@ describe("recoverseg, killed,", function()
 
     function victims.source()
         cluster:primary(0):kill()
-        local code = run:wait(60)
+        -- A target that was just being started is given two minutes to stream.
+        local code = run:wait(150)
         -- It says that the half-made mirror is not started. If the pair was in sync again there has
         -- been a failover instead.
         cluster:moonrise({ "start", "-a" })

@@ -184,6 +184,17 @@ local function show(rows)
     return "\n" .. table.concat(lines, "\n")
 end
 
+-- What the watcher made of it, for a test that waits in vain.
+local function story(cluster)
+    local lines = {}
+    for _, row in ipairs(cluster:catalog("select * from (select id, time::time(3) as time, kind, " ..
+        "content, dbid, left(text, 200) as text from journal order by id desc limit 15) j order by id")) do
+        lines[#lines + 1] = table.concat({ row.time, row.kind, row.content or "", row.dbid or "",
+            row.text }, " ")
+    end
+    return "\n" .. table.concat(lines, "\n")
+end
+
 --- Waits until a row of the catalog has these values.
 ---@param wanted table
 ---@param deadline_s number
@@ -196,7 +207,7 @@ function Cluster:wait_row(wanted, deadline_s)
                 return row
             end
         end
-        return nil, show(rows)
+        return nil, show(rows) .. story(self)
     end)
 end
 

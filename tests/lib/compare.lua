@@ -141,6 +141,19 @@ function M.settle(primary, mirror)
     end)
 end
 
+-- A server that is killed keeps the files of tables that were being made, and perhaps had not yet
+-- written the WAL that tells of them: what the catalogs do not know is no data.
+local function orphan(primary, name)
+    local space, database, node = name:match("^pg_tblspc/(%d+)/[^/]+/(%d+)/(%d+)")
+    if not node then
+        space, database, node = "0", name:match("^base/(%d+)/(%d+)")
+    end
+    local known = node and primary:sql(("select datname from pg_database where oid = %s")
+        :format(database))[1]
+    return known and primary:value(("pg_filenode_relation(%s, %s)"):format(space, node),
+        { dbname = known.datname }) == nil
+end
+
 -- All names of either side, in order.
 local function names_of(ours, theirs)
     local names = {}
@@ -168,8 +181,10 @@ function M.pair(primary, mirror)
     for _, name in ipairs(names_of(ours, theirs)) do
         if #differences > AT_MOST then
             break
-        elseif not theirs[name] and not unlogged(either, name) then
-            table.insert(differences, name .. ": only on the primary")
+        elseif not theirs[name] then
+            if not unlogged(either, name) and not orphan(primary, name) then
+                table.insert(differences, name .. ": only on the primary")
+            end
         elseif ours[name] and theirs[name] and not unlogged(either, name) then
             compare_file(differences, name, primary, mirror)
         elseif not ours[name] and theirs[name] > 0 and not unlogged(either, name) then

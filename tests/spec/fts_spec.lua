@@ -87,6 +87,19 @@ describe("fts: the primary is lost", function()
         assert.matches("stopped", record.reason)
     end)
 
+    it("that was lost right after a handover is replaced, though it was never seen as one", function()
+        local pair = new():settle()
+        local input = pair.input
+        input.primary, input.mirror = input.mirror, input.primary
+        input.primary.role, input.mirror.role = "p", "m"
+        input.pair = { epoch = 12, role_epoch = 11, promoted_epoch = 11, armed_name = "mr_0_2_12" }
+        -- The mirror answers on the new timeline; the primary was last seen on the old one.
+        pair:after(500):sees(P, "ok", { in_recovery = true, timeline = 2, lsn = 6000 })
+        pair:after(1):sees(M, "refused"):says(M, pair_of.stopped)
+        pair:after(1):sees(P, "ok", { in_recovery = true, timeline = 2, lsn = 6000 })
+        assert.are.equal(P, pair:asked("promote").dbid)
+    end)
+
     it("fences first what outlived its postmaster", function()
         local pair = new():settle()
         pair:after(100):sees(P, "reset"):sees(M, "ok"):says(P, pair_of.gone)

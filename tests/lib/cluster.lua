@@ -185,10 +185,15 @@ local function show(rows)
 end
 
 -- What the watcher made of it, for a test that waits in vain.
+local STORY = [[
+select * from (
+    select id, time::time(3) as time, kind, content, dbid, left(text, 200) as text
+    from journal order by id desc limit 15) j
+order by id]]
+
 local function story(cluster)
     local lines = {}
-    for _, row in ipairs(cluster:catalog("select * from (select id, time::time(3) as time, kind, " ..
-        "content, dbid, left(text, 200) as text from journal order by id desc limit 15) j order by id")) do
+    for _, row in ipairs(cluster:catalog(STORY)) do
         lines[#lines + 1] = table.concat({ row.time, row.kind, row.content or "", row.dbid or "",
             row.text }, " ")
     end

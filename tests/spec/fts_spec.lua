@@ -87,7 +87,7 @@ describe("fts: the primary is lost", function()
         assert.matches("stopped", record.reason)
     end)
 
-    it("that was lost right after a handover is replaced, though it was never seen as one", function()
+    it("is replaced when it was lost before it was seen after a handover", function()
         local pair = new():settle()
         local input = pair.input
         input.primary, input.mirror = input.mirror, input.primary

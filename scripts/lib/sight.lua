@@ -317,7 +317,12 @@ local function catalog_changed(memory, input)
         memory.heard_lsn, memory.heard_at = nil, nil
         memory.flaps = {}
     end
-    memory.epoch, memory.primary = epoch, input.primary.dbid
+    -- What was recovered starts anew: its earlier failures are not this one's.
+    local status = input.mirror and input.mirror.status
+    if memory.mirror_status == "d" and status == "u" then
+        memory.flaps = {}
+    end
+    memory.epoch, memory.primary, memory.mirror_status = epoch, input.primary.dbid, status
     for dbid in pairs(memory.inst) do
         if dbid ~= input.primary.dbid and not (input.mirror and dbid == input.mirror.dbid) then
             memory.inst[dbid] = nil

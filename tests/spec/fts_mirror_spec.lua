@@ -307,6 +307,18 @@ describe("fts: a watcher that dies between any two steps", function()
         assert.are.same({ "promote 3", "mark 2", "promoted" }, pair:story())
     end)
 
+    it("does not hold the failures of before a recovery against it", function()
+        local pair = new():settle()
+        for _ = 1, 5 do
+            pair:after(1000):sees(P, "ok", { peer = pair_of.none }):after(100):sees(P, "ok")
+        end
+        assert.are.equal(5, #pair.memory.flaps)
+        pair:recorded("mirror_down")
+        assert.are.equal(5, #pair.memory.flaps)
+        pair:recorded("mirror_up")
+        assert.are.same({}, pair.memory.flaps)
+    end)
+
     it("does not take what it knew from before somebody else's change", function()
         local pair = new({ mode = "n", status = "d" })
         pair:sees(P, "ok", { peer = pair_of.none }):sees(M, "refused")

@@ -14,6 +14,8 @@ View.__index = View
 local LOST = { stopped = true, gone = true, hung = true, unreachable = true, wrong_system = true }
 -- A mirror is silent for a moment while its name is changed and it connects anew.
 local SETTLE_MS = 2000
+-- One that has just been started, or whose primary has, takes a few tries to connect.
+local CONNECT_MS = 5000
 
 local function lease_state(input)
     local lease = input.lease
@@ -62,7 +64,7 @@ local function mirror_state(view)
         return "mirror_down"
     elseif view.mc ~= "fine" and view.mc ~= "unseen" then
         return "mirror_lost"
-    elseif view:unstreamed_ms() > SETTLE_MS or view:stalled_ms() > SETTLE_MS then
+    elseif view:unstreamed_ms() > CONNECT_MS or view:stalled_ms() > SETTLE_MS then
         return "mirror_lost"
     end
     return view.mode == "s" and "in_sync" or "catching_up"

@@ -89,7 +89,7 @@ describe("fts: the mirror is lost", function()
             pair:after(1000):sees(M, "ok"):sees(P, "ok")
         end
         pair:after(500):sees(P, "ok", { peer = pair_of.none })
-        pair:after(2500):sees(M, "ok"):sees(P, "ok", { peer = pair_of.none })
+        pair:after(5500):sees(M, "ok"):sees(P, "ok", { peer = pair_of.none })
         assert.are.same({ "mirror_down" }, pair:story())
         pair:recorded("mirror_down"):result("primary", true)
         pair:after(1000):sees(M, "ok"):sees(P, "ok"):says(M, {})

@@ -7,6 +7,7 @@
 #include "moonrise/base/str.h"
 #include "moonrise/pg/conf.h"
 #include "moonrise/pg/pidfile.h"
+#include "moonrise/pg/timeline.h"
 #include "moonrise/wal/record.h"
 #include "order.h"
 #include "process.h"
@@ -168,6 +169,11 @@ tell_control(struct message *m, const char *datadir)
     message_set_text(out, "sysid", sysid);
     message_set_text(out, "state", control_state_name(c.state));
     message_set_int(out, "timeline", c.timeline);
+    char *wal = path_join(datadir, "pg_wal");
+    uint32_t newest;
+    if (timeline_newest(&newest, wal, NULL) == 0)
+        message_set_int(out, "newest_timeline", newest);
+    free(wal);
     set_lsn(out, "checkpoint", c.checkpoint_lsn);
     set_lsn(out, "redo", c.redo_lsn);
     set_lsn(out, "min_recovery", c.min_recovery_lsn);

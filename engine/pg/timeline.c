@@ -4,6 +4,7 @@
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -102,6 +103,34 @@ timeline_read(struct timeline_history *out, const char *wal_dir, uint32_t timeli
         err_wrap(e, "%s", path);
     str_free(&text);
     free(path);
+    return rc;
+}
+
+/* The timeline of a history file's name; 0 for any other name. */
+static uint32_t
+history_of(const char *name)
+{
+    if (strlen(name) != TIMELINE_NAME_BYTES - 1 || strspn(name, "0123456789ABCDEF") != 8 ||
+        strcmp(name + 8, ".history") != 0)
+        return 0;
+    return (uint32_t)strtoul(name, NULL, 16);
+}
+
+int
+timeline_newest(uint32_t *out, const char *wal_dir, struct err *e)
+{
+    DIR *dir = opendir(wal_dir);
+    if (!dir)
+        return err_sys(e, errno, "%s", wal_dir);
+    *out = 1;
+    struct dirent *entry;
+    while (errno = 0, (entry = readdir(dir)) != NULL) {
+        uint32_t timeline = history_of(entry->d_name);
+        if (timeline > *out)
+            *out = timeline;
+    }
+    int rc = errno != 0 ? err_sys(e, errno, "%s", wal_dir) : 0;
+    closedir(dir);
     return rc;
 }
 

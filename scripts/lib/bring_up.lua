@@ -116,12 +116,12 @@ local function start_instance(ctx, inst, epoch)
     return r
 end
 
-local function start_mirror(ctx, inst, epoch, role_epoch)
+local function start_mirror(ctx, inst, epoch, state)
     local word, err = ctx.agents:inspect(inst)
     if not word then
         return result(inst, "failed", err)
     end
-    local refusal = instance.start_refusal(word, role_epoch)
+    local refusal = instance.start_refusal(word, state)
     if refusal then
         return result(inst, "skipped", mr.error("refused", refusal,
             { instance = cluster.name(inst), hint = "moonrise recoverseg brings it back" }))
@@ -229,7 +229,7 @@ local function go_on_alone(ctx, pair, token, reason)
     return ctx.agents:order(pair.primary, "release", { epoch = epoch })
 end
 
-local function jobs_of(ctx, pair, epoch, role_epoch, options)
+local function jobs_of(ctx, pair, epoch, state, options)
     local jobs = {}
     if pair.content ~= -1 then
         table.insert(jobs, function()
@@ -238,7 +238,7 @@ local function jobs_of(ctx, pair, epoch, role_epoch, options)
     end
     if pair.mirror and not (pair.content == -1 and options.no_standby) then
         table.insert(jobs, function()
-            return start_mirror(ctx, pair.mirror, epoch, role_epoch)
+            return start_mirror(ctx, pair.mirror, epoch, state)
         end)
     end
     return jobs
@@ -274,7 +274,7 @@ local function start_pair(ctx, pair, token, options)
     if not state then
         return { result(pair.primary, "failed", err) }
     end
-    local jobs = jobs_of(ctx, pair, epoch, state.role_epoch, options)
+    local jobs = jobs_of(ctx, pair, epoch, state, options)
     local results = mr.parallel(jobs, 2, function(job)
         return job()
     end)

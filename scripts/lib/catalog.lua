@@ -170,7 +170,7 @@ end
 ---@return Error? err
 function Catalog:pair_state(content)
     local rows, err = self:query([[select content, epoch, reserved, role_epoch, armed_name,
-        since::text from moonrise.pair_state where content = $1]], { content })
+        timeline, since::text from moonrise.pair_state where content = $1]], { content })
     if rows and not rows[1] then
         return nil, mr.error("notfound", ("the catalog knows no content %d"):format(content))
     end

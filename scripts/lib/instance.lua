@@ -118,11 +118,14 @@ end
 
 --- Why an instance is not simply started as a mirror, or nil when it may be. While no WAL is read
 --- (SAFETY.md, rule 9): only what was never promoted, whose pair had no change of roles since it
---- was last given an order, and which is whole.
+--- was last given an order, and which is whole. Two servers that were promoted apart can bear the
+--- same timeline and identical history files, so a promotion that moonrise did not make is looked
+--- for in the mirror's own history files, not in what it has in common with its primary.
 ---@param word table the host's word about it
----@param role_epoch integer epoch of the pair's last change of roles
+---@param pair {role_epoch: integer, timeline: integer} the catalog's: the epoch of the pair's last
+--- change of roles, and the timeline of its last promotion
 ---@return string? reason
-function M.start_refusal(word, role_epoch)
+function M.start_refusal(word, pair)
     local control = word.control
     if word.kind ~= "datadir" or not control or control.aside then
         return "its data directory is not whole"
@@ -134,8 +137,10 @@ function M.start_refusal(word, role_epoch)
         return "it is not a mirror by its files"
     elseif word.patch then
         return "an unfinished recovery lies in its directory"
-    elseif word.epoch.epoch <= (role_epoch or 0) then
+    elseif word.epoch.epoch <= pair.role_epoch then
         return "the roles of its pair were changed since it last streamed"
+    elseif (control.newest_timeline or math.huge) > pair.timeline then
+        return "it was promoted by somebody else"
     end
     return nil
 end

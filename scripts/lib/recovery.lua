@@ -30,7 +30,7 @@ local function possible_types(ctx, failed)
     local state, err = ctx.cat:pair_state(failed.content)
     local refusal = tostring(err)
     if state then
-        refusal = instance.start_refusal(word, state.role_epoch)
+        refusal = instance.start_refusal(word, state)
     end
     local same_system = word.control and source.control
         and word.control.sysid == source.control.sysid
@@ -164,8 +164,16 @@ local function start(ctx, failed, epoch)
 end
 
 -- The mirror is up when its primary's slot is held by it; then it is armed, or left to the watcher.
-local function settle(ctx, failed, token, text)
-    local ok, err = ctx.cat:call("mirror_up", token, failed.content, text)
+local function settle(ctx, failed, token, kind, text)
+    local ok, err = true, nil
+    -- Whatever its primary's past is, a copy has the same one.
+    if kind ~= "start" then
+        ok, err = ctx.cat:call("timeline_seen", token, failed.content,
+            failed.source_word.control.newest_timeline)
+    end
+    if ok then
+        ok, err = ctx.cat:call("mirror_up", token, failed.content, text)
+    end
     if not ok then
         return nil, err
     end
@@ -222,7 +230,7 @@ function M.recover(ctx, failed, kind, options)
         if not numbers then
             return nil, err
         end
-        ok, err = settle(ctx, failed, lease.token, text)
+        ok, err = settle(ctx, failed, lease.token, kind, text)
         if not ok then
             return nil, err
         end

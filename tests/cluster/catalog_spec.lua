@@ -166,6 +166,20 @@ describe("catalog", function()
                 must("select timeline, switch_lsn from promotion"))
             assert.equal("1", value("select count(*) from journal where kind = 'promoted'"))
         end)
+
+        it("knows the highest timeline that a pair has in common", function()
+            local known = "select timeline from pair_state where content = 0"
+            assert.equal("1", value(known))
+            arm(token, 0)
+            local epoch = value(("promote(%s, 0, 4, '{}')"):format(token))
+            value(("promoted(%s, 0, %s, 2, '0/9000')"):format(token, epoch))
+            assert.equal("2", value(known))
+            for _, seen in ipairs({ 5, 5, 3 }) do
+                value(("timeline_seen(%s, 0, %d)"):format(token, seen))
+                assert.equal("5", value(known))
+            end
+            assert.equal("1", value("select count(*) from journal where kind = 'timeline'"))
+        end)
     end)
 
     describe("refuses to promote", function()

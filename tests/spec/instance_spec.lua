@@ -56,10 +56,11 @@ describe("instance", function()
 
     it("is only started as a mirror when nothing speaks against it", function()
         local function refusal(change)
-            local word = { kind = "datadir", control = { aside = false }, standby_signal = true,
+            local word = { kind = "datadir", standby_signal = true,
+                           control = { aside = false, newest_timeline = 2 },
                            epoch = { valid = true, epoch = 8, marked = false } }
             change(word)
-            return instance.start_refusal(word, 7)
+            return instance.start_refusal(word, { role_epoch = 7, timeline = 2 })
         end
         assert.is_nil(refusal(function() end))
         local changes = {
@@ -67,7 +68,8 @@ describe("instance", function()
             function(w) w.control.aside = true end, function(w) w.epoch = nil end,
             function(w) w.epoch.valid = false end, function(w) w.epoch.marked = true end,
             function(w) w.epoch.epoch = 7 end, function(w) w.standby_signal = false end,
-            function(w) w.patch = {} end,
+            function(w) w.patch = {} end, function(w) w.control.newest_timeline = 3 end,
+            function(w) w.control.newest_timeline = nil end,
         }
         for i, change in ipairs(changes) do
             assert.is_string(refusal(change), "change " .. i)

@@ -36,6 +36,27 @@ test_parse(void **state)
 }
 
 static void
+test_newest(void **state)
+{
+    (void)state;
+    uint32_t newest = 0;
+    struct err e = {0};
+    char *dir = tmpdir_make();
+    tmpdir_do(dir, "mkdir $DIR/archive_status; touch $DIR/000000090000000000000001");
+    assert_int_equal(timeline_newest(&newest, dir, &e), 0);
+    assert_int_equal(newest, 1);
+    tmpdir_do(dir, "cd $DIR; touch 00000002.history 0000001A.history 0000003.history "
+                   "000000FF.history.tmp archive_status/000000EE.history.done");
+    assert_int_equal(timeline_newest(&newest, dir, &e), 0);
+    assert_int_equal(newest, 0x1a);
+    tmpdir_do(dir, "rm -r $DIR/archive_status; cd $DIR; rm *");
+    char *none = mem_printf("%s/none", dir);
+    assert_int_equal(timeline_newest(&newest, none, &e), ERR_NOTFOUND);
+    free(none);
+    tmpdir_remove(dir);
+}
+
+static void
 test_refuses(void **state)
 {
     (void)state;
@@ -124,10 +145,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parse),
-        cmocka_unit_test(test_refuses),
-        cmocka_unit_test(test_fork),
-        cmocka_unit_test(test_real),
+        cmocka_unit_test(test_parse), cmocka_unit_test(test_newest), cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_fork),  cmocka_unit_test(test_real),
     };
     return cmocka_run_group_tests_name("pg_timeline", tests, NULL, NULL);
 }

@@ -14,7 +14,8 @@
  *            postmaster: {pid, alive, ours: bool, port, socket_dir, listen, status, start_s,
  *            socket_lock: bool}
  *            control: {aside: bool, sysid, state, timeline, checkpoint, redo, min_recovery,
- *                      min_recovery_timeline, checksums: bool, wal_log_hints: bool, block_bytes,
+ *                      min_recovery_timeline, newest_timeline (of the history files in pg_wal),
+ *                      checksums: bool, wal_log_hints: bool, block_bytes,
  *                      segment_blocks, wal_segment_bytes, shutdown_end (LSN, only when shut down)},
  *                      or {error: text} when it cannot be read
  *            recovery: {pid, title, progress} while a startup process runs; `progress` is a number that

@@ -40,6 +40,10 @@ int timeline_read(struct timeline_history *out, const char *wal_dir, uint32_t ti
 #define TIMELINE_NAME_BYTES 17
 char *timeline_file_name(char *buf, uint32_t timeline);
 
+/* The highest timeline of which WAL_DIR has a history file: it outlives every restart, and a promotion
+ * writes it before its first record. 1 when there is none. ERR_IO. */
+int timeline_newest(uint32_t *out, const char *wal_dir, struct err *e);
+
 /* The timeline that a position belongs to in this history (a position on a boundary belongs to the
  * older one: it is the end of what was written there). */
 uint32_t timeline_at(const struct timeline_history *h, lsn_t lsn);

@@ -19,6 +19,7 @@ grant execute on function
     moonrise.cluster_set_state(bigint[], text, text),
     moonrise.epoch_reserve(bigint, integer, text),
     moonrise.epoch_seen(bigint),
+    moonrise.timeline_seen(bigint, integer, bigint),
     moonrise.mirror_down(bigint, integer, text, jsonb),
     moonrise.mirror_up(bigint, integer, text),
     moonrise.in_sync(bigint, integer, bigint, jsonb),

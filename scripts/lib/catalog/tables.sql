@@ -63,12 +63,14 @@ create table moonrise.cluster_state (
 );
 
 -- Per content: `epoch` is the last one that its pair got, `reserved` the last one reserved for
--- orders, `role_epoch` that of the last change of roles.
+-- orders, `role_epoch` that of the last change of roles, `timeline` the highest that its instances
+-- have in common: what bears a higher one was promoted by somebody else.
 create table moonrise.pair_state (
     content         smallint primary key,
     epoch           bigint not null,
     reserved        bigint not null default 0,
     role_epoch      bigint not null default 0,
+    timeline        bigint not null default 1 check (timeline > 0),
     armed_name      text,
     since           timestamptz not null default clock_timestamp()
 );

@@ -262,9 +262,28 @@ begin
     insert into promotion as p values (content, epoch, timeline, switch_lsn)
     on conflict on constraint promotion_pkey do nothing;
     if found then
+        update pair_state p set timeline = greatest(p.timeline, promoted.timeline)
+        where p.content = promoted.content;
         perform note('promoted', content, (primary_of(content)).dbid,
             format('content %s is on timeline %s from %s', content, timeline, switch_lsn),
             jsonb_build_object('epoch', epoch, 'timeline', timeline, 'switch_lsn', switch_lsn));
     end if;
     return epoch;
+end $$;
+
+-- A primary that is on a higher timeline than moonrise has promoted it to, and whose mirror has just
+-- been made its copy.
+create function moonrise.timeline_seen(token bigint, content integer, timeline bigint)
+returns bigint
+language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
+begin
+    perform authorise(token, content);
+    update pair_state p set timeline = timeline_seen.timeline
+    where p.content = timeline_seen.content and p.timeline < timeline_seen.timeline;
+    if found then
+        perform note('timeline', content, (primary_of(content)).dbid,
+            format('content %s is on timeline %s: somebody else promoted', content, timeline),
+            jsonb_build_object('timeline', timeline));
+    end if;
+    return timeline;
 end $$;

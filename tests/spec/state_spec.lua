@@ -316,6 +316,16 @@ describe("settings that give less", function()
     end)
 end)
 
+describe("a mirror whose replay is paused", function()
+    it("is an error, although its pair is in sync", function()
+        local facts = healthy()
+        facts.seen[5].sql.paused = true
+        assert.same({ "paused 0" }, kinds(facts))
+        assert.matches("Cannot Be Promoted.*cdw%s+6005%s+its replay is paused",
+            text_of(errors.lines(facts)))
+    end)
+end)
+
 describe("a cluster", function()
     local function without(facts, roles)
         local kept = {}

@@ -47,6 +47,14 @@ local SECTIONS = {
         end,
     },
     {
+        kinds = { paused = true }, title = "Mirrors that Cannot Be Promoted",
+        headers = { "Mirror", "Port", "Reason" },
+        row = function(facts, problem)
+            local inst = cluster.find(facts.instances, problem.dbid)
+            return { inst.hostname, inst.port, "its replay is paused: its log says by whom or why" }
+        end,
+    },
+    {
         kinds = { waiting = true }, title = "Primaries whose Commits Wait",
         headers = { "Primary", "Port", "Sessions", "Cause" },
         row = function(facts, problem)

@@ -19,6 +19,7 @@ select version() as version, current_setting('server_version') as server_version
     case when not pg_is_in_recovery() then pg_current_wal_lsn() end as write_lsn,
     case when pg_is_in_recovery() then pg_last_wal_receive_lsn() end as receive_lsn,
     case when pg_is_in_recovery() then pg_last_wal_replay_lsn() end as replay_lsn,
+    case when pg_is_in_recovery() then pg_is_wal_replay_paused() end as paused,
     current_setting('synchronous_standby_names') as sync_names,
     -- The server's own value: one of this database or role says nothing about others.
     (select reset_val from pg_settings where name = 'synchronous_commit'

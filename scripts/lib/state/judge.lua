@@ -173,6 +173,9 @@ local function of_instance(problems, facts, inst)
     if sql and inst.role == "p" and WEAK[sql.sync_commit] then
         add(problems, "weak", { content = inst.content, dbid = inst.dbid, value = sql.sync_commit })
     end
+    if sql and inst.role == "m" and sql.paused then
+        add(problems, "paused", { content = inst.content, dbid = inst.dbid })
+    end
 end
 
 local function of_pair(problems, facts, pair)
@@ -203,11 +206,12 @@ function M.why_waiting(sql)
     elseif sql.checkpointer and sql.checkpointer ~= "CheckpointerMain" then
         return "released; the checkpointer is inside a checkpoint and has not read it yet"
     end
-    return "released a moment ago"
+    return "released; the checkpointer has not read it yet"
 end
 
 --- Everything that is not as it should be, in the order of the contents. Kinds: coordinator,
---- switched, down, host (it gave no word), unsynchronized, not_armed, not_streaming, waiting, weak.
+--- switched, down, host (it gave no word), unsynchronized, not_armed, not_streaming, waiting, weak,
+--- paused.
 ---@param facts StateFacts
 ---@return table[] problems {kind, content?, dbid?, status?, ...}
 function M.problems(facts)

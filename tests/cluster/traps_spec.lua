@@ -1,0 +1,154 @@
+--- What PostgreSQL does when one looks away, and what becomes of it under moonrise (SAFETY.md).
+
+local checkup = require("tests.lib.checkup")
+local cluster_of = require("tests.lib.cluster")
+local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
+
+local SOON_S = 30
+
+describe("a pair", function()
+    local place, cluster, watch
+
+    setup(function()
+        place = place_of.new()
+        cluster = cluster_of.new(place, { segments = 1, settings = { autovacuum = "off" } })
+        cluster:init()
+        cluster:primary(0):sql("create extension amcheck; create table t (who text)")
+    end)
+
+    teardown(function()
+        if place then
+            place:close()
+        end
+    end)
+
+    before_each(function()
+        cluster:moonrise({ "start", "-a" })
+        cluster:moonrise({ "recoverseg", "-a" })
+        cluster:wait_healthy(60)
+    end)
+
+    after_each(function()
+        if watch then
+            watch:kill("TERM")
+            watch:wait(SOON_S)
+            watch = nil
+        end
+    end)
+
+    local function watching()
+        watch = cluster:watch()
+        watch:says("watching", SOON_S)
+    end
+
+    -- Somebody starts a server by hand, promotes it and writes to it.
+    local function promote_apart(server, who)
+        place:write(server.name .. "/standby.signal", "")
+        server:start()
+        server:sql("select pg_promote()")
+        server:sql(("set synchronous_commit = local; insert into t values ('%s')"):format(who))
+        server:stop()
+        place:write(server.name .. "/standby.signal", "")
+        return place_of.read(server.datadir .. "/pg_wal/00000002.history")
+    end
+
+    it("whose two servers were promoted apart does not become one again by a start", function()
+        local primary, mirror = cluster:primary(0), cluster:mirror(0)
+        cluster:must({ "stop", "-a" })
+        local ours, theirs = promote_apart(primary, "ours"), promote_apart(mirror, "theirs")
+        assert.are.equal(ours, theirs)
+        os.remove(primary.datadir .. "/standby.signal")
+
+        local result = cluster:moonrise({ "start", "-a" })
+        assert.are.equal(1, result.code)
+        assert.matches("promoted by somebody else", result.err)
+        assert.is_false(mirror:running())
+        assert.are.equal("d", cluster:mirror(0).status)
+        assert.matches("differential", cluster:must({ "recoverseg", "-a" }))
+        checkup.pair(cluster, 0)
+        assert.are.equal("ours", cluster:mirror(0):value("select string_agg(who, ' ') from t"))
+        -- It is a copy now, whose past is its primary's: nothing is held against it any more.
+        cluster:must({ "stop", "-a" })
+        cluster:must({ "start", "-a" })
+        cluster:wait_healthy(60)
+    end)
+
+    it("keeps the address it was started with, whatever is reloaded or restarted", function()
+        local primary = cluster:primary(0)
+        local function listens()
+            return primary:value("select current_setting('listen_addresses')")
+        end
+        assert.are.equal("127.0.0.1", listens())
+        primary:sql("alter system set listen_addresses = '*'")
+        primary:sql("select pg_reload_conf()")
+        place:must({ primary.bin .. "/pg_ctl", "restart", "-D", primary.datadir, "-m", "fast",
+            "-w", "-l", primary.log })
+        assert.are.equal("127.0.0.1", listens())
+        primary:sql("alter system reset listen_addresses")
+        cluster:must({ "stop", "-a" })
+        primary:start()
+        assert.are.equal("", listens())
+        primary:stop()
+        cluster:must({ "start", "-a" })
+        cluster:wait_healthy(60)
+        assert.are.equal("127.0.0.1", listens())
+    end)
+
+    it("is not failed over to a mirror that a promotion would end", function()
+        local primary, mirror = cluster:primary(0), cluster:mirror(0)
+        local limit = tonumber(primary:value("current_setting('max_connections')"))
+        primary:sql(("alter system set max_connections = %d"):format(limit + 10))
+        place:must({ primary.bin .. "/pg_ctl", "restart", "-D", primary.datadir, "-m", "fast",
+            "-w", "-l", primary.log })
+        -- It streams and acknowledges all the same.
+        wait.eventually("the mirror to stream", SOON_S, function()
+            return primary:value("(select state from pg_stat_replication)") == "streaming"
+        end)
+        primary:sql("insert into t values ('acknowledged')", { timeout_s = 10 })
+        watching()
+        wait.eventually("state -e to tell", SOON_S, function()
+            local said = cluster:moonrise({ "state", "-e" })
+            return said.code == 1 and said.out:find("its replay is paused", 1, true), said.out
+        end)
+        primary:kill()
+        wait.eventually("the promotion to be refused", SOON_S, function()
+            return #cluster:catalog([[select 1 from journal where kind = 'refused'
+                and content = 0]]) > 0
+        end)
+        assert.is_true(mirror:value("pg_is_in_recovery()") == "t")
+        assert.are.equal(primary.dbid, cluster:primary(0).dbid)
+
+        mirror:sql(("alter system set max_connections = %d"):format(limit + 10))
+        cluster:must({ "stop", "-a", "-M", "fast" })
+        cluster:must({ "start", "-a" })
+        cluster:wait_healthy(60)
+    end)
+
+    it("releases nobody while its checkpointer does not read the order, and says why", function()
+        local primary, mirror = cluster:primary(0), cluster:mirror(0)
+        watching()
+        local checkpointer = tonumber(primary:value(
+            "(select pid from pg_stat_activity where backend_type = 'checkpointer')"))
+        place_of.kill(checkpointer, "STOP")
+        finally(function()
+            place_of.kill(checkpointer, "CONT")
+        end)
+        mirror:kill()
+        cluster:wait_row({ dbid = mirror.dbid, status = "d", mode = "n" }, SOON_S)
+        local writer = primary:session()
+        writer:send("insert into t values ('held') returning who")
+        wait.eventually("the commit to wait", SOON_S, function()
+            return primary:value("(select count(*) from pg_stat_activity " ..
+                "where wait_event = 'SyncRep')") ~= "0"
+        end)
+        local said = cluster:moonrise({ "state", "-e" })
+        assert.are.equal(1, said.code)
+        assert.matches("the checkpointer has not read it yet", said.out)
+        place_of.kill(checkpointer, "CONT")
+        assert.matches("held", writer:answer(SOON_S))
+        writer:close()
+        cluster:must({ "recoverseg", "-a" })
+        cluster:wait_healthy(60)
+    end)
+end)

@@ -1,33 +1,8 @@
 --- The sandbox, attacked: no limit can be passed, and a state that hit one is replaced.
+local box_of = require("tests.lib.box")
 local mr = require("moonrise")
 
--- Far more than any limit here, far less than an attack that works would take.
-local TOO_LONG_MS = 5000
-
-local function box(source, options)
-    options = options or {}
-    options.source, options.name = source, "attack.lua"
-    return mr.check(mr.sandbox(options))
-end
-
---- Calls the function that the source returns; raises when that takes much too long.
-local function call(source, ...)
-    local start = mr.clock()
-    local value, err = box(source):call(nil, ...)
-    local took = mr.clock() - start
-    assert(took < TOO_LONG_MS, ("it took %g ms"):format(took))
-    return value, err
-end
-
-local function assert_code(code, source, pattern, ...)
-    local value, err = call(source, ...)
-    assert.is_nil(value)
-    assert.equals(code, err and err.code, source)
-    assert.matches("attack%.lua", err.message)
-    if pattern then
-        assert.matches(pattern, err.message)
-    end
-end
+local box, call, assert_code = box_of.new, box_of.call, box_of.assert_code
 
 describe("an endless attack on a sandbox", function()
     local endless = {
@@ -259,7 +234,7 @@ describe("a pattern in a sandbox", function()
             return (('a'):rep(1990):find('.-b')) or 'none'
         end]])
         assert.equals("none", value)
-        assert.is_true(mr.clock() - start < TOO_LONG_MS)
+        assert.is_true(mr.clock() - start < box_of.TOO_LONG_MS)
     end)
 end)
 

@@ -1,33 +1,8 @@
 --- The sandbox: what goes in and comes out, what a chunk can name, how errors come back.
+local box_of = require("tests.lib.box")
 local mr = require("moonrise")
 
--- Far more than any limit here, far less than an attack that works would take.
-local TOO_LONG_MS = 5000
-
-local function box(source, options)
-    options = options or {}
-    options.source, options.name = source, "attack.lua"
-    return mr.check(mr.sandbox(options))
-end
-
---- Calls the function that the source returns; raises when that takes much too long.
-local function call(source, ...)
-    local start = mr.clock()
-    local value, err = box(source):call(nil, ...)
-    local took = mr.clock() - start
-    assert(took < TOO_LONG_MS, ("it took %g ms"):format(took))
-    return value, err
-end
-
-local function assert_code(code, source, pattern, ...)
-    local value, err = call(source, ...)
-    assert.is_nil(value)
-    assert.equals(code, err and err.code, source)
-    assert.matches("attack%.lua", err.message)
-    if pattern then
-        assert.matches(pattern, err.message)
-    end
-end
+local box, call, assert_code = box_of.new, box_of.call, box_of.assert_code
 
 describe("a sandbox", function()
     it("hands plain data in and out, as copies", function()

@@ -28,8 +28,9 @@ local function template(place, options)
     local cache = os.getenv("MOONRISE_TEST_CACHE") or place.dir
     local path = cache .. "/" .. name
     if os.execute("test -d " .. place_of.quote(path)) ~= 0 then
-        local line = '%s/initdb -D "$1.new" -A peer -N -k -E UTF8 --locale=C.UTF-8 %s && ' ..
-            'mv "$1.new" "$1"'
+        -- Suites that run side by side may both come here: the first one's stays.
+        local line = '%s/initdb -D "$1.$$" -A peer -N -k -E UTF8 --locale=C.UTF-8 %s && ' ..
+            '{ mv -T "$1.$$" "$1" || rm -r "$1.$$"; }'
         place:must({ "sh", "-c", line:format(M.bin(), words), "sh", path })
     end
     return path

@@ -198,6 +198,9 @@ end
 
 local given = {}
 
+-- Suites that run side by side (tests/run) do not give out each other's ports.
+local LANE = tonumber(os.getenv("MOONRISE_LANE") or 0) % 4
+
 --- A TCP port nobody listens on, below the range that clients get; each is given once.
 ---@return integer
 function M.free_port()
@@ -211,7 +214,7 @@ function M.free_port()
     local port
     repeat
         local high, low = random:read(2):byte(1, 2)
-        port = 12000 + (high * 256 + low) % 20000
+        port = 12000 + LANE * 5000 + (high * 256 + low) % 5000
     until not used[port]
     random:close()
     given[port] = true

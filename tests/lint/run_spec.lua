@@ -66,6 +66,17 @@ describe("tests/run", function()
         assert.are_not.equal(0, code)
     end)
 
+    it("runs two suites side by side, and no more", function()
+        local meet = "echo 1..1; touch %s; until [ -e %s ]; do :; done; echo ok 1; "
+        local a, b = place:path("a"), place:path("b")
+        local suites = { a = meet:format(a, b), b = meet:format(b, a) }
+        assert.are.equal("moonrise: 2 passed, 0 failed, 0 skipped", (run(suites)))
+        os.remove(a)
+        os.remove(b)
+        assert.are.equal("moonrise: 1 passed, 1 failed, 0 skipped",
+            (run(suites, { MOONRISE_LANES = "1" })))
+    end)
+
     it("ends a suite that hangs, and what it started", function()
         local mark = place:path("started")
         local last, _, out = run({ a = ("echo 1..1; cd $TMPDIR; setsid tail -f /dev/null & " ..

@@ -25,7 +25,7 @@ static const struct operation {
     {"inspect", op_inspect, ORDER_QUESTION},
     {"read", op_read, ORDER_QUESTION},
     {"makedirs", op_makedirs, ORDER_QUESTION},
-    {"remove_datadir", op_remove_datadir, ORDER_QUESTION},
+    {"remove_datadir", op_remove_datadir, ORDER_ORDER | ORDER_CREATES | ORDER_REMOVES},
     {"initdb", op_initdb, ORDER_ORDER | ORDER_CREATES | ORDER_MAKES},
     {"adopt", op_adopt, ORDER_ORDER | ORDER_CREATES},
     {"configure", op_configure, ORDER_ORDER},

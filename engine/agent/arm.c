@@ -82,10 +82,14 @@ set_names(struct armer *a, const char *names, struct err *e)
     return sql_alter_system(a->db, "synchronous_standby_names", names, sql_deadline(), e);
 }
 
-/* Whether this server's commits can wait at all. */
+/* Whether this server's commits can wait at all. What this database or role was given says nothing about
+ * others. */
 static int
 check_primary(struct armer *a, struct err *e)
 {
+    static const char level[] =
+        "select case when source in ('database', 'user', 'database user') then boot_val"
+        " else reset_val end from pg_settings where name = 'synchronous_commit'";
     bool in_recovery;
     char *commit = NULL;
     int rc = sql_bool(&in_recovery, a->db, "select pg_is_in_recovery()", sql_deadline(), e);
@@ -93,7 +97,7 @@ check_primary(struct armer *a, struct err *e)
         rc = err_set(e, ERR_REFUSED, "%s is in recovery: no primary", a->o->datadir);
     /* The canary's session was opened without a wish of its own: it has what everybody gets. */
     if (rc == 0)
-        rc = sql_text(&commit, a->canary, "show synchronous_commit", sql_deadline(), e);
+        rc = sql_text(&commit, a->canary, level, sql_deadline(), e);
     if (rc == 0 && strcmp(commit, "on") != 0 && strcmp(commit, "remote_apply") != 0) {
         err_set(e, ERR_REFUSED, "synchronous_commit is %s: commits do not wait", commit);
         rc = err_hint(e, "set it to on for the whole server");
@@ -268,12 +272,75 @@ disarm(const struct armer *a, struct err *e)
     return rc;
 }
 
+/* Until no walsender counts as synchronous: then only the checkpointer's flag can make commits wait, and
+ * a canary tells how that stands. *left says that one still does. */
+static int
+await_asynchronous(bool *left, struct armer *a, struct err *e)
+{
+    int64_t until = clock_ms() + WALSENDERS_MS;
+    int rc = 0;
+    *left = true;
+    while (rc == 0 && *left && clock_ms() < until) {
+        rc = sql_bool(left, a->db,
+                      "select exists (select from pg_stat_replication where sync_state <> 'async')",
+                      sql_deadline(), e);
+        if (rc == 0 && *left)
+            rc = order_pause(a->o, POLL_MS, e);
+    }
+    return rc;
+}
+
+/* Commits one canary and waits until it returns. */
+static int
+await_released(struct armer *a, int64_t deadline_ms, struct err *e)
+{
+    int rc = db_send(a->canary, &canary, e);
+    a->sent = rc == 0;
+    while (rc == 0) {
+        rc = db_poll(a->canary, NULL, NUDGE_EVERY_MS, e);
+        if (rc == 1)
+            a->sent = false;
+        if (rc != 0)
+            return rc < 0 ? rc : 0;
+        if (order_cancelled(a->o))
+            return err_set(e, ERR_CANCELLED, "cancelled");
+        if (clock_ms() > deadline_ms) {
+            err_set(e, ERR_TIMEOUT, "commits still wait for a mirror");
+            return err_hint(
+                e, "the checkpointer is inside a checkpoint and rereads settings after it");
+        }
+    }
+    return rc;
+}
+
+/* Nobody waits, and a commit was seen passing: what waits from here on does so for what is set from here on.
+ *
+ * A release that has timed out leaves the checkpointer's flag on. A canary that waits then would prove
+ * nothing: the checkpointer may have read the empty setting already and clear the flag only afterwards, and
+ * until it rereads, after a whole checkpoint perhaps, commits would pass while the pair is recorded as in
+ * sync. The canary comes after the walsenders have let the old name go, or one of them could be what lets it
+ * pass. Nothing is promised to anybody here: a pair is armed only while it is recorded as not in sync. */
+static int
+begin_released(struct armer *a, struct err *e)
+{
+    bool left = false;
+    int rc = set_names(a, "", e);
+    if (rc == 0)
+        rc = await_asynchronous(&left, a, e);
+    if (rc == 0 && left)
+        rc = err_set(e, ERR_TIMEOUT, "a walsender still goes by an earlier name");
+    return rc < 0 ? rc : await_released(a, clock_ms() + CANARY_MS, e);
+}
+
 static int
 arm(struct armer *a, struct err *e)
 {
     char nobody[48];
     snprintf(nobody, sizeof nobody, "mr_nobody_%" PRIu64, a->o->claim.epoch);
-    int rc = set_names(a, nobody, e);
+    int rc = begin_released(a, e);
+    if (rc < 0)
+        return rc;
+    rc = set_names(a, nobody, e);
     if (rc == 0)
         rc = await_waiting(a, e);
     if (rc == 0)
@@ -332,52 +399,11 @@ op_arm(struct order *o, struct err *e)
     return rc;
 }
 
-/* Until no walsender counts as synchronous: then only the checkpointer's flag can make commits wait, and
- * a canary tells how that stands. A walsender that is stuck does not keep anybody waiting for it. */
-static int
-await_asynchronous(struct armer *a, struct err *e)
-{
-    int64_t until = clock_ms() + WALSENDERS_MS;
-    bool left = true;
-    int rc = 0;
-    while (rc == 0 && left && clock_ms() < until) {
-        rc = sql_bool(&left, a->db,
-                      "select exists (select from pg_stat_replication where sync_state <> 'async')",
-                      sql_deadline(), e);
-        if (rc == 0 && left)
-            rc = order_pause(a->o, POLL_MS, e);
-    }
-    return rc;
-}
-
-/* Commits one canary and waits until it returns. */
-static int
-await_released(struct armer *a, int64_t deadline_ms, struct err *e)
-{
-    int rc = db_send(a->canary, &canary, e);
-    a->sent = rc == 0;
-    while (rc == 0) {
-        rc = db_poll(a->canary, NULL, NUDGE_EVERY_MS, e);
-        if (rc == 1)
-            a->sent = false;
-        if (rc != 0)
-            return rc < 0 ? rc : 0;
-        if (order_cancelled(a->o))
-            return err_set(e, ERR_CANCELLED, "cancelled");
-        if (clock_ms() > deadline_ms) {
-            err_set(e, ERR_TIMEOUT, "commits still wait for a mirror");
-            return err_hint(
-                e, "the checkpointer is inside a checkpoint and rereads settings after it");
-        }
-    }
-    return rc;
-}
-
 int
 op_release(struct order *o, struct err *e)
 {
     struct armer a = {.o = o};
-    bool in_recovery = false;
+    bool in_recovery = false, stuck;
     int64_t began = clock_ms();
     int rc = open_sessions(&a, e);
     if (rc == 0)
@@ -389,8 +415,8 @@ op_release(struct order *o, struct err *e)
     if (rc == 0)
         rc = set_names(&a, "", e);
     if (rc == 0) {
-        order_unlock(o); /* a checkpoint may hold it back for long */
-        rc = await_asynchronous(&a, e);
+        order_unlock(o);                        /* a checkpoint may hold it back for long */
+        rc = await_asynchronous(&stuck, &a, e); /* one that is stuck keeps nobody waiting for it */
     }
     if (rc == 0)
         rc = await_released(&a, order_deadline(o, "wait_ms", RELEASE_MS), e);

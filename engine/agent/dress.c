@@ -1,5 +1,5 @@
 /*
- * What makes a finished copy an instance of its own: tablespaces, label, settings, history files.
+ * What makes a finished copy an instance of its own: label, settings, history files.
  */
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
@@ -21,72 +21,6 @@
 /* Settings of place: they stay the target's whatever the source has. */
 static const char *const place_names[] = {"port", "listen_addresses", "unix_socket_directories",
                                           "external_pid_file", "cluster_name"};
-
-/* Where args.tablespaces sends a tablespace, NULL when it says nothing. */
-static const char *
-mapped(const struct target *t, const char *oid)
-{
-    for (size_t i = 0; i < message_count(t->o->args, "tablespaces"); i++) {
-        const struct message *item = message_item(t->o->args, "tablespaces", i);
-        if (item && strcmp(message_text(item, "oid", ""), oid) == 0)
-            return message_text(item, "target", NULL);
-    }
-    return NULL;
-}
-
-/* Adds one of the source's links. */
-static int
-add_space(struct target *t, const char *oid, const char *path, struct err *e)
-{
-    const char *to = mapped(t, oid), *home = t->source->datadir;
-    char *real, *own = NULL;
-    int rc = path_canonical(&real, path, e);
-    if (rc < 0)
-        return rc;
-    if (!to && path_inside(home, real))
-        to = own = path_join(t->o->datadir, real + strlen(home) + 1);
-    if (!to) {
-        rc =
-            err_set(e, ERR_REFUSED,
-                    "tablespace %s is in %s, which the mirror on this host would share", oid, real);
-        err_hint(e, "map it to another directory");
-    } else if (to[0] != '/' || strpbrk(to, "\n\\") || path_inside(real, to) ||
-               (path_inside(home, to) && !path_inside(t->o->datadir, to))) {
-        rc =
-            err_set(e, ERR_REFUSED, "tablespace %s cannot go to '%s': the source uses it", oid, to);
-    } else {
-        rc = io_make_dirs(to, 0700, e);
-    }
-    if (rc == 0) {
-        t->spaces = mem_realloc(t->spaces, (size_t)(t->space_count + 1) * sizeof *t->spaces);
-        t->spaces[t->space_count++] = (struct patch_tablespace){
-            .oid = mem_strdup(oid), .source = mem_strdup(real), .target = mem_strdup(to)};
-    }
-    free(real);
-    free(own);
-    return rc;
-}
-
-int
-target_spaces(struct target *t, struct err *e)
-{
-    char *dir_name = path_join(t->source->datadir, "pg_tblspc");
-    DIR *dir = opendir(dir_name);
-    struct dirent *entry;
-    int rc = dir ? 0 : err_sys(e, errno, "%s", dir_name);
-    while (rc == 0 && (entry = readdir(dir)) != NULL) {
-        char link[4096];
-        ssize_t n = readlinkat(dirfd(dir), entry->d_name, link, sizeof link - 1);
-        if (n <= 0)
-            continue; /* a directory in place: part of the data directory */
-        link[n] = '\0';
-        rc = add_space(t, entry->d_name, link, e);
-    }
-    if (dir)
-        closedir(dir);
-    free(dir_name);
-    return rc;
-}
 
 static int
 write_label(const struct target *t, struct err *e)

@@ -7,12 +7,14 @@
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
 #include "moonrise/base/str.h"
+#include "moonrise/loop/loop.h"
 #include "order.h"
 #include "process.h"
 #include "tree.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +27,7 @@
 
 #define READ_BYTES_MAX (1u << 20)
 #define LOG_TAIL_BYTES (16u << 10)
+#define FENCE_MS       5000
 
 int
 op_hello(struct order *o, struct err *e)
@@ -121,40 +124,66 @@ may_remove(const struct order *o, struct err *e)
     struct epoch ep;
     int rc = datadir_kind(&kind, o->datadir, e);
     if (rc == 0)
-        rc = process_prove_stopped(o->datadir, e);
-    if (rc == 0)
         rc = epoch_read(&ep, o->datadir, e);
-    if (rc < 0 || kind == KIND_EMPTY || kind == KIND_MISSING || kind == KIND_HALF_MADE)
+    if (rc == 0 && kind == KIND_HALF_MADE)
+        rc = order_compare_note(o, e);
+    if (rc < 0)
         return rc;
-    if (kind == KIND_FOREIGN || !ep.valid)
+    if (kind == KIND_FOREIGN || (kind == KIND_DATADIR && !ep.valid))
         return err_set(e, ERR_REFUSED, "%s was not made by moonrise", o->datadir);
-    if (o->dbid && ep.dbid != o->dbid)
+    if (ep.valid && ep.dbid != o->dbid)
         return err_set(e, ERR_REFUSED, "%s belongs to dbid %d", o->datadir, ep.dbid);
     return 0;
+}
+
+/* With args.fence whoever uses the directory is ended; also the children of an initdb that was killed. */
+static int
+end_users(const struct order *o, struct err *e)
+{
+    if (!message_bool(o->args, "fence", false))
+        return process_prove_stopped(o->datadir, e);
+    char *init = order_path(o, "moonrise.init");
+    int rc = process_kill_all(init, NULL, clock_ms() + FENCE_MS, e);
+    if (rc == 0)
+        rc = process_kill_all(o->datadir, NULL, clock_ms() + FENCE_MS, e);
+    free(init);
+    return rc;
+}
+
+/* From here on it is half-made, and what is left of it says by which order: the epoch file goes with the
+ * rest. */
+static int
+write_note(const struct order *o, struct err *e)
+{
+    struct str text = STR_INIT;
+    char *path = order_path(o, "moonrise.patch");
+    str_printf(&text,
+               "stage = 'removing'\norder = '%s'\nepoch = '%" PRIu64 "'\nstep = '%" PRIu32 "'\n"
+               "dbid = '%d'\n",
+               o->claim.op, o->claim.epoch, o->claim.step, o->dbid);
+    int rc = io_write_durable(path, text.data, text.len, 0600, e);
+    free(path);
+    str_free(&text);
+    return rc;
 }
 
 int
 op_remove_datadir(struct order *o, struct err *e)
 {
     static const char *const last[] = {"moonrise.lock", "moonrise.patch", NULL};
-    static const char note[] = "stage = 'removing'\n";
+    if (!file_exists(o->datadir, "."))
+        return 0; /* it has been carried out before */
     int rc = may_remove(o, e);
-    if (rc < 0 || !file_exists(o->datadir, "."))
-        return rc;
-    char *path = order_path(o, "moonrise.lock"), *half = order_path(o, "moonrise.patch");
-    rc = io_lock(&o->lock_fd, path, e);
     if (rc == 0)
-        rc = may_remove(o, e);
+        rc = end_users(o, e);
     if (rc == 0)
-        rc = io_write_durable(half, note, sizeof note - 1, 0600, e); /* from here on half-made */
+        rc = write_note(o, e);
     if (rc == 0)
         rc = aside_move(o->datadir, e);
     if (rc == 0)
         rc = tree_empty(o->datadir, last, e);
     if (rc == 0)
         rc = tree_remove(o->datadir, e);
-    free(path);
-    free(half);
     if (rc == 0)
         message_set_bool(o->result, "removed", true);
     return rc;

@@ -170,7 +170,9 @@ op_initdb(struct order *o, struct err *e)
     if (rc < 0)
         return rc;
     char *dir = order_path(o, "moonrise.init");
-    if (kind == KIND_HALF_MADE && file_exists(o->datadir, "moonrise.init"))
+    /* With the note of a recovery beside it, what lies there is a copy that is half done. */
+    if (kind == KIND_HALF_MADE && file_exists(o->datadir, "moonrise.init") &&
+        !file_exists(o->datadir, "moonrise.patch"))
         rc = begin_anew(o, dir, e);
     else if (kind != KIND_EMPTY)
         rc = err_set(e, ERR_EXISTS, "%s is not empty", o->datadir);

@@ -242,7 +242,7 @@ tell_copying(struct message *patch, const char *datadir)
 static void
 tell_patch(struct message *m, const char *datadir)
 {
-    static const char *const keys[] = {"type", "stage", "source"};
+    static const char *const keys[] = {"type", "stage", "source", "sysid"};
     struct conf c = CONF_INIT;
     char *path = path_join(datadir, "moonrise.patch");
     int rc = conf_read(&c, path, NULL);

@@ -7,6 +7,7 @@
 #include "moonrise/base/path.h"
 #include "moonrise/base/str.h"
 #include "moonrise/loop/loop.h"
+#include "moonrise/pg/conf.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -154,9 +155,32 @@ order_make_dir(struct order *o, struct err *e)
 }
 
 int
+order_compare_note(const struct order *o, struct err *e)
+{
+    struct conf c = CONF_INIT;
+    char *path = order_path(o, "moonrise.patch");
+    struct epoch last = {0};
+    bool repeat;
+    int rc = 0;
+    if (conf_read(&c, path, NULL) == 0 && conf_get(&c, "epoch") && conf_get(&c, "step")) {
+        const char *whose = conf_get(&c, "dbid"), *by = conf_get(&c, "order");
+        last.epoch = strtoull(conf_get(&c, "epoch"), NULL, 10);
+        last.step = (uint32_t)strtoul(conf_get(&c, "step"), NULL, 10);
+        snprintf(last.order, sizeof last.order, "%s", by ? by : "recover");
+        if (!whose || atoi(whose) == o->dbid)
+            rc = epoch_compare(&last, &o->claim, &repeat, e);
+    }
+    conf_done(&c);
+    free(path);
+    return rc;
+}
+
+int
 order_begin(struct order *o, unsigned flags, struct err *e)
 {
     struct stat st;
+    if (stat(o->datadir, &st) != 0 && errno == ENOENT && (flags & ORDER_REMOVES))
+        return 0;
     if (stat(o->datadir, &st) != 0)
         return err_set(e, ERR_NOTFOUND, "%s does not exist", o->datadir);
     int rc = epoch_lock(&o->lock_fd, o->datadir, &o->claim, o->call->cancel, e);

@@ -22,6 +22,7 @@ enum order_flag {
     ORDER_CREATES = 2,  /* allowed without an epoch file */
     ORDER_MAKES = 8,    /* makes the data directory when it is missing */
     ORDER_HOST = 4,     /* about the host: takes no data directory */
+    ORDER_REMOVES = 16, /* a data directory that is not there is where it leads to */
 };
 
 struct order {
@@ -47,6 +48,10 @@ int order_make_dir(struct order *o, struct err *e);
 
 /* Takes the lock, compares, and writes (epoch, step) durably. ERR_STALE, ERR_BUSY, ERR_REFUSED ... */
 int order_begin(struct order *o, unsigned flags, struct err *e);
+
+/* Compares with the order that moonrise.patch names: a directory that is being filled, or emptied, may have
+ * no epoch file. One of another dbid binds nobody. ERR_STALE. */
+int order_compare_note(const struct order *o, struct err *e);
 
 /* Lets go of the lock for an open-ended wait. */
 void order_unlock(struct order *o);

@@ -8,6 +8,7 @@
 #include "moonrise/loop/loop.h"
 #include "moonrise/pg/timeline.h"
 #include "order.h"
+#include "process.h"
 #include "settings.h"
 #include "slot.h"
 #include "sql.h"
@@ -279,9 +280,12 @@ op_follow(struct order *o, struct err *e)
         rc = message_need_text(o->args, "slot", &slot, e);
     if (rc < 0)
         return rc;
-    rc = follow_running(o, conninfo, slot, e);
-    if (rc == ERR_NOTFOUND)
+    /* That nobody answers is no proof: files are written only beside a server that is stopped. */
+    rc = process_prove_stopped(o->datadir, e);
+    if (rc == 0)
         rc = follow_stopped(o, conninfo, slot, e);
+    else if (rc == ERR_RUNNING)
+        rc = follow_running(o, conninfo, slot, e);
     if (rc == 0)
         message_set_bool(o->result, "follows", true);
     return rc;

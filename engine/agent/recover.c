@@ -6,6 +6,7 @@
 #include "moonrise/base/str.h"
 #include "moonrise/loop/loop.h"
 #include "order.h"
+#include "process.h"
 #include "server.h"
 #include "source.h"
 #include "target.h"
@@ -18,6 +19,8 @@
 #define REPORT_MS 250
 #define CHECK_MS  1000
 #define STREAM_MS 120000
+/* A restart of the source takes less, most of the time; when it does not, running the recovery again does. */
+#define SOURCE_GONE_MS 3000
 
 static const char *const stage_names[] = {"listing", "copying", "deleting", "flushing", "flushed"};
 
@@ -36,6 +39,9 @@ struct recovery {
     struct source source;
     struct target target;
     struct copying copy;
+    char *source_dir; /* while the target starts: the session with the source is over by then */
+    int64_t source_checked; /* when its postmaster was looked for, and when it was there */
+    int64_t source_seen;
 };
 
 static void *
@@ -105,7 +111,7 @@ copy(struct recovery *r, struct err *e)
     struct copying *c = &r->copy;
     pthread_t thread;
     c->spec = (struct patch_spec){
-        .type = r->target.type,
+        .type = r->target.resumes ? PATCH_DIFFERENTIAL : r->target.type,
         .source_dir = r->source.datadir,
         .target_dir = r->o->datadir,
         .target_wal_dir = message_text(r->o->args, "wal_dir", NULL),
@@ -138,13 +144,40 @@ finish(struct recovery *r, struct err *e)
     return rc;
 }
 
+/* Without its source the target never becomes consistent: the end of the backup is in WAL that it still
+ * has to receive. */
+static int
+source_lives(void *arg, struct err *e)
+{
+    struct recovery *r = arg;
+    struct process_list users;
+    int64_t now = clock_ms();
+    if (now - r->source_checked < CHECK_MS)
+        return 0;
+    r->source_checked = now;
+    bool unknown = process_scan(&users, r->source_dir, NULL) < 0;
+    if (unknown || process_postmaster(&users))
+        r->source_seen = now;
+    process_list_done(&users);
+    if (now - r->source_seen <= SOURCE_GONE_MS)
+        return 0;
+    err_set(e, ERR_NOTFOUND,
+            "the source %s has stopped, and the copy in %s still needs WAL from it", r->source_dir,
+            r->o->datadir);
+    return err_hint(e, "start the source again, then run the recovery again: moonrise recoverseg");
+}
+
 static int
 start(struct recovery *r, struct err *e)
 {
     struct server s;
-    int64_t deadline = order_deadline(r->o, "wait_ms", STREAM_MS);
+    struct server_wait wait = {.deadline_ms = order_deadline(r->o, "wait_ms", STREAM_MS),
+                               .stream_ms = STREAM_MS,
+                               .watch = source_lives,
+                               .watch_arg = r};
+    r->source_checked = r->source_seen = clock_ms();
     report(r, "starting");
-    int rc = server_start(&s, r->o, deadline, STREAM_MS, e);
+    int rc = server_start(&s, r->o, &wait, e);
     if (rc == 0 && !s.streaming) {
         server_failed(r->o, 0, e);
         err_wrap(e, "it does not stream");
@@ -185,6 +218,8 @@ recover(struct recovery *r, struct err *e)
         rc = copy(r, e);
     if (rc == 0)
         rc = finish(r, e);
+    if (rc == ERR_SPACE)
+        err_hint(e, "make room there and run it again: what has been copied is kept");
     return rc;
 }
 
@@ -198,6 +233,7 @@ op_recover(struct order *o, struct err *e)
     int rc = recover(r, e);
     /* Ours goes before the start: it does not hold against our own children. */
     target_done(&r->target);
+    r->source_dir = r->source.datadir ? mem_strdup(r->source.datadir) : NULL;
     source_close(&r->source);
     if (rc == 0 && message_bool(o->args, "start", true))
         rc = start(r, e);
@@ -205,7 +241,9 @@ op_recover(struct order *o, struct err *e)
         tell_numbers(o->result, &r->copy.progress);
         message_set_int(o->result, "ms", clock_ms() - began);
         message_set_text(o->result, "type", message_text(o->args, "type", ""));
+        message_set_bool(o->result, "resumed", r->target.resumes);
     }
+    free(r->source_dir);
     free(r);
     return rc;
 }

@@ -199,10 +199,16 @@ server_state(const struct order *o, int pid, bool *locked)
     return ready;
 }
 
+static int
+ask_watch(const struct server_wait *wait, struct err *e)
+{
+    return wait->watch ? wait->watch(wait->watch_arg, e) : 0;
+}
+
 /* Waits until the server accepts; lets go of the epoch lock as soon as the server has its own. */
 static int
-await_accepts(struct order *o, const struct server *s, int64_t deadline_ms, int64_t log_from,
-              struct err *e)
+await_accepts(struct order *o, const struct server *s, const struct server_wait *wait,
+              int64_t log_from, struct err *e)
 {
     bool locked = false;
     uint64_t start = process_start(s->pid);
@@ -214,11 +220,13 @@ await_accepts(struct order *o, const struct server *s, int64_t deadline_ms, int6
             order_unlock(o);
         if (start == 0 || !process_alive(s->pid, start))
             return server_failed(o, log_from, e);
-        if (clock_ms() > deadline_ms || (!locked && clock_ms() > own_lock))
+        if (clock_ms() > wait->deadline_ms || (!locked && clock_ms() > own_lock))
             return err_set(e, ERR_TIMEOUT,
                            "the server in %s (process %d) does not accept sessions yet", o->datadir,
                            s->pid);
-        int rc = order_pause(o, POLL_MS, e);
+        int rc = ask_watch(wait, e);
+        if (rc == 0)
+            rc = order_pause(o, POLL_MS, e);
         if (rc < 0)
             return rc;
     }
@@ -227,29 +235,34 @@ await_accepts(struct order *o, const struct server *s, int64_t deadline_ms, int6
 }
 
 /* Whether the standby streams within the time; a primary that is away is no failure of a start. */
-static bool
-await_streams(const struct order *o, int64_t until_ms)
+static int
+await_streams(bool *out, const struct order *o, const struct server_wait *wait, struct err *e)
 {
     static const char sql[] =
         "select status = 'streaming' from pg_stat_wal_receiver where coalesce(status, '') <> ''";
     struct db *db = NULL;
     bool streams = false;
+    int rc = 0;
+    int64_t until_ms = clock_ms() + wait->stream_ms;
+    if (until_ms > wait->deadline_ms)
+        until_ms = wait->deadline_ms;
     struct sql_place place = {.datadir = o->datadir,
                               .user = o->user,
                               .passfile = o->passfile,
                               .dbname = o->dbname,
                               .name = "moonrise start",
                               .statement_ms = SQL_TIMEOUT_MS};
-    while (!streams && clock_ms() < until_ms && !order_cancelled(o)) {
+    while (rc == 0 && !streams && clock_ms() < until_ms && !order_cancelled(o)) {
         if (!db && sql_connect(&db, &place, o, NULL) < 0)
             db = NULL;
         else if (sql_bool(&streams, db, sql, clock_ms() + SQL_TIMEOUT_MS, NULL) < 0)
             break;
-        if (!streams)
+        if (!streams && (rc = ask_watch(wait, e)) == 0)
             order_pause(o, POLL_MS * 2, NULL);
     }
     db_close(db);
-    return streams;
+    *out = streams;
+    return rc;
 }
 
 /* Starts it, unless it runs. */
@@ -286,22 +299,17 @@ launch(struct server *s, struct order *o, int64_t *log_from, struct err *e)
 }
 
 int
-server_start(struct server *out, struct order *o, int64_t deadline_ms, int64_t stream_ms,
-             struct err *e)
+server_start(struct server *out, struct order *o, const struct server_wait *wait, struct err *e)
 {
     int64_t log_from = 0;
     *out = (struct server){0};
     int rc = launch(out, o, &log_from, e);
     if (rc == 0)
-        rc = await_accepts(o, out, deadline_ms, log_from, e);
+        rc = await_accepts(o, out, wait, log_from, e);
     if (rc < 0)
         return rc;
     out->in_recovery = file_exists(o->datadir, "standby.signal");
-    if (out->in_recovery && stream_ms > 0) {
-        int64_t until = clock_ms() + stream_ms;
-        out->streaming = await_streams(o, until < deadline_ms ? until : deadline_ms);
-    }
-    return 0;
+    return out->in_recovery ? await_streams(&out->streaming, o, wait, e) : 0;
 }
 
 /* A server that somebody else started from the files alone listens nowhere: it is started anew. */
@@ -332,13 +340,15 @@ int
 op_start(struct order *o, struct err *e)
 {
     struct server s;
+    struct server_wait wait = {.deadline_ms = order_deadline(o, "wait_ms", 60000),
+                               .stream_ms = STREAM_WAIT_MS};
     if (o->bin[0] != '/')
         return err_set(e, ERR_ARGUMENT, "bin is no absolute path");
     int rc = server_refuse(o, e);
     if (rc == 0)
         rc = end_unreachable(o, e);
     if (rc == 0)
-        rc = server_start(&s, o, order_deadline(o, "wait_ms", 60000), STREAM_WAIT_MS, e);
+        rc = server_start(&s, o, &wait, e);
     if (rc < 0)
         return rc;
     message_set_int(o->result, "pid", s.pid);

@@ -18,11 +18,20 @@ struct server {
     bool already;   /* it ran before */
 };
 
+/* How long to wait for a server that was started. */
+struct server_wait {
+    int64_t deadline_ms; /* until it accepts sessions */
+    int64_t stream_ms;   /* after that, for a standby to stream */
+    /* Asked all the while; what it returns below 0 ends the waiting. May be NULL. */
+    int (*watch)(void *watch_arg, struct err *e);
+    void *watch_arg;
+};
+
 /* Starts the instance of an order that holds the lock, with args.listen and args.start_settings (or
  * args.settings for op start). Lets go of the lock once the server has its own. Waits until it accepts
- * sessions (deadline_ms), and a standby until it streams (stream_ms, which is no error when it passes).
- * ERR_CHILD with the last line of the log when it ends, ERR_TIMEOUT, ERR_CANCELLED. */
-int server_start(struct server *out, struct order *o, int64_t deadline_ms, int64_t stream_ms,
+ * sessions, and a standby until it streams (no error when that time passes). ERR_CHILD with the last line
+ * of the log when it ends, ERR_TIMEOUT, ERR_CANCELLED; it goes on running where only the waiting ended. */
+int server_start(struct server *out, struct order *o, const struct server_wait *wait,
                  struct err *e);
 
 /* Puts the last lines of its log into *e. */

@@ -129,7 +129,11 @@ int
 source_check(struct source *s, struct err *e)
 {
     int rc = sql_run(s->db, "select 1", clock_ms() + SQL_TIMEOUT_MS, e);
-    return rc < 0 ? err_wrap(e, "the source's backup session") : 0;
+    if (rc < 0) {
+        err_wrap(e, "the backup session with the source %s", s->datadir);
+        err_hint(e, "once the source runs, run the recovery again: it goes on where it was");
+    }
+    return rc;
 }
 
 int

@@ -23,31 +23,37 @@
 #include <unistd.h>
 
 /* What the target's own files say of the system it belongs to, "" when nothing does. An unfinished
- * recovery says it in moonrise.patch. */
+ * recovery says it in moonrise.patch, and whether it was a full one. */
 static void
-target_sysid(char sysid[24], const struct target *t)
+target_sysid(char sysid[24], bool *was_full, const struct target *t)
 {
     struct control c;
     struct conf patch = CONF_INIT;
     bool aside;
     char *path = order_path(t->o, "moonrise.patch");
     sysid[0] = '\0';
-    if (conf_read(&patch, path, NULL) == 0 && conf_get(&patch, "sysid"))
+    *was_full = false;
+    if (conf_read(&patch, path, NULL) == 0 && conf_get(&patch, "sysid")) {
+        const char *type = conf_get(&patch, "type");
         snprintf(sysid, 24, "%s", conf_get(&patch, "sysid"));
-    else if (aside_read(&c, &aside, t->o->datadir, NULL) == 0)
+        *was_full = type && strcmp(type, "full") == 0;
+    } else if (aside_read(&c, &aside, t->o->datadir, NULL) == 0)
         snprintf(sysid, 24, "%" PRIu64, c.system_identifier);
     conf_done(&patch);
     free(path);
 }
 
 static int
-check_system(const struct target *t, enum datadir_kind kind, struct err *e)
+check_system(struct target *t, enum datadir_kind kind, struct err *e)
 {
     char has[24], source[24];
+    bool was_full;
     snprintf(source, sizeof source, "%" PRIu64, t->source->sysid);
-    target_sysid(has, t);
+    target_sysid(has, &was_full, t);
     bool full = t->type == PATCH_FULL;
-    if (kind == KIND_EMPTY || strcmp(has, source) == 0)
+    t->own_system = strcmp(has, source) == 0;
+    t->resumes = full && was_full && t->own_system;
+    if (kind == KIND_EMPTY || t->own_system)
         return 0;
     if (has[0] && !(full && message_bool(t->o->args, "accept_foreign", false))) {
         err_set(e, ERR_REFUSED, "%s belongs to system %s, the source to %s", t->o->datadir, has,
@@ -60,26 +66,6 @@ check_system(const struct target *t, enum datadir_kind kind, struct err *e)
                        "recovery is possible",
                        t->o->datadir);
     return 0;
-}
-
-/* A late recover finds no epoch file in a directory that another one is about to fill. */
-static int
-check_unfinished(const struct target *t, struct err *e)
-{
-    struct conf c = CONF_INIT;
-    char *path = order_path(t->o, "moonrise.patch");
-    struct epoch last = {0};
-    bool repeat;
-    int rc = 0;
-    if (conf_read(&c, path, NULL) == 0 && conf_get(&c, "epoch") && conf_get(&c, "step")) {
-        last.epoch = strtoull(conf_get(&c, "epoch"), NULL, 10);
-        last.step = (uint32_t)strtoul(conf_get(&c, "step"), NULL, 10);
-        snprintf(last.order, sizeof last.order, "recover");
-        rc = epoch_compare(&last, &t->o->claim, &repeat, e);
-    }
-    conf_done(&c);
-    free(path);
-    return rc;
 }
 
 static int
@@ -109,8 +95,8 @@ target_check(struct target *t, struct err *e)
         rc = err_set(e, ERR_REFUSED, "%s is not empty and no data directory", t->o->datadir);
     if (rc == 0)
         rc = check_system(t, kind, e);
-    if (rc == 0)
-        rc = check_unfinished(t, e);
+    if (rc == 0 && kind == KIND_HALF_MADE)
+        rc = order_compare_note(t->o, e); /* a late one finds no epoch file in it */
     return rc < 0 ? rc : process_prove_stopped(t->o->datadir, e);
 }
 
@@ -119,11 +105,12 @@ write_note(const struct target *t, const char *stage, struct err *e)
 {
     struct conf c = CONF_INIT;
     char *path = order_path(t->o, "moonrise.patch");
-    char number[4][24];
+    char number[5][24];
     snprintf(number[0], 24, "%" PRId64, wall_ms() / 1000);
     snprintf(number[1], 24, "%" PRIu64, t->o->claim.epoch);
     snprintf(number[2], 24, "%" PRIu32, t->o->claim.step);
     snprintf(number[3], 24, "%" PRIu64, t->source->sysid);
+    snprintf(number[4], 24, "%d", t->o->dbid);
     const char *const items[][2] = {
         {"type", t->type == PATCH_FULL ? "full" : "differential"},
         {"stage", stage},
@@ -132,6 +119,8 @@ write_note(const struct target *t, const char *stage, struct err *e)
         {"epoch", number[1]},
         {"step", number[2]},
         {"sysid", number[3]},
+        {"dbid", number[4]},
+        {"order", "recover"},
     };
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < sizeof items / sizeof *items; i++)
@@ -167,12 +156,21 @@ lock_pidfile(struct target *t, struct err *e)
     return rc;
 }
 
-/* Gives back what was taken: pg_control, if it was in its place, and with it the note. */
+/* Whether nothing forbids that somebody starts the target as it is. A marked one is sealed once it is
+ * stopped, whoever comes to it first; an epoch file that is damaged may hold the mark, too. */
+static bool
+may_start(const struct epoch *last)
+{
+    return !last->present || (last->valid && !last->marked);
+}
+
+/* Gives back what was taken: pg_control, if it was in its place and may be there, and with it the note. */
 static void
 give_back(const struct target *t, bool was_in_place, bool was_half_made)
 {
     char *path = order_path(t->o, "moonrise.patch");
-    if ((!was_in_place || aside_restore(t->o->datadir, NULL) == 0) && !was_half_made)
+    bool back = was_in_place && may_start(&t->o->last);
+    if ((!back || aside_restore(t->o->datadir, NULL) == 0) && !was_half_made)
         io_unlink_durable(path, NULL);
     free(path);
 }
@@ -183,7 +181,10 @@ target_take(struct target *t, struct err *e)
     bool in_place = file_exists(t->o->datadir, "global/pg_control");
     bool half_made = file_exists(t->o->datadir, "moonrise.patch");
     char *init = order_path(t->o, "moonrise.init");
-    int rc = write_note(t, "copying", e);
+    /* The source's checkpoint may have taken minutes, in which somebody has started a server here. */
+    int rc = process_prove_stopped(t->o->datadir, e);
+    if (rc == 0)
+        rc = write_note(t, "copying", e);
     if (rc == 0)
         rc = aside_move(t->o->datadir, e);
     if (rc == 0)

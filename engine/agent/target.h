@@ -19,14 +19,19 @@ struct target {
     enum patch_type type;
     struct patch_tablespace *spaces; /* texts owned */
     int space_count;
-    bool locked; /* postmaster.pid is ours, negated */
+    bool locked;     /* postmaster.pid is ours, negated */
+    bool own_system; /* it says that it is of the source's system */
+    /* A full recovery that was interrupted goes on: the blocks that it has written are compared, not
+     * written again. Whatever they hold, what differs is written. */
+    bool resumes;
 };
 
 /* Refuses what must not be written: SAFETY.md, rule 5. ERR_REFUSED, ERR_RUNNING, ERR_STALE. */
 int target_check(struct target *t, struct err *e);
 
-/* Which tablespace goes where: args.tablespaces, and by themselves those inside of the data directory.
- * ERR_REFUSED when one of the source's is left. */
+/* Which tablespace goes where: args.tablespaces (oid, target), and by themselves those inside of the data
+ * directory, those that an earlier recovery has sent elsewhere, and all of a source that sees directories
+ * of its own. After target_check. ERR_REFUSED when one of the source's is left. */
 int target_spaces(struct target *t, struct err *e);
 
 /* From here on it cannot be started: moonrise.patch, pg_control aside, postmaster.pid ours. When that fails

@@ -58,7 +58,7 @@ empty_fd(int fd, const char *const *keep, int depth, struct err *e)
 int
 tree_empty(const char *dir, const char *const *keep, struct err *e)
 {
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return err_sys(e, errno, "%s", dir);
     int rc = empty_fd(fd, keep, 0, e);
@@ -68,6 +68,9 @@ tree_empty(const char *dir, const char *const *keep, struct err *e)
 int
 tree_remove(const char *dir, struct err *e)
 {
+    struct stat st;
+    if (lstat(dir, &st) == 0 && S_ISLNK(st.st_mode))
+        return unlink(dir) == 0 ? 0 : err_sys(e, errno, "cannot remove %s", dir);
     int rc = tree_empty(dir, NULL, e);
     if (rc == 0 && rmdir(dir) != 0 && errno != ENOENT)
         rc = err_sys(e, errno, "cannot remove %s", dir);

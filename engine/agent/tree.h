@@ -6,7 +6,8 @@
 
 struct err;
 
-/* Removes what is in `dir`, but for the top-level names in `keep` (NULL-terminated). ERR_IO, ... */
+/* Removes what is in `dir`, but for the top-level names in `keep` (NULL-terminated). ERR_IO, ... also when
+ * `dir` is a link itself. */
 int tree_empty(const char *dir, const char *const *keep, struct err *e);
 
 /* Removes a directory with everything in it; nothing happens when it is not there. */

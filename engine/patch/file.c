@@ -23,7 +23,8 @@ struct patch_file {
     atomic_uint ranges_left;
     void *source;
     struct patch_io io;
-    bool fresh; /* empty when it was opened: what is not written reads as zeros */
+    bool fresh;     /* empty when it was opened: what is not written reads as zeros */
+    bool allocated; /* and these have their place on the disk */
     pthread_mutex_t lock;
     enum file_state state;
     uint64_t end; /* the size to leave: smaller than `size` when the source was cut meanwhile */
@@ -101,8 +102,10 @@ file_open_target(struct patch_worker *w, struct patch_file *f, struct err *e)
     if (rc)
         return rc;
     f->fresh = f->io.size == 0;
-    if (f->io.size < f->size && f->size > PATCH_RANGE_BYTES)
+    if (f->io.size < f->size && f->size > PATCH_RANGE_BYTES) {
         rc = patch_io_allocate(&f->io, f->size, e);
+        f->allocated = true;
+    }
     return rc;
 }
 
@@ -136,7 +139,7 @@ unit_is_zero(const uint8_t *p, size_t len)
     return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
 }
 
-/* Whether the unit has to be written: a hole of a fresh file is zeros already. */
+/* Whether the unit has to be written: what was allocated anew is zeros already. */
 static bool
 file_needs(const struct patch_file *f, const struct patch_answer *a, uint32_t unit)
 {
@@ -144,7 +147,7 @@ file_needs(const struct patch_file *f, const struct patch_answer *a, uint32_t un
     if (from >= a->bytes || !a->differs[unit])
         return false;
     uint32_t len = a->bytes - from < PATCH_UNIT_BYTES ? a->bytes - from : PATCH_UNIT_BYTES;
-    return !f->fresh || !unit_is_zero(a->data + from, len);
+    return !f->fresh || !f->allocated || !unit_is_zero(a->data + from, len);
 }
 
 /* Writes each run of units that differ in one piece. */

@@ -54,10 +54,13 @@ int patch_io_write(struct patch_io *io, const uint8_t *buf, uint32_t len, uint64
 /* Sets the file's size. ERR_IO, ERR_SPACE. */
 int patch_io_resize(struct patch_io *io, uint64_t size, struct err *e);
 
-/* Makes the file at least `size` bytes long, with zeros that have their place on the disk (also where the
- * source has a hole): threads can write into it side by side, which they cannot where it has to grow or to
- * be allocated (four threads, 3.4 GB: 2.1 to 2.3 s against 3.0 to 3.7 s), and a disk that is too small is
- * found out early. ERR_IO, ERR_SPACE. */
+/* Makes the file at least `size` bytes long, with zeros that have their place on the disk: threads can write
+ * into it side by side, which they cannot where it has to grow or to be allocated (four threads, 3.4 GB: 2.1
+ * to 2.3 s against 3.0 to 3.7 s), and a disk that is too small is found out early.
+ *
+ * Holes of the source are not kept. PostgreSQL makes none: it extends a relation by writing zeros, so that a
+ * full disk fails the statement that extends it. A hole would move that failure to the checkpoint that
+ * writes the page out, which retries for ever or panics. ERR_IO, ERR_SPACE. */
 int patch_io_allocate(struct patch_io *io, uint64_t size, struct err *e);
 
 /* Starts writing out what is in the cache, without waiting. */

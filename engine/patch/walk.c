@@ -142,6 +142,15 @@ walk_keep_dir(struct walk_dir *d, uint32_t i)
     d->dirs.at[d->dirs.count++] = d->names.at[i];
 }
 
+static int
+walk_cancelled(const struct walk *w, struct err *e)
+{
+    const atomic_bool *cancel = w->spec->cancel;
+    if (!cancel || !atomic_load_explicit(cancel, memory_order_relaxed))
+        return 0;
+    return err_set(e, ERR_CANCELLED, "the listing of %s was cancelled", w->spec->source_dir);
+}
+
 /* Adds one name; directories wait until the files of this one are listed. */
 static int
 walk_entry(struct walk_dir *d, uint32_t i, struct err *e)
@@ -210,8 +219,11 @@ walk_fill(struct walk_dir *d, struct err *e)
     if (rc == 0)
         rc = patch_names_read(&d->names, d->fd, e);
     d->has_init = walk_has_init(&d->names);
-    for (uint32_t i = 0; rc == 0 && i < d->names.count; i++)
-        rc = walk_entry(d, i, e);
+    for (uint32_t i = 0; rc == 0 && i < d->names.count; i++) {
+        rc = walk_cancelled(d->walk, e);
+        if (rc == 0)
+            rc = walk_entry(d, i, e);
+    }
     for (uint32_t i = 0; rc == 0 && i < d->dirs.count; i++)
         rc = walk_subdir(d, d->names.text + d->dirs.at[i], e);
     return rc;

@@ -22,7 +22,7 @@ struct patch_spec;
 
 /* `roots` are descriptors of the data directory and of each tablespace of the spec, -1 for one that the
  * source has no link to. ERR_REFUSED for a tablespace
- * that the spec does not map, ERR_FORMAT, ERR_IO. */
+ * that the spec does not map, ERR_FORMAT, ERR_IO, ERR_CANCELLED by the spec's flag. */
 int patch_walk(struct patch_list *l, const struct patch_spec *spec, const int *roots,
                struct err *e);
 

@@ -36,7 +36,10 @@ enum column {
  * (its primary died) by the names of the WAL files it has received: its control file, too, learns of a
  * change of roles only later, and until then the mirror would seem to follow another history. A mirror's
  * received position falls back when its receiver
- * starts again, at the beginning of a segment: what it has replayed it has received. */
+ * starts again, at the beginning of a segment: what it has replayed it has received.
+ *
+ * A level of commits that this database or role was given says nothing about the others'. All settings are
+ * read only when it matters, since that takes as long as the rest. */
 const char question_sql[] =
     "with me as materialized (select pg_catalog.pg_is_in_recovery() as standby),"
     " receiver as (select received_tli, status from pg_catalog.pg_stat_get_wal_receiver()"
@@ -61,7 +64,11 @@ const char question_sql[] =
     " case when me.standby then pg_catalog.pg_is_wal_replay_paused() end,"
     " exists (select from receiver where status = 'streaming'),"
     " pg_catalog.current_setting('synchronous_standby_names'),"
-    " pg_catalog.current_setting('synchronous_commit'),"
+    " case when pg_catalog.current_setting('synchronous_commit') in ('on', 'remote_apply')"
+    "  then pg_catalog.current_setting('synchronous_commit')"
+    "  else (select case when source in ('database', 'user', 'database user') then boot_val"
+    "    else reset_val end"
+    "   from pg_catalog.pg_show_all_settings() where name = 'synchronous_commit') end,"
     " (select count(*) from pg_catalog.pg_stat_get_activity(null) where wait_event = 'SyncRep'),"
     " peer.pid, peer.application_name, peer.state, peer.sync_state, peer.sent_lsn, peer.flush_lsn,"
     " peer.replay_lsn"

@@ -20,6 +20,11 @@ local ARM_DEADLINE_MS = 60000
 local LEASE = "10 minutes"
 -- Until there is a catalog all orders are given under this epoch.
 local FIRST_EPOCH = 1
+-- A directory is removed under the last epoch there can be. The catalog that has reserved the
+-- others goes with it and cannot be asked for one; a number that it has given to an order which is
+-- still under way would let that order come after the removal. No catalog ever reserves this one,
+-- and nothing but the removal itself, run again, is carried out after it.
+local LAST_EPOCH = 999999999999999
 
 -- The first failure of mr.parallel's results.
 local function first_error(results)
@@ -264,7 +269,9 @@ end
 
 local function finish(ctx, plan)
     local ok, err = describe(plan)
-    ok, err = ok and write_record(plan, "made"), err
+    if ok then
+        ok, err = write_record(plan, "made")
+    end
     if not ok then
         return nil, err
     end
@@ -292,8 +299,12 @@ local function with_catalog(plan, options, stage)
         stage("mirrors")
         ok, err = make_mirrors(ctx, plan, options)
     end
-    ok, err = ok and make_databases(ctx, plan), err
-    ok, err = ok and finish(ctx, plan), err
+    if ok then
+        ok, err = make_databases(ctx, plan)
+    end
+    if ok then
+        ok, err = finish(ctx, plan)
+    end
     cat:close()
     return ok, err
 end
@@ -306,8 +317,12 @@ end
 function M.run(plan, options)
     local stage = options.stage
     local ok, err = mr.make_dir(home.state_dir(plan.config.name))
-    ok, err = ok and write_record(plan, "making"), err
-    ok, err = ok and write_passfile(plan), err
+    if ok then
+        ok, err = write_record(plan, "making")
+    end
+    if ok then
+        ok, err = write_passfile(plan)
+    end
     if not ok then
         return nil, err
     end
@@ -319,7 +334,8 @@ function M.run(plan, options)
     return with_catalog(plan, options, stage)
 end
 
--- Only what is ours is stopped and removed: the agent refuses everything else.
+-- Only what is ours is stopped and removed: the agent refuses everything else. The plan of the run
+-- that made the directory may have numbered its instances otherwise.
 local function remove(plan, inst, was_empty)
     local word, err = plan.agents:inspect(inst)
     if not word then
@@ -327,16 +343,10 @@ local function remove(plan, inst, was_empty)
     elseif word.kind == "missing" or word.kind == "empty" then
         return true
     end
-    if not word.stopped then
-        local epoch = word.epoch and word.epoch.epoch or 0
-        local fenced
-        fenced, err = plan.agents:order(inst, "fence", { epoch = epoch + 1 })
-        if not fenced then
-            return nil, err
-        end
-    end
+    local dbid = word.epoch and word.epoch.dbid > 0 and word.epoch.dbid or nil
+    local owner = setmetatable({ dbid = dbid }, { __index = inst })
     local removed
-    removed, err = plan.agents:call(inst.hostname, "remove_datadir", { datadir = inst.datadir })
+    removed, err = plan.agents:order(owner, "remove_datadir", { epoch = LAST_EPOCH, fence = true })
     if removed and was_empty then
         return plan.agents:call(inst.hostname, "makedirs", { datadir = inst.datadir })
     end

@@ -233,6 +233,113 @@ the_source_is_restarted(void **state)
     free(args);
 }
 
+/* The arguments of a recovery whose target finds its primary only through $DIR/door, which is not there yet:
+ * its server starts and cannot become consistent. */
+static char *
+args_behind_a_door(struct lab *lab)
+{
+    char *args = lab_recover_args(lab, &prim, &mirr, "differential");
+    char *from = mem_printf("host=%s/p ", lab->dir), *to = mem_printf("host=%s/door ", lab->dir);
+    char *at = strstr(args, from);
+    assert_non_null(at);
+    char *out = mem_printf("%.*s%s%s", (int)(at - args), args, to, at + strlen(from));
+    free(from);
+    free(to);
+    free(args);
+    return out;
+}
+
+/* Until the target's own server has the directory. */
+static void
+await_server(struct lab *lab)
+{
+    int64_t until = clock_ms() + 30000;
+    char *text = NULL;
+    do {
+        free(text);
+        text = tmpdir_shell(lab->dir, "sed -n 8p $DIR/m/postmaster.pid 2>/dev/null || true");
+    } while (strncmp(text, "starting", 8) != 0 && clock_ms() < until);
+    assert_int_equal(strncmp(text, "starting", 8), 0);
+    free(text);
+}
+
+/* A target that cannot become consistent yet is waited for while its source lives. */
+static void
+a_slow_target_is_waited_for(void **state)
+{
+    struct lab *lab = *state;
+    int status;
+    lab->epoch = 310000;
+    lab_do(lab, &mirr, "fence", "");
+    char *args = args_behind_a_door(lab);
+    pid_t pid = recover_child(lab, args);
+    await_server(lab);
+    lab_pause_ms(6000);
+    assert_int_equal(waitpid(pid, &status, WNOHANG), 0);
+    tmpdir_do(lab->dir, "ln -s p $DIR/door");
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    tmpdir_do(lab->dir, "rm $DIR/door");
+    free(args);
+}
+
+/* The source dies while the target is started: seconds later that is told, and a rerun does the job. */
+static void
+the_source_dies_at_the_end(void **state)
+{
+    struct lab *lab = *state;
+    int status;
+    lab->epoch = 320000;
+    lab_do(lab, &mirr, "fence", "");
+    char *args = args_behind_a_door(lab);
+    pid_t pid = recover_child(lab, args);
+    await_server(lab);
+    int64_t died = clock_ms();
+    kill(lab_postmaster(lab, &prim), SIGKILL);
+    lab_do(lab, &prim, "fence", "");
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    print_message("given up after %d ms\n", (int)(clock_ms() - died));
+    assert_true(clock_ms() - died < 20000);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    lab_do(lab, &prim, "start", "\"listen\":\"\"");
+    lab_do(lab, &mirr, "stop", "");
+    lab_mirror(lab, &prim, &mirr, "differential");
+    are_equal(lab);
+    free(args);
+}
+
+/* A target that cannot be taken stays as it was; but a marked one is not made startable again. */
+static void
+what_was_taken_is_given_back(void **state)
+{
+    struct lab *lab = *state;
+    lab->epoch = 330000;
+    char *args = lab_recover_args(lab, &prim, &mirr, "differential");
+    /* The lock file cannot be made, after pg_control was moved: a link to nowhere has its name. */
+    static const char in_the_way[] = "ln -s nowhere $DIR/m/postmaster.pid";
+    lab_do(lab, &mirr, "stop", "");
+    tmpdir_do(lab->dir, in_the_way);
+    lab_refused(lab, &mirr, "recover", args, ERR_RUNNING);
+    assert_true(lab_has(lab, &mirr, "global/pg_control"));
+    assert_false(lab_has(lab, &mirr, "moonrise.control"));
+    assert_false(lab_has(lab, &mirr, "moonrise.patch"));
+    tmpdir_do(lab->dir, "rm $DIR/m/postmaster.pid");
+    lab_do(lab, &mirr, "start", "\"listen\":\"\"");
+
+    lab_do(lab, &mirr, "mark", "\"reason\":\"it was replaced\"");
+    tmpdir_do(lab->dir, "$PG/pg_ctl -D $DIR/m -w -m fast stop >/dev/null");
+    assert_true(lab_has(lab, &mirr, "global/pg_control"));
+    tmpdir_do(lab->dir, in_the_way);
+    lab_refused(lab, &mirr, "recover", args, ERR_RUNNING);
+    assert_false(lab_has(lab, &mirr, "global/pg_control"));
+    assert_true(lab_has(lab, &mirr, "moonrise.control"));
+    assert_false(lab_has(lab, &mirr, "moonrise.patch"));
+    tmpdir_do(lab->dir, "rm $DIR/m/postmaster.pid");
+    lab_refused(lab, &mirr, "start", "\"listen\":\"\"", ERR_REFUSED);
+    lab_mirror(lab, &prim, &mirr, "differential");
+    free(args);
+}
+
 static void
 refuses_what_must_not_be_written(void **state)
 {
@@ -319,6 +426,9 @@ main(int argc, char **argv)
         cmocka_unit_test(killed_anywhere),
         cmocka_unit_test(others_are_kept_out),
         cmocka_unit_test(the_source_is_restarted),
+        cmocka_unit_test(a_slow_target_is_waited_for),
+        cmocka_unit_test(the_source_dies_at_the_end),
+        cmocka_unit_test(what_was_taken_is_given_back),
         cmocka_unit_test(refuses_what_must_not_be_written),
         cmocka_unit_test(tablespaces_are_not_shared),
     };

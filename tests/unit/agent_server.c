@@ -1,6 +1,7 @@
 /* Instances of this host: made, started, stopped, proven stopped, fenced, marked. Real servers. */
 #include "../../engine/agent/aside.h"
 #include "../../engine/agent/process.h"
+#include "../../engine/agent/tree.h"
 
 #include "../lib/lab.h"
 
@@ -337,13 +338,64 @@ removes_only_what_is_its_own(void **state)
 {
     struct lab *lab = *state;
     static const struct inst other = {.name = "other", .port = 6002, .dbid = 5};
+    lab->epoch = 100;
     tmpdir_do(lab->dir, "mkdir -m 700 $DIR/other; echo precious >$DIR/other/file");
     lab_refused(lab, &other, "remove_datadir", "", ERR_REFUSED);
     lab_refused(lab, &other, "initdb", "", ERR_EXISTS);
     assert_true(lab_has(lab, &other, "file"));
     lab_refused(lab, &one, "remove_datadir", "", ERR_RUNNING);
     lab_do(lab, &one, "stop", "");
-    lab_do(lab, &one, "remove_datadir", "");
+    lab_refused(lab, &one, "remove_datadir", "\"dbid\":3", ERR_REFUSED);
+    assert_true(lab_has(lab, &one, "global/pg_control"));
+    lab_do(lab, &one, "start", "\"listen\":\"\"");
+    lab_refused(lab, &one, "remove_datadir", "\"fence\":true,\"dbid\":3", ERR_REFUSED);
+    lab_sql_is(lab, &one, "select 1", "1");
+    struct message *done = lab_ok(lab, &one, "remove_datadir", "\"fence\":true");
+    assert_true(message_bool(done, "removed", false));
+    message_free(done);
+    assert_false(lab_has(lab, &one, "."));
+    lab_do(lab, &one, "remove_datadir", ""); /* it is gone, as was asked for */
+    assert_false(lab_has(lab, &one, "."));
+}
+
+/* A link is not followed to what it names, not even where a directory is to be removed. */
+static void
+links_are_not_followed(void **state)
+{
+    struct lab *lab = *state;
+    struct err e = {0};
+    tmpdir_do(lab->dir, "mkdir -p $DIR/far/deep $DIR/near; touch $DIR/far/deep/file; "
+                        "ln -s $DIR/far $DIR/near/link; ln -s $DIR/far $DIR/link");
+    char *near = mem_printf("%s/near", lab->dir), *link = mem_printf("%s/link", lab->dir);
+    assert_int_equal(tree_remove(link, &e), 0);
+    assert_int_not_equal(access(link, F_OK), 0);
+    assert_int_equal(tree_remove(near, &e), 0);
+    assert_int_not_equal(access(near, F_OK), 0);
+    tmpdir_do(lab->dir, "test -e $DIR/far/deep/file && rm -r $DIR/far");
+    free(link);
+    free(near);
+}
+
+/* A removal is an order: one that comes late removes nothing, and one that was interrupted binds the rest. */
+static void
+a_late_removal_is_refused(void **state)
+{
+    struct lab *lab = *state;
+    lab->epoch = 100;
+    lab_do(lab, &one, "stop", "");
+    lab_refused(lab, &one, "remove_datadir", "\"epoch\":99", ERR_STALE);
+    lab_refused(lab, &one, "remove_datadir", "\"epoch\":100,\"step\":0", ERR_STALE);
+    assert_true(lab_has(lab, &one, "global/pg_control"));
+    tmpdir_do(lab->dir,
+              "mkdir $DIR/one/stuck; touch $DIR/one/stuck/file; chmod 500 $DIR/one/stuck");
+    lab_refused(lab, &one, "remove_datadir", "\"epoch\":200", ERR_PERMISSION);
+    assert_false(lab_has(lab, &one, "global/pg_control"));
+    tmpdir_do(lab->dir, "rm -f $DIR/one/moonrise.epoch"); /* it may have gone before */
+    lab_refused(lab, &one, "start", "\"listen\":\"\",\"epoch\":201", ERR_REFUSED);
+    lab_refused(lab, &one, "remove_datadir", "\"epoch\":199", ERR_STALE);
+    assert_true(lab_has(lab, &one, "stuck/file"));
+    tmpdir_do(lab->dir, "chmod 700 $DIR/one/stuck");
+    lab_do(lab, &one, "remove_datadir", "\"epoch\":200");
     assert_false(lab_has(lab, &one, "."));
 }
 
@@ -392,8 +444,10 @@ main(int argc, char **argv)
         cmocka_unit_test(aside_and_back),
         cmocka_unit_test(configures),
         cmocka_unit_test(initdb_is_repeated),
+        cmocka_unit_test(links_are_not_followed),
         cmocka_unit_test_setup_teardown(a_marked_one_cannot_be_started, setup, teardown),
         cmocka_unit_test_setup_teardown(removes_only_what_is_its_own, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_late_removal_is_refused, setup, teardown),
     };
     (void)argc;
     lab_user(argv);

@@ -121,6 +121,40 @@ an_arming_that_fails_is_undone(void **state)
     lab_sql_is(lab, &prim, "insert into t values (4)", "");
 }
 
+static int
+checkpointer(struct lab *lab)
+{
+    char *text =
+        lab_sql(lab, &prim, "select pid from pg_stat_activity where backend_type = 'checkpointer'");
+    int pid = atoi(text);
+    free(text);
+    assert_true(pid > 0);
+    return pid;
+}
+
+/* A release that timed out leaves commits waiting for what was set before. That one waits proves nothing
+ * then: an arming comes only after one has passed. */
+static void
+an_old_wait_is_no_proof(void **state)
+{
+    struct lab *lab = *state;
+    name_it(lab);
+    lab_do(lab, &prim, "arm", ARM);
+    int pid = checkpointer(lab);
+    kill(pid, SIGSTOP); /* as inside of a checkpoint: it does not reread settings */
+    lab_refused(lab, &prim, "release", "\"wait_ms\":200", ERR_TIMEOUT);
+    int64_t began = clock_ms();
+    lab_refused(lab, &prim, "arm", ARM, ERR_TIMEOUT);
+    print_message("refused after %d ms\n", (int)(clock_ms() - began));
+    lab_sql_is(lab, &prim, "show synchronous_standby_names", "");
+    kill(pid, SIGCONT);
+    lab_sql_is(lab, &prim, "insert into t values (6)", "");
+    lab_do(lab, &prim, "arm", ARM);
+    /* Armed once more under another epoch, without a release in between. */
+    lab_do(lab, &prim, "arm", ARM);
+    lab_do(lab, &prim, "release", "");
+}
+
 /* Waits until the server was told to wait for nobody, then gives the call up, as the end of a session does. */
 static void *
 give_up(void *arg)
@@ -229,6 +263,29 @@ a_promotion_asks_the_mirror_first(void **state)
     lab_sql_is(lab, &mirr, "select pg_is_in_recovery()", "t");
 }
 
+/* A mirror that was killed leaves a postmaster.pid that names nobody: it is pointed at its primary by its
+ * files, and one that runs by its server. */
+static void
+a_killed_mirror_is_pointed_too(void **state)
+{
+    struct lab *lab = *state;
+    char *args =
+        mem_printf("\"conninfo\":\"host=%s/p port=6001 user=%s application_name=mr_0_3_8\","
+                   "\"slot\":\"mr_slot_3\"",
+                   lab->dir, lab->user);
+    static const char sql[] = "select application_name from pg_stat_replication";
+    kill(lab_postmaster(lab, &mirr), SIGKILL);
+    lab_do(lab, &mirr, "fence", "");
+    assert_true(lab_has(lab, &mirr, "postmaster.pid"));
+    lab_do(lab, &mirr, "follow", args);
+    lab_do(lab, &mirr, "start", "\"listen\":\"\"");
+    lab_sql_until(lab, &prim, sql, "mr_0_3_8");
+    strstr(args, "mr_0_3_8")[7] = '9';
+    lab_do(lab, &mirr, "follow", args);
+    lab_sql_until(lab, &prim, sql, "mr_0_3_9");
+    free(args);
+}
+
 /* One try of the following: false when the record was complete before its backend could be halted. */
 static bool
 halt_half_way(struct lab *lab)
@@ -315,9 +372,11 @@ main(int argc, char **argv)
         cmocka_unit_test(arms_and_releases),
         cmocka_unit_test(an_arming_that_fails_is_undone),
         cmocka_unit_test(an_arming_that_is_given_up_is_undone),
+        cmocka_unit_test(an_old_wait_is_no_proof),
         cmocka_unit_test(a_borrowed_name_is_refused),
         cmocka_unit_test(sessions_of_earlier_orders_are_ended),
         cmocka_unit_test(a_promotion_asks_the_mirror_first),
+        cmocka_unit_test(a_killed_mirror_is_pointed_too),
         cmocka_unit_test(fails_over),
     };
     (void)argc;

@@ -4,7 +4,9 @@
 #include "../../engine/patch/list.h"
 
 #include "../../engine/patch/names.h"
+#include "../../engine/patch/walk.h"
 #include "moonrise/base/err.h"
+#include "moonrise/patch/patch.h"
 #include "patch_tree.h"
 
 #include <setjmp.h>
@@ -199,6 +201,31 @@ test_open_below(void **state)
     tree_free(&t);
 }
 
+/* A listing that is told to stop does, however much is left of it. */
+static void
+test_cancelled_walk(void **state)
+{
+    (void)state;
+    struct tree t;
+    atomic_bool cancel = true;
+    tree_new(&t, 1);
+    tree_mkdir(&t, "root/base/1");
+    tree_file(&t, "root/base/1/1259");
+    char *root = tree_path(&t, "root");
+    struct patch_spec spec = {.source_dir = root, .cancel = &cancel};
+    int fd = open(root, O_RDONLY | O_DIRECTORY);
+    for (int stopped = 1; stopped >= 0; stopped--) {
+        struct patch_list *l = patch_list_new();
+        atomic_store(&cancel, stopped);
+        assert_int_equal(patch_walk(l, &spec, &fd, NULL), stopped ? ERR_CANCELLED : 0);
+        assert_int_equal(patch_list_files(l), stopped ? 0 : 1);
+        patch_list_free(l);
+    }
+    close(fd);
+    free(root);
+    tree_free(&t);
+}
+
 int
 main(void)
 {
@@ -209,6 +236,7 @@ main(void)
         cmocka_unit_test(test_a_million_files),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_open_below),
+        cmocka_unit_test(test_cancelled_walk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

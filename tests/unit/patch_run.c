@@ -325,6 +325,44 @@ test_write_error_names_the_file(void **state)
     tree_free(&t);
 }
 
+/* A page of zeros has its place on the disk, in a small file and in a big one, also where the source has a
+ * hole: a relation was extended, and room was found for it. */
+static void
+test_holes_are_filled(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"base/1/20000", "base/1/20001"};
+    static const off_t sizes[] = {3 * 8192, 3 << 20};
+    for (int type = PATCH_FULL; type <= PATCH_DIFFERENTIAL; type++) {
+        struct tree t;
+        struct setup s;
+        tree_new(&t, 99);
+        tree_mkdir(&t, "source/base/1");
+        tree_mkdir(&t, "source/global");
+        tree_mkdir(&t, "target");
+        for (int i = 0; i < 2; i++) {
+            char *path = tree_path(&t, "source/%s", names[i]);
+            int fd = open(path, O_WRONLY | O_CREAT, 0600);
+            assert_int_equal(ftruncate(fd, sizes[i]), 0);
+            close(fd);
+            free(path);
+        }
+        setup_init(&s, &t, (enum patch_type)type);
+        s.spec.tablespace_count = 0;
+        run_well(&s);
+        for (int i = 0; i < 2; i++) {
+            struct stat st;
+            char *path = tree_path(&t, "target/%s", names[i]);
+            assert_int_equal(stat(path, &st), 0);
+            assert_int_equal(st.st_size, sizes[i]);
+            assert_true(st.st_blocks * 512 >= sizes[i]);
+            free(path);
+        }
+        setup_done(&s);
+        tree_free(&t);
+    }
+}
+
 static void
 test_max_rate(void **state)
 {
@@ -362,6 +400,7 @@ main(void)
         cmocka_unit_test(test_killed_and_rerun),
         cmocka_unit_test(test_source_changes_meanwhile),
         cmocka_unit_test(test_write_error_names_the_file),
+        cmocka_unit_test(test_holes_are_filled),
         cmocka_unit_test(test_max_rate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

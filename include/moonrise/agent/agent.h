@@ -28,12 +28,12 @@
  *   read     (name: one of postgresql.auto.conf, moonrise.conf, pg_hba.conf, PG_VERSION, log)
  *            -> text (log: its tail)
  *   makedirs -> kind
- *   remove_datadir (only one made by moonrise and stopped, or half made)
  *
  * Orders change an instance. They take also dbid, content, sysid, epoch, step, run under the instance's
  * epoch lock, and are refused with "stale" when (epoch, step) is not newer than the last (an identical
- * repeat is carried out again: all are idempotent). Without an epoch file all but adopt, initdb and
- * recover are refused. An order of a newer epoch ends older ones that are still being carried out.
+ * repeat is carried out again: all are idempotent). Without an epoch file all but adopt, initdb, recover
+ * and remove_datadir are refused. An order of a newer epoch ends older ones that are still being carried
+ * out.
  *
  *   initdb    (superuser, encoding, locale, settings: {}, hba: [lines], template_sql: [texts],
  *             init_sql: [texts]) makes the directory, configures it, runs the texts in template1 and
@@ -64,6 +64,8 @@
  *             accept_foreign: bool, start: bool, wait_ms, max_rate, threads)
  *             progress: {stage, bytes_total, bytes_done, bytes_written, bytes_different, files_...}
  *             -> the same numbers, type, ms, pid, streaming; the target streams when it answers
+ *   remove_datadir (fence: bool) removes a directory that moonrise made, or was making, and that is
+ *             stopped; with fence, what runs in it is ended first -> removed (absent: it was not there)
  *
  * The agent ends, with all its work, when its session ends; servers it has started live on.
  */

@@ -7,8 +7,8 @@
  * source is an interface (patch/source.h): a directory of this host here.
  *
  * Resuming. Nothing is remembered between runs: the target's own blocks say what is done. A differential
- * compares them again and keeps what is right, a full recovery writes all again; both end in the same
- * state, wherever the run before was interrupted.
+ * compares them again and keeps what is right, a full patch writes all again; both end in the same state,
+ * wherever the run before was interrupted. (A full recovery that is run again is a differential patch.)
  *
  * Flushing. Each file is flushed through the descriptor that wrote it, also a file in which nothing
  * differed, since an earlier run that was killed may have left it in the cache only; then each directory.

@@ -1,0 +1,172 @@
+/*
+ * Which tablespace of the source goes where on the target.
+ *
+ * A link of pg_tblspc leads to the same place for source and target when both servers see the same
+ * directories, and then it must be sent elsewhere. A source that runs in a mount namespace of its own (a
+ * container) may have the very same paths: its directories are reached through its postmaster.
+ */
+#include "moonrise/base/err.h"
+#include "moonrise/base/io.h"
+#include "moonrise/base/path.h"
+#include "moonrise/base/str.h"
+#include "moonrise/pg/pidfile.h"
+#include "source.h"
+#include "target.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define LINK_BYTES 4096
+
+/* How the directories that the source's server sees are reached from here: "" when it sees ours. */
+static char *
+source_prefix(const struct source *source)
+{
+    struct pidfile pf;
+    struct stat ours, theirs;
+    char path[64], *prefix = NULL;
+    if (pidfile_read(&pf, source->datadir, NULL) < 0)
+        return mem_strdup("");
+    snprintf(path, sizeof path, "/proc/%d/ns/mnt", pf.pid);
+    if (stat("/proc/self/ns/mnt", &ours) == 0 && stat(path, &theirs) == 0 &&
+        (ours.st_ino != theirs.st_ino || ours.st_dev != theirs.st_dev))
+        prefix = mem_printf("/proc/%d/root", pf.pid);
+    pidfile_done(&pf);
+    return prefix ? prefix : mem_strdup("");
+}
+
+/* Where the source's link leads, as seen from here. What is seen through another process is not made
+ * canonical: /proc/PID/root would be taken for a link to our own root. */
+static int
+source_place(char **out, const char *prefix, const char *path, struct err *e)
+{
+    *out = NULL;
+    if (*prefix == '\0')
+        return path_canonical(out, path, e);
+    if (*path != '/')
+        return err_set(e, ERR_REFUSED, "a tablespace's link is not absolute: \"%s\"", path);
+    *out = mem_printf("%s%s", prefix, path);
+    return 0;
+}
+
+/* The target of a link in pg_tblspc of a data directory, or NULL. */
+static char *
+read_link(const char *datadir, const char *oid)
+{
+    char *path = mem_printf("%s/pg_tblspc/%s", datadir, oid), to[LINK_BYTES];
+    ssize_t n = readlink(path, to, sizeof to - 1);
+    free(path);
+    if (n <= 0)
+        return NULL;
+    to[n] = '\0';
+    return mem_strdup(to);
+}
+
+/* Where args.tablespaces sends a tablespace, NULL when it says nothing. */
+static const char *
+mapped(const struct target *t, const char *oid)
+{
+    for (size_t i = 0; i < message_count(t->o->args, "tablespaces"); i++) {
+        const struct message *item = message_item(t->o->args, "tablespaces", i);
+        if (item && strcmp(message_text(item, "oid", ""), oid) == 0)
+            return message_text(item, "target", NULL);
+    }
+    return NULL;
+}
+
+/* Whether two paths lead to one directory. */
+static bool
+same_directory(const char *a, const char *b)
+{
+    struct stat one, two;
+    return stat(a, &one) == 0 && stat(b, &two) == 0 && one.st_dev == two.st_dev &&
+           one.st_ino == two.st_ino;
+}
+
+/* The place that a tablespace has on the target, by order of preference: where it is sent; below the data
+ * directory as on the source; where an earlier recovery sent it; the same path in another namespace.
+ * NULL when there is none. */
+static char *
+choose_place(const struct target *t, const char *oid, const char *path, const char *real)
+{
+    const char *to = mapped(t, oid), *home = t->source->datadir;
+    if (to)
+        return mem_strdup(to);
+    if (path_inside(home, real))
+        return path_join(t->o->datadir, real + strlen(home) + 1);
+    char *own = t->own_system ? read_link(t->o->datadir, oid) : NULL;
+    if (own && !same_directory(own, real))
+        return own;
+    free(own);
+    return path_inside("/proc", real) ? mem_strdup(path) : NULL;
+}
+
+static int
+refuse_shared(const char *oid, const char *real, struct err *e)
+{
+    err_set(e, ERR_REFUSED, "tablespace %s is in %s, which the mirror on this host would share",
+            oid, real);
+    return err_hint(e, "map it to another directory: recoverseg --tablespace-mapping %s=NEWDIR",
+                    real);
+}
+
+static bool
+may_go_to(const struct target *t, const char *real, const char *to)
+{
+    const char *home = t->source->datadir;
+    return to[0] == '/' && !strpbrk(to, "\n\\") && !path_inside(real, to) &&
+           !(path_inside(home, to) && !path_inside(t->o->datadir, to)) && !same_directory(real, to);
+}
+
+/* Adds one of the source's links. */
+static int
+add_space(struct target *t, const char *oid, const char *prefix, const char *path, struct err *e)
+{
+    char *real;
+    int rc = source_place(&real, prefix, path, e);
+    if (rc < 0)
+        return rc;
+    char *to = choose_place(t, oid, path, real);
+    if (!to)
+        rc = refuse_shared(oid, real, e);
+    else if (!may_go_to(t, real, to))
+        rc =
+            err_set(e, ERR_REFUSED, "tablespace %s cannot go to '%s': the source uses it", oid, to);
+    else
+        rc = io_make_dirs(to, 0700, e);
+    if (rc < 0) {
+        free(real);
+        free(to);
+        return rc;
+    }
+    t->spaces = mem_realloc(t->spaces, (size_t)(t->space_count + 1) * sizeof *t->spaces);
+    t->spaces[t->space_count++] =
+        (struct patch_tablespace){.oid = mem_strdup(oid), .source = real, .target = to};
+    return 0;
+}
+
+int
+target_spaces(struct target *t, struct err *e)
+{
+    char *dir_name = path_join(t->source->datadir, "pg_tblspc");
+    char *prefix = source_prefix(t->source);
+    DIR *dir = opendir(dir_name);
+    struct dirent *entry;
+    int rc = dir ? 0 : err_sys(e, errno, "%s", dir_name);
+    while (rc == 0 && (entry = readdir(dir)) != NULL) {
+        char *link = read_link(t->source->datadir, entry->d_name);
+        if (link) /* else a directory in place: part of the data directory */
+            rc = add_space(t, entry->d_name, prefix, link, e);
+        free(link);
+    }
+    if (dir)
+        closedir(dir);
+    free(prefix);
+    free(dir_name);
+    return rc;
+}

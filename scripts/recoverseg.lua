@@ -14,6 +14,10 @@ local options = {
     { key = "full", short = "F", help = "full recovery: every block is copied" },
     { key = "differential", long = "differential",
         help = "compare all blocks, copy those that differ" },
+    { key = "replace_foreign", long = "replace-foreign",
+        help = "with -F and -a: also replace a directory that belongs to another cluster" },
+    { key = "tablespaces", long = "tablespace-mapping", arg = "OLD=NEW", repeatable = true,
+      help = "where a tablespace of the primary in directory OLD goes on the mirror" },
     { key = "rebalance", short = "r", help = "return every instance to its preferred role" },
     { key = "replay_lag", long = "replay-lag", arg = "SIZE", kind = "size", default = 64 * 2 ^ 20,
       help = "with -r: largest replay lag of a mirror that is handed over (default 64MB)" },
@@ -24,6 +28,19 @@ local options = {
     { key = "sequential", short = "s", help = "progress as one line after another" },
     { key = "no_progress", long = "no-progress", help = "no progress" },
 }
+
+-- { "OLD=NEW" } as { OLD = NEW }.
+local function parse_mapping(list)
+    local mapping = {}
+    for _, text in ipairs(list or {}) do
+        local old, new = text:match("^(/[^=]*)=(/[^=]*)$")
+        if not old then
+            return nil, ("--tablespace-mapping %s: two absolute paths with = between"):format(text)
+        end
+        mapping[old] = new
+    end
+    return mapping
+end
 
 local function check(opts)
     local groups = {
@@ -37,7 +54,13 @@ local function check(opts)
             return problem
         end
     end
-    local _, problem = policy.parse(opts.policy)
+    if opts.replace_foreign and not opts.full then
+        return "--replace-foreign goes with -F"
+    end
+    local _, problem = parse_mapping(opts.tablespaces)
+    if not problem then
+        _, problem = policy.parse(opts.policy)
+    end
     return problem
 end
 
@@ -60,6 +83,7 @@ local function run_entry(ctx, entry, opts, progress)
     local numbers, err = recovery.recover(ctx, entry, entry.type, {
         max_rate = opts.max_rate,
         accept_foreign = entry.foreign_system,
+        tablespaces = parse_mapping(opts.tablespaces),
         progress = function(report)
             progress:update(entry.target.dbid, percent_line(entry, report))
         end,
@@ -111,6 +135,18 @@ local function as_json(plan, results)
     return { recovered = list, skipped = skipped }
 end
 
+-- One question for all, and one more for each directory that is somebody else's.
+local function confirm(plan, opts)
+    local go, code = term.confirm("Continue with segment recovery procedure", opts.yes)
+    for _, entry in ipairs(plan.entries) do
+        if go and entry.foreign_system then
+            go, code = term.confirm(("Replace everything in %s, which belongs to another cluster")
+                :format(entry.target.datadir), opts.yes)
+        end
+    end
+    return go, code
+end
+
 local function recover_all(ctx, opts)
     local plan, err = recovery_plan.make(ctx, opts)
     if not plan then
@@ -133,7 +169,7 @@ local function recover_all(ctx, opts)
         end
         return 0
     end
-    local go, code = term.confirm("Continue with segment recovery procedure", opts.yes)
+    local go, code = confirm(plan, opts)
     if not go then
         return code
     end
@@ -213,6 +249,12 @@ return {
 Recovers every instance that the catalog calls down, in place: stops what is left of it, makes its
 data equal to its primary's by moving the blocks that differ, starts it as the mirror and waits
 until it streams. A run that was interrupted anywhere is simply run again and goes on.
+
+A directory that belongs to another cluster is left alone, unless -F is given and the question
+about it is answered; with -a nobody is asked, and --replace-foreign says it.
+
+A tablespace outside of the primary's data directory needs a place of its own on a mirror of the
+same host: --tablespace-mapping names it once, later recoveries keep it.
 
 With -r it hands pairs over until every instance has its preferred role; nothing is copied.]],
     examples = [[

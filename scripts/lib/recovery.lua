@@ -24,6 +24,18 @@ local ARM_DEADLINE_MS = 10000
 ---@field source_word table
 ---@field possible table<string, boolean> "start", "differential", "full"
 ---@field why string why "start" or "differential" is not possible, or ""
+---@field foreign_system? boolean the directory belongs to another cluster
+
+-- The system that a directory belongs to, by its pg_control or, when that is not in its place, by
+-- the unfinished recovery that has moved it; nil when nothing tells.
+local function system_of(word)
+    local control = word.control
+    local patch_sysid = word.patch and word.patch.sysid ~= "" and word.patch.sysid or nil
+    if control and not (control.aside and patch_sysid) then
+        return control.sysid
+    end
+    return patch_sysid
+end
 
 local function possible_types(ctx, failed)
     local word, source = failed.word, failed.source_word
@@ -32,8 +44,8 @@ local function possible_types(ctx, failed)
     if state then
         refusal = instance.start_refusal(word, state)
     end
-    local same_system = word.control and source.control
-        and word.control.sysid == source.control.sysid
+    local system = system_of(word)
+    local same_system = system ~= nil and source.control and system == source.control.sysid
     local possible = { start = refusal == nil, full = true }
     possible.differential = (word.kind == "datadir" or word.kind == "half-made") and same_system
         or false
@@ -41,8 +53,10 @@ local function possible_types(ctx, failed)
     if word.kind == "foreign" then
         possible.full = false
         why = "the directory is not empty and is no data directory"
-    elseif word.control and not same_system then
+    elseif system and not same_system then
+        -- Nobody's policy replaces it: who asks for just that does (recovery_plan).
         failed.foreign_system = true
+        possible.full = false
         why = "its data directory belongs to another cluster"
     end
     return possible, why
@@ -90,6 +104,18 @@ function M.price(failed, kind, rates)
              seconds = 2 * bytes / rates.read }
 end
 
+-- The places of those of the source's tablespaces that are sent elsewhere.
+local function mapped(spaces, mapping)
+    local list = {}
+    for _, space in ipairs(spaces or {}) do
+        local to = mapping and mapping[space.path]
+        if to then
+            table.insert(list, { oid = space.oid, target = to })
+        end
+    end
+    return #list > 0 and list or nil
+end
+
 local function order_args(ctx, failed, kind, options)
     local target, source = failed.target, failed.source
     local spec = instance.standby_spec(ctx.env, target, source)
@@ -105,6 +131,7 @@ local function order_args(ctx, failed, kind, options)
         start = true,
         accept_foreign = options.accept_foreign or false,
         max_rate = options.max_rate or 0,
+        tablespaces = mapped(failed.source_word.tablespaces, options.tablespaces),
     }
 end
 
@@ -206,7 +233,7 @@ end
 ---@param ctx table
 ---@param failed Failed
 ---@param kind "start"|"differential"|"full"
----@param options {progress: function?, accept_foreign: boolean?, max_rate: number?}
+---@param options {progress: function?, accept_foreign: boolean?, max_rate: number?, tablespaces: table?}
 ---@return table? numbers
 ---@return Error? err
 function M.recover(ctx, failed, kind, options)
@@ -241,6 +268,7 @@ function M.recover(ctx, failed, kind, options)
             data = {
                 type = kind, bytes_done = numbers.bytes_done, took_ms = numbers.took_ms,
                 bytes_written = numbers.bytes_written, bytes_different = numbers.bytes_different,
+                resumed = numbers.resumed,
             } })
         return numbers
     end)

@@ -90,8 +90,26 @@ local function is_possible(failed)
     return failed.possible.start or failed.possible.differential or failed.possible.full
 end
 
-local function settle(failed, choice, rates)
-    if not is_possible(failed) then
+-- Another cluster's directory is replaced by who asked for a full recovery and said so: -a alone,
+-- which stands in many a crontab, does not say it.
+local function foreign_refusal(failed, opts)
+    local hint
+    if not opts.full then
+        hint = "a full recovery (-F) replaces everything in it, and asks before it does"
+    elseif opts.yes and not opts.replace_foreign then
+        hint = "-a alone does not replace it: add --replace-foreign, or leave -a out and answer"
+    else
+        failed.possible.full = true
+        return nil
+    end
+    return refuse(failed, failed.why, hint)
+end
+
+local function settle(failed, choice, rates, opts)
+    local refused = failed.foreign_system and foreign_refusal(failed, opts)
+    if refused then
+        return nil, refused
+    elseif not is_possible(failed) then
         return nil, refuse(failed, "no recovery is possible: " .. failed.why)
     elseif not choice then
         return nil, refuse(failed, "the recovery policy names no type for it")
@@ -133,7 +151,7 @@ function M.make(ctx, opts)
     local rates = measured_rates(ctx)
     local choice = choose(ctx, examined, rates, opts)
     for _, failed in ipairs(examined) do
-        local entry, skipped = settle(failed, choice[failed.target.dbid], rates)
+        local entry, skipped = settle(failed, choice[failed.target.dbid], rates, opts)
         table.insert(entry and plan.entries or plan.skipped, entry or skipped)
     end
     return plan

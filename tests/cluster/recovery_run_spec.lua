@@ -69,6 +69,7 @@ describe("recoverseg, run", function()
         local rows = cluster:rows()
         for _, args in ipairs({ { "-F", "--differential" }, { "-r", "-F" },
             { "-r", "--differential" }, { "--no-such-option" }, { "stray" }, { "--max-rate", "x" },
+            { "--replace-foreign" }, { "--tablespace-mapping", "a=b" },
             { "--policy", "recovery=/nowhere" } }) do
             local result = cluster:moonrise({ "recoverseg", "-a", unpack(args) })
             assert.are.equal(2, result.code, table.concat(args, " "))

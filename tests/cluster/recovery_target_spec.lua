@@ -2,7 +2,7 @@
 --- should be, and of a source that has other work.
 
 local checkup = require("tests.lib.checkup")
-local cluster_of = require("tests.lib.cluster")
+local losing = require("tests.lib.losing")
 local pg = require("tests.lib.pg")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
@@ -12,13 +12,13 @@ local SOON_S = 20
 local SETTINGS = { autovacuum = "off", allow_in_place_tablespaces = "on" }
 
 describe("recoverseg, with a target", function()
-    local place, cluster, target
+    local place, pair, cluster, target
 
     setup(function()
         place = place_of.new()
-        cluster = cluster_of.new(place, { segments = 1, settings = SETTINGS,
+        pair = losing.pair(place, { segments = 1, settings = SETTINGS,
             hba = { "local replication all peer" } })
-        cluster:init()
+        cluster = pair.cluster
         workload.fill(cluster:primary(0))
     end)
 
@@ -28,49 +28,25 @@ describe("recoverseg, with a target", function()
         end
     end)
 
-    -- Recorded by the catalog's own function: nobody watches here.
-    local function record_down(dbid)
-        cluster:catalog(([[
-            begin;
-            select moonrise.mirror_down(moonrise.lease_take(0, 'spec', 'spec', 'x', '1 minute'), 0,
-                'spec %s');
-            select moonrise.lease_drop(token) from content_lease where content = 0;
-            commit]]):format(dbid))
-        local primary = cluster:primary(0)
-        primary:sql("alter system set synchronous_standby_names = ''")
-        primary:sql("select pg_reload_conf()")
-    end
-
     before_each(function()
-        cluster:moonrise({ "start", "-a" })
-        cluster:moonrise({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
-        target = cluster:mirror(0)
+        pair:heal()
+        target = pair.target
     end)
 
     local function sh(script, ...)
-        place:must({ "sh", "-c", script, "sh", target.datadir, ... })
+        return pair:sh(script, ...)
     end
 
     local function lose()
-        target:kill()
-        record_down(target.dbid)
+        pair:lose()
     end
 
     local function fails(words, ...)
-        local before = cluster:rows()
-        local result = cluster:moonrise({ "recoverseg", "-a", ... })
-        assert.are.equal(1, result.code, result.out)
-        assert.matches(words, result.err)
-        assert.matches(target.datadir, result.err, 1, true)
-        assert.are.same(before, cluster:rows())
-        return result
+        return pair:fails(words, ...)
     end
 
     local function recovers(kind, ...)
-        local out = cluster:must({ "recoverseg", "-a", ... })
-        assert.matches("recovered by " .. kind, out)
-        checkup.pair(cluster, 0)
+        return pair:recovers(kind, ...)
     end
 
     it("whose directory is empty: full", function()
@@ -112,18 +88,44 @@ describe("recoverseg, with a target", function()
         assert.are.equal("precious\n", place_of.read(target.datadir .. "/file"))
     end)
 
-    it("of another cluster: refused, unless everything is replaced", function()
+    -- Runs recoverseg -F at a terminal.
+    local function answered(answers)
+        local line = place_of.quote(place_of.moonrise()) .. " recoverseg -F"
+        return place:run({ "script", "-qec", line, "/dev/null" }, { stdin = answers,
+            env = { COORDINATOR_DATA_DIRECTORY = cluster.datadir }, timeout_s = 120 })
+    end
+
+    -- In the place of the target's directory; the target's own goes.
+    local function put_other(other)
+        sh('rm -rf "$1" && mv "$2" "$1"', other.datadir)
+    end
+
+    it("of another cluster: refused, until somebody says that it is replaced", function()
         lose()
-        local other = pg.new(place)
-        sh('mv "$1" "$1.away" && mv "$2" "$1"', other.datadir)
-        local result = fails("belongs to another cluster", "--differential")
-        assert.matches("-F", result.err, 1, true)
-        assert.is_not_nil(place_of.read(target.datadir .. "/global/pg_control"))
+        put_other(pg.new(place))
+        local before = place_of.read(target.datadir .. "/global/pg_control")
+        for option, hint in pairs({ [""] = "-F", ["--differential"] = "-F",
+            ["-F"] = "--replace-foreign" }) do
+            local result = fails("belongs to another cluster", option ~= "" and option or nil)
+            assert.matches(hint, result.err, 1, true)
+        end
         local asked = cluster:moonrise({ "recoverseg", "-F" })
         assert.are.equal(2, asked.code)
         assert.matches("Everything in it is replaced", asked.out, 1, true)
-        recovers("full", "-F")
-        sh('rm -rf "$1.away"')
+        asked = answered("y\nn\n")
+        assert.are.equal(1, asked.code)
+        assert.matches("Replace everything in " .. target.datadir, asked.out, 1, true)
+        assert.are.equal(before, place_of.read(target.datadir .. "/global/pg_control"))
+        recovers("full", "-F", "--replace-foreign")
+    end)
+
+    it("of another cluster: replaced once both questions are answered", function()
+        lose()
+        put_other(pg.new(place))
+        local asked = answered("y\ny\n")
+        assert.are.equal(0, asked.code, asked.out)
+        assert.matches("recovered by full", asked.out)
+        checkup.pair(cluster, 0)
     end)
 
     it("whose postmaster.pid names a dead process", function()
@@ -144,13 +146,13 @@ describe("recoverseg, with a target", function()
     it("that hangs and is recorded down: it is ended and brought back", function()
         local pid = target:pid()
         place_of.kill(pid, "STOP")
-        record_down(target.dbid)
+        pair:record_down()
         recovers("", "--differential")
         assert.is_false(place_of.alive(pid))
     end)
 
     it("that runs and is recorded down: stopped and brought back", function()
-        record_down(target.dbid)
+        pair:record_down()
         recovers("")
     end)
 
@@ -187,7 +189,7 @@ describe("recoverseg, with a target", function()
         end)
         primary:stop()
         assert.are.equal(1, run:wait(60), run:output())
-        assert.matches("the source's backup session", run:output())
+        assert.matches("the backup session with the source", run:output())
         cluster:moonrise({ "start", "-a" })
         assert.is_not_nil(place_of.read(target.datadir .. "/moonrise.patch"))
         recovers("")

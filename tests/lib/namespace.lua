@@ -1,0 +1,129 @@
+--- Mounts for specs, without root: this process moves into a user and a mount namespace of its own,
+--- and all that it starts from then on sees what it mounts there; nobody else does.
+---
+---     local ok, why = namespace.enter()    -- in the setup, before anything is started
+---     namespace.tmpfs(dir, "40m")
+---     namespace.unmount(dir)               -- in the teardown
+
+local bit = require("bit")
+local ffi = require("ffi")
+
+ffi.cdef [[
+int unshare(int flags);
+int setns(int fd, int kind);
+int mount(const char *from, const char *to, const char *kind, unsigned long flags,
+          const char *data);
+int umount2(const char *path, int flags);
+int open(const char *path, int flags, ...);
+int close(int fd);
+int chdir(const char *path);
+char *strerror(int number);
+]]
+
+local M = {}
+
+-- linux/sched.h, sys/mount.h
+local NEW_USER, NEW_MOUNTS = 0x10000000, 0x20000
+local READ_ONLY, NO_SUID, NO_DEV, NO_EXEC = 1, 2, 4, 8
+local REMOUNT, BIND, RECURSIVE, PRIVATE = 32, 4096, 16384, 0x40000
+local DETACH = 2
+
+local entered
+
+local function failed(what)
+    return what .. ": " .. ffi.string(ffi.C.strerror(ffi.errno()))
+end
+
+local function must(what, result)
+    if result ~= 0 then
+        error(failed(what), 3)
+    end
+end
+
+local function id(option)
+    return tonumber(assert(io.popen("id " .. option)):read("*l"))
+end
+
+local function write(path, text)
+    local file = assert(io.open(path, "w"))
+    file:write(text)
+    return assert(file:close())
+end
+
+-- Nobody's mounts reach us, and ours nobody.
+local function alone()
+    return ffi.C.mount("none", "/", nil, RECURSIVE + PRIVATE, nil)
+end
+
+--- Moves into namespaces of its own, once; user and group stay what they are.
+---@return boolean entered
+---@return string? why it cannot be done here
+function M.enter()
+    if entered then
+        return true
+    end
+    local user, group = id("-u"), id("-g")
+    if ffi.C.unshare(NEW_USER + NEW_MOUNTS) ~= 0 then
+        return false, failed("no namespaces for an ordinary user here")
+    end
+    write("/proc/self/setgroups", "deny")
+    write("/proc/self/uid_map", ("%d %d 1"):format(user, user))
+    write("/proc/self/gid_map", ("%d %d 1"):format(group, group))
+    if alone() ~= 0 then
+        return false, failed("no mounts in a namespace here")
+    end
+    entered = true
+    return true
+end
+
+--- Mounts an empty file system of its own size, or gives a mounted one another size.
+---@param path string
+---@param size string e.g. "40m"
+---@param again? boolean
+function M.tmpfs(path, size, again)
+    local data = "mode=0700,size=" .. size
+    must("mount " .. path, ffi.C.mount("spec", path, "tmpfs", again and REMOUNT or 0, data))
+end
+
+---@param from string
+---@param to string
+function M.bind(from, to)
+    must("bind " .. to, ffi.C.mount(from, to, nil, BIND, nil))
+end
+
+--- Makes what is in a directory read-only, as a file system with errors becomes.
+---@param path string
+function M.read_only(path)
+    M.bind(path, path)
+    -- What the file system around it forbids must be forbidden here, too.
+    for _, more in ipairs({ 0, NO_SUID + NO_DEV, NO_SUID + NO_DEV + NO_EXEC }) do
+        local flags = bit.bor(REMOUNT, BIND, READ_ONLY, more)
+        if ffi.C.mount(nil, path, nil, flags, nil) == 0 then
+            return
+        end
+    end
+    error(failed("read-only " .. path), 2)
+end
+
+---@param path string
+function M.unmount(path)
+    must("unmount " .. path, ffi.C.umount2(path, DETACH))
+end
+
+--- Runs a function whose mounts only it sees, and what it starts.
+---@param fn function
+function M.apart(fn)
+    local here = assert(io.popen("pwd -P")):read("*l")
+    local back = ffi.C.open("/proc/self/ns/mnt", 0x80000)
+    assert(back >= 0, failed("open"))
+    must("unshare", ffi.C.unshare(NEW_MOUNTS))
+    must("private", alone())
+    local ok, message = pcall(fn)
+    must("setns", ffi.C.setns(back, NEW_MOUNTS))
+    -- It leads to the root directory of the namespace.
+    must("chdir " .. here, ffi.C.chdir(here))
+    ffi.C.close(back)
+    assert(ok, message)
+end
+
+return M

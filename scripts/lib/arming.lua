@@ -20,8 +20,12 @@ local PARAMETERS = "'max_connections', 'max_worker_processes', 'max_wal_senders'
 local PRIMARY_SQL = [[
 select s.pid, s.application_name as name, s.state, r.slot_name as slot,
        pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.flush_lsn)::float8 as lag_bytes,
-       (select reset_val from pg_settings where name = 'synchronous_commit') as sync_commit,
+       -- What this database or role was given says nothing about others.
+       (select case when source in ('database', 'user', 'database user') then boot_val
+               else reset_val end
+        from pg_settings where name = 'synchronous_commit') as sync_commit,
        current_setting('server_version_num')::integer as version,
+       ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int as timeline,
        (select json_object_agg(name, setting::bigint)::text from pg_settings
         where name in (]] .. PARAMETERS .. [[)) as parameters
 from (select $1::text as slot) w
@@ -35,7 +39,7 @@ select pg_is_in_recovery() as in_recovery,
             then pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::float8
        end as replay_lag_bytes,
        current_setting('synchronous_standby_names') as sync_names,
-       r.status, r.flushed_lsn as flush_lsn, r.slot_name as slot,
+       r.status, r.flushed_lsn as flush_lsn, r.slot_name as slot, r.received_tli as timeline,
        substring(r.conninfo from 'application_name=(\S+)') as name,
        (select json_object_agg(name, setting::bigint)::text from pg_settings
         where name in (]] .. PARAMETERS .. [[)) as parameters
@@ -136,6 +140,9 @@ local function wait_named(conns, pair, name, settings)
             return refuse(pair.mirror, "it does not stream under the name %s yet", name)
         elseif seen.mirror.slot ~= instance.slot_name(pair.mirror) then
             return refuse(pair.mirror, "it streams from the slot %s", tostring(seen.mirror.slot))
+        elseif seen.mirror.timeline ~= seen.primary.timeline then
+            return refuse(pair.mirror, "it receives timeline %s, its primary writes timeline %d",
+                tostring(seen.mirror.timeline), seen.primary.timeline)
         end
         return seen
     end)
@@ -176,6 +183,7 @@ local function arm_primary(ctx, pair, conns, armed)
     return ctx.cat:call("in_sync", armed.token, pair.content, armed.epoch, {
         name = armed.name, insert_lsn = done.insert_lsn, flush_lsn = mr.lsn_text(mirror.flush_lsn),
         waited_ms = done.waited_ms, replay_lag_bytes = mirror.replay_lag_bytes,
+        timeline = armed.timeline,
     })
 end
 
@@ -215,6 +223,7 @@ local function arm(ctx, pair, conns, armed)
     if not seen then
         return nil, err
     end
+    armed.timeline = seen.mirror.timeline
     local epoch
     epoch, err = arm_primary(ctx, pair, conns, armed)
     if not epoch then

@@ -123,8 +123,10 @@ local function start_mirror(ctx, inst, epoch, state)
     end
     local refusal = instance.start_refusal(word, state)
     if refusal then
-        return result(inst, "skipped", mr.error("refused", refusal,
+        local skipped = result(inst, "skipped", mr.error("refused", refusal,
             { instance = cluster.name(inst), hint = "moonrise recoverseg brings it back" }))
+        skipped.runs = not word.stopped
+        return skipped
     end
     return start_instance(ctx, inst, epoch)
 end
@@ -204,8 +206,24 @@ local function commits_wait(ctx, inst)
     return rows and rows[1].wait, err
 end
 
+-- What runs in the mirror's directory and is none may take commits of its own: it is marked and
+-- ended before its primary takes any without it.
+local function end_rival(ctx, pair, token)
+    local epoch, err = ctx.cat:call("epoch_reserve", token, pair.content, "fence: it is no mirror")
+    local ok
+    if epoch then
+        ok, err = ctx.agents:order(pair.mirror, "mark",
+            { epoch = epoch, reason = "it runs and is no mirror" })
+    end
+    if ok then
+        ok, err = ctx.agents:order(pair.mirror, "fence",
+            { epoch = epoch, step = agents.steps.mark + 1 })
+    end
+    return ok, err
+end
+
 -- The mirror is not there: recorded first, then the primary goes on alone.
-local function go_on_alone(ctx, pair, token, reason)
+local function go_on_alone(ctx, pair, token, reason, rival)
     local facts = majority(ctx, pair)
     if not facts then
         return nil,
@@ -213,6 +231,9 @@ local function go_on_alone(ctx, pair, token, reason)
             "of the hosts has to record that it is gone")
     end
     local ok, err = ctx.cat:call("mirror_down", token, pair.content, reason, facts)
+    if ok and rival then
+        ok, err = end_rival(ctx, pair, token)
+    end
     if not ok then
         return nil, err
     end
@@ -258,7 +279,7 @@ local function conclude(ctx, pair, token, results)
         return
     end
     local why = mirror and "its start failed" or "started without it"
-    local ok, err = go_on_alone(ctx, pair, token, why)
+    local ok, err = go_on_alone(ctx, pair, token, why, mirror and mirror.runs)
     if not ok then
         table.insert(results, result(pair.primary, "failed", err))
     end
@@ -293,7 +314,7 @@ local function forget_sync(ctx, pairs_list, tokens)
         return
     end
     for _, pair in ipairs(pairs_list) do
-        if pair.mirror and pair.mirror.mode == "s" then
+        if pair.mirror and pair.mirror.mode == "s" and tokens[pair.content] then
             ctx.cat:call("out_of_sync", tokens[pair.content], pair.content,
                 "this version lets commits through while it starts")
             pair.mirror.mode = "n"
@@ -301,9 +322,18 @@ local function forget_sync(ctx, pairs_list, tokens)
     end
 end
 
+-- In the hands of a runbook of its own, which brings it up or leaves that to the next start.
+local function skipped_pair(pair, err)
+    return { result(pair.mirror or pair.primary, "skipped", err) }
+end
+
 local function start_all(ctx, pairs_list, leases, options)
     forget_sync(ctx, pairs_list, leases.tokens)
     local nested = mr.parallel(pairs_list, options.batch, function(pair)
+        local busy = leases.skipped[pair.content]
+        if busy then
+            return skipped_pair(pair, busy)
+        end
         return start_pair(ctx, pair, leases.tokens[pair.content], options)
     end)
     local results = {}
@@ -316,6 +346,9 @@ local function start_all(ctx, pairs_list, leases, options)
             end
         end
     end
+    if next(leases.skipped) then
+        return results
+    end
     local ok, err = ctx.cat:call("cluster_set_state", hold_all.list(leases.tokens), "running",
         "start")
     if not ok then
@@ -324,7 +357,8 @@ local function start_all(ctx, pairs_list, leases, options)
     return results
 end
 
---- Starts all instances but the coordinator, which runs.
+--- Starts all instances but the coordinator, which runs. In a cluster that is running already,
+--- contents that somebody else works on are skipped, and named with who it is.
 ---@param ctx table {env, agents, cat}
 ---@param options {batch: integer, no_standby: boolean?}
 ---@return {inst: table, outcome: string, err: Error?, note: string?}[]? results
@@ -342,9 +376,14 @@ function M.start_rest(ctx, options)
     for i, pair in ipairs(list) do
         contents[i] = pair.content
     end
+    local state
+    state, err = ctx.cat:state()
+    if not state then
+        return nil, err
+    end
     return hold_all.contents(ctx, contents, "start", function(leases)
         return start_all(ctx, list, leases, options)
-    end)
+    end, state.state == "running")
 end
 
 return M

@@ -45,7 +45,7 @@ end
 local function record(fn, why)
     return function(view)
         return { kind = "record", key = "catalog", fn = fn, dbid = view.mirror.dbid,
-                 reason = reason(view, why), decision = decision(view) }
+                 seen = view.pair.epoch, reason = reason(view, why), decision = decision(view) }
     end
 end
 
@@ -54,7 +54,8 @@ local function order(op, key, who)
         local row = view[who]
         local failed = view.memory.retry[key]
         return { kind = "order", name = op, op = op, key = key, dbid = row.dbid,
-                 epoch = view.pair.epoch,
+                 -- A promotion belongs to the change of roles that it carries out.
+                 epoch = op == "promote" and view.pair.role_epoch or view.pair.epoch,
                  role_epoch = view.pair.role_epoch, reserve = op == "fence" or failed ~= nil,
                  reason = reason(view, view.state), sysid = view:sysid(who),
                  again = failed and failed.count,
@@ -252,7 +253,7 @@ M.rows = {
     end), to = "same", actions = { "tell_refusal" },
       comment = "the policy wants it, a rule forbids it; the mirror had a second to answer" },
     { from = { "double_fault" }, event = "any", when = function(view)
-        return not view.memory.told_double and view.mc ~= "suspect"
+        return not view.memory.told_double and view.mc ~= "suspect" and view:looked()
     end, to = "double_fault", actions = { "tell_double_fault" },
       comment = "nothing is promoted; whichever comes back is handled when that is safe" },
     { from = TROUBLE, event = "any", when = both(answered("alert"), function(view)
@@ -274,7 +275,7 @@ M.rows = {
       actions = { "record_promoted", "probe_primary", "point_fdw" },
       comment = "its timeline and switch position are history; clients are pointed to it" },
     { from = { "wrong_role" }, event = "any", when = function(view)
-        return view.memory.told_alert ~= "wrong role"
+        return view.memory.told_alert ~= "wrong role" and view:looked()
     end, to = "wrong_role", actions = { "tell_wrong_role" },
       comment = "without a recorded change of roles nobody is promoted" },
 
@@ -312,8 +313,9 @@ M.rows = {
     end, allowed("record_out")), to = "catching_up", actions = { "record_out_of_sync" },
       comment = "the mirror is there and commits hang: not waited for, then armed anew" },
     { from = { "mirror_down", "catching_up", "mirror_lost" }, event = "any",
-      when = both(pair_free, says("still_armed"), allowed("release")), to = "same",
-      actions = { "release" },
+      when = both(pair_free, says("still_armed"), function(view)
+        return not view:rival()
+    end, allowed("release")), to = "same", actions = { "release" },
       comment = "the catalog says n and the primary waits, or has not been seen not to since" },
 
     -- The mirror is back
@@ -395,7 +397,7 @@ local function begin_story(memory, view)
 end
 
 local function tell_change(memory, view, actions)
-    if memory.state == view.state then
+    if memory.state == view.state or not view:looked() then
         return
     end
     begin_story(memory, view)
@@ -444,8 +446,9 @@ end
 ---@field now number milliseconds of any clock that does not jump
 ---@field primary table the catalog's row
 ---@field mirror? table
----@field pair table {epoch, role_epoch, promoted_epoch, armed_name} of the catalog
+---@field pair table {epoch, role_epoch, promoted_epoch, armed_name, armed_timeline} of the catalog
 ---@field lease? {token, holder, intent, step, expires} the content's, on the clock of `now`
+---@field looked_at? number when the catalog's rows and leases were asked for; nil without a catalog
 ---@field leader boolean whether this process holds the watcher's lease
 ---@field majority? boolean a majority of the hosts records what is decided for content -1
 ---@field paused? string

@@ -75,9 +75,10 @@ local mirror_answers = {
         return f.expected.sysid ~= nil and f.mirror.sysid == f.expected.sysid
     end, "the mirror has another system identifier"),
     check(1, function(f)
-        -- Lost before it was seen in its role: then it is the arming that proved whom it follows.
-        local expected, mirror = f.expected.timeline, f.mirror.timeline
-        return not known(expected) or not known(mirror) or mirror == expected
+        return known(f.expected.timeline) and known(f.mirror.timeline)
+    end, "it is not known whether the mirror follows its primary's history"),
+    check(1, function(f)
+        return f.mirror.timeline == f.expected.timeline
     end, "the mirror follows another history"),
     check(1, function(f)
         return known(f.mirror.lsn) and f.mirror.lsn >= (f.expected.flush_lsn or 0)

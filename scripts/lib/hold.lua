@@ -51,7 +51,14 @@ local function drop_orphan(cat, content)
     return nil
 end
 
-local function take(cat, content, intent, step)
+--- Takes the lease of a content; that of a recovery whose command is gone is taken over.
+---@param cat table
+---@param content integer
+---@param intent string
+---@param step string
+---@return integer? token
+---@return Error? err code "busy" when somebody else holds it
+function M.take(cat, content, intent, step)
     local function try()
         return cat:call("lease_take", content, M.holder(), intent, step, interval(M.TTL_MS))
     end
@@ -73,7 +80,7 @@ end
 ---@return any ... what fn returned; nil, err (code "busy") when somebody else holds it
 function M.content(ctx, content, intent, step, fn)
     local cat = ctx.cat
-    local token, err = take(cat, content, intent, step)
+    local token, err = M.take(cat, content, intent, step)
     if not token then
         return nil, err
     end

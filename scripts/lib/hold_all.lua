@@ -16,18 +16,17 @@ local function drop(cat, tokens)
     end
 end
 
-local function take(cat, contents, intent)
-    local tokens = {}
+local function take(cat, contents, intent, skip)
+    local tokens, skipped = {}, {}
     for _, content in ipairs(contents) do
-        local token, err = cat:call("lease_take", content, hold.holder(), intent, "begun",
-            interval())
-        if not token then
+        local token, err = hold.take(cat, content, intent, "begun")
+        if not token and not (skip and err.code == "busy") then
             drop(cat, tokens)
             return nil, err
         end
-        tokens[content] = token
+        tokens[content], skipped[content] = token, err
     end
-    return tokens
+    return tokens, skipped
 end
 
 local function renew(cat, leases)
@@ -57,13 +56,15 @@ end
 ---@param contents integer[]
 ---@param intent string
 ---@param fn function
+---@param skip? boolean contents that somebody else holds are left out: leases.skipped[content] is
+--- the error that says who has them
 ---@return any ... what fn returned; nil, err (code "busy") when somebody holds one of them
-function M.contents(ctx, contents, intent, fn)
-    local tokens, err = take(ctx.cat, contents, intent)
+function M.contents(ctx, contents, intent, fn, skip)
+    local tokens, skipped = take(ctx.cat, contents, intent, skip)
     if not tokens then
-        return nil, err
+        return nil, skipped
     end
-    local leases = { tokens = tokens }
+    local leases = { tokens = tokens, skipped = skipped }
     local renewer = mr.spawn(renew, ctx.cat, leases)
     local results = { pcall(fn, leases) }
     leases.over = true

@@ -17,7 +17,8 @@ select json_build_object(
     'instances', (select json_agg(c order by c.content, c.dbid)
         from moonrise.gp_segment_configuration c),
     'pairs', (select json_agg(json_build_object('content', p.content, 'epoch', p.epoch,
-        'role_epoch', p.role_epoch, 'armed_name', p.armed_name, 'promoted_epoch',
+        'role_epoch', p.role_epoch, 'armed_name', p.armed_name,
+        'armed_timeline', p.armed_timeline, 'promoted_epoch',
         (select max(m.epoch) from moonrise.promotion m where m.content = p.content)))
         from moonrise.pair_state p),
     'leases', (select json_agg(json_build_object('content', l.content, 'token', l.token,
@@ -65,7 +66,7 @@ local function by_content(list)
     return map
 end
 
-local function parse(text)
+local function parse(text, begun)
     local raw, err = mr.json_decode(text)
     if not raw then
         return nil, err
@@ -77,7 +78,7 @@ local function parse(text)
     end
     return { instances = raw.instances or {}, pairs = by_content(raw.pairs),
              state = raw.state or {}, leases = by_content(raw.leases),
-             version = raw.version, held = raw.held, at = now }
+             version = raw.version, held = raw.held, at = now, begun = begun }
 end
 
 local function drop(self)
@@ -115,19 +116,20 @@ function Lease:take()
 end
 
 --- Reads all that the watcher decides by, in one statement; that is also the sign of life.
----@return table? snapshot {instances, pairs, leases, state, version, held, at}
+---@return table? snapshot {instances, pairs, leases, state, version, held, begun, at}
 ---@return Error? err the session is gone, and the lease with it
 function Lease:read()
     if not self.cat then
         return nil, mr.error("connect", "there is no session with the catalog")
     end
+    local begun = mr.clock()
     local rows, err = self.cat:query(SNAPSHOT_SQL)
     if not rows then
         drop(self)
         return nil, err
     end
     local snapshot
-    snapshot, err = parse(rows[1].snapshot)
+    snapshot, err = parse(rows[1].snapshot, begun)
     self.held = snapshot ~= nil and snapshot.held
     return snapshot, err
 end

@@ -12,10 +12,9 @@ View.__index = View
 
 -- Beyond doubt: the instance will not serve anybody soon.
 local LOST = { stopped = true, gone = true, hung = true, unreachable = true, wrong_system = true }
--- A mirror is silent for a moment while its name is changed and it connects anew.
+-- A mirror is silent for a moment while its name is changed and it connects anew; one that was
+-- started before its primary tries again every half second (lib/settings.lua).
 local SETTLE_MS = 2000
--- One that has just been started, or whose primary has, takes a few tries to connect.
-local CONNECT_MS = 5000
 
 local function lease_state(input)
     local lease = input.lease
@@ -64,7 +63,7 @@ local function mirror_state(view)
         return "mirror_down"
     elseif view.mc ~= "fine" and view.mc ~= "unseen" then
         return "mirror_lost"
-    elseif view:unstreamed_ms() > CONNECT_MS or view:stalled_ms() > SETTLE_MS then
+    elseif view:unstreamed_ms() > SETTLE_MS or view:stalled_ms() > SETTLE_MS then
         return "mirror_lost"
     end
     return view.mode == "s" and "in_sync" or "catching_up"
@@ -185,6 +184,16 @@ end
 
 local function marked(inst)
     return inst and inst.word and inst.word.epoch and inst.word.epoch.marked
+end
+
+--- Whether the mirror may be serving clients as a primary of its own, promoted by somebody else:
+--- until it is marked and gone the pair's primary is not released, or both would acknowledge.
+function View:rival()
+    if not self.m then
+        return false
+    end
+    return self.mc == "wrong_role" or self:must_mark() or self:must_fence_old()
+        or (self.m.rival and not (marked(self.m) and self.m.word.stopped)) or false
 end
 
 function View:must_fence_old()
@@ -334,7 +343,9 @@ function View:guard_facts()
         },
         mirror = mirror_facts(self),
         expected = {
-            sysid = expected_sysid(self), timeline = sight.timeline(self.p, "p"),
+            sysid = expected_sysid(self),
+            -- One that was lost before it was seen: the timeline on which the pair was armed.
+            timeline = sight.timeline(self.p, "p") or self.pair.armed_timeline,
             flush_lsn = self.m and self.m.highest, primary_lsn = seen.lsn,
         },
         bounds = { replay_lag_bytes = s.replay_lag_bytes, arm_lag_bytes = s.arm_lag_bytes },
@@ -353,10 +364,18 @@ function View:answered(action)
     return answer ~= nil and answer.action == action and self.memory.digest == self:digest()
 end
 
+--- Whether the catalog was read after the evidence began. Before that it is not known whether
+--- somebody works on the pair: a runbook takes the lease first, and stops a server then.
+function View:looked()
+    local at, doubted = self.input.looked_at, sight.doubted_at(self.memory)
+    return at == nil or doubted == nil or at >= doubted
+end
+
 --- Whether it is time to ask the policy: the evidence changed, or the wait it asked for ran out.
 function View:policy_due()
     local memory = self.memory
-    if not self:free("decide") or self.pc == "suspect" or self.mc == "suspect" then
+    if not self:free("decide") or not self:looked() or self.pc == "suspect"
+        or self.mc == "suspect" then
         return false
     end
     local answer = memory.answer

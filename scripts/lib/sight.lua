@@ -78,6 +78,9 @@ local function good(inst, seen)
     inst.seen, inst.ok_at, inst.ok_begun = seen, seen.at, seen.at - (seen.took or 0)
     inst.evidence, inst.since, inst.tries = "ok", nil, 0
     inst.sysid = seen.sysid or inst.sysid
+    if not last or last.in_recovery ~= seen.in_recovery then
+        inst.role_at = seen.at
+    end
     -- A mirror knows its timeline while it receives. In the other role it had another one.
     if (seen.timeline or 0) > 0 then
         inst.timeline, inst.timeline_role = seen.timeline, seen.in_recovery and "m" or "p"
@@ -205,6 +208,9 @@ local function on_observation(memory, input)
     end
     if mirror then
         listen(memory, mirror, memory.inst[input.primary.dbid])
+        if inst == mirror and seen.evidence == "ok" then
+            inst.rival = not seen.in_recovery and (inst.rival or input.mirror.status == "u") or nil
+        end
     end
 end
 
@@ -225,7 +231,9 @@ local done = {
                       epoch = inst.word and inst.word.epoch,
                       control = inst.word and inst.word.control,
                       standby_signal = inst.word and inst.word.standby_signal, kind = "datadir" }
-        inst.word_error, inst.word_begun, inst.word_at, inst.asked_at = nil, now, now, now - 20
+        inst.word_error, inst.word_begun, inst.word_at = nil, now, now
+        -- Its primary waits for the host's word that a rival is marked and gone.
+        inst.asked_at = not inst.rival and now - 20 or nil
         inst.evidence = inst.evidence == "ok" and "reset" or inst.evidence
         inst.since = inst.since or now
         memory.story.fenced = now
@@ -295,6 +303,35 @@ local take = {
     tick = function() end,
 }
 
+-- Whether an instance, when it was seen last, was not what the catalog says.
+local function in_wrong_role(memory, dbid)
+    local inst = memory.inst[dbid]
+    return inst.evidence == "ok" and inst.seen.in_recovery == (dbid == memory.primary)
+end
+
+-- What was held against an instance before somebody else had finished working on it is void: it may
+-- have been started, or changed its role, since it was seen last. So it counts as not seen yet.
+local function begin_anew(memory, dbid)
+    local inst = memory.inst[dbid]
+    if inst.since or in_wrong_role(memory, dbid) then
+        inst.evidence, inst.since, inst.evidence_at, inst.tries = nil, nil, nil, 0
+        inst.seen, inst.ok_at, inst.ok_begun, inst.message = nil, nil, nil, nil
+        inst.word, inst.word_error, inst.word_begun, inst.asked_at = nil, nil, nil, nil
+    end
+    inst.doubt_since, inst.doubts = nil, nil
+end
+
+local function lease_ended(memory, input)
+    local held = input.lease ~= nil or input.stopped == true
+    if memory.leased and not held then
+        memory.unstreamed_at, memory.stalled_at = nil, nil
+        for dbid in pairs(memory.inst) do
+            begin_anew(memory, dbid)
+        end
+    end
+    memory.leased = held or nil
+end
+
 -- What was thought about an earlier configuration of the pair is void.
 local function catalog_changed(memory, input)
     local epoch = input.pair.epoch or 0
@@ -309,7 +346,7 @@ local function catalog_changed(memory, input)
     end
     if memory.primary ~= input.primary.dbid then
         for _, inst in pairs(memory.inst) do
-            inst.timeline, inst.timeline_role = nil, nil
+            inst.timeline, inst.timeline_role, inst.rival = nil, nil, nil
         end
         if input.mirror then
             instance(memory, input.mirror.dbid).highest = nil
@@ -321,6 +358,8 @@ local function catalog_changed(memory, input)
     local status = input.mirror and input.mirror.status
     if memory.mirror_status == "d" and status == "u" then
         memory.flaps = {}
+        begin_anew(memory, input.mirror.dbid)
+        instance(memory, input.mirror.dbid).rival = nil
     end
     memory.epoch, memory.primary, memory.mirror_status = epoch, input.primary.dbid, status
     for dbid in pairs(memory.inst) do
@@ -341,6 +380,21 @@ function M.take(memory, input)
     local handler = take[input.event.kind] or error("fts: no such event: " .. input.event.kind, 0)
     handler(memory, input)
     catalog_changed(memory, input)
+    lease_ended(memory, input)
+end
+
+--- When the newest evidence against one of the pair's instances began; nil while there is none.
+---@param memory table
+---@return number?
+function M.doubted_at(memory)
+    local newest
+    for dbid, inst in pairs(memory.inst) do
+        local at = inst.since or (in_wrong_role(memory, dbid) and inst.role_at) or nil
+        if at and at > (newest or 0) then
+            newest = at
+        end
+    end
+    return newest
 end
 
 local function word_counts(inst)

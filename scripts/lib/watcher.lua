@@ -69,7 +69,7 @@ end
 function M.new(env, options)
     local self = setmetatable({
         env = env, options = options, events = mr.queue(), pairs = {}, by_dbid = {}, targets = {},
-        holder = hold.holder(), stopping = false,
+        holder = hold.holder(), stopping = false, looks = mr.queue(),
     }, Watcher)
     self.lease = lease.new(env, self.holder)
     self.settings = options_of(self, options)
@@ -102,10 +102,11 @@ function Watcher:open_policies(configured)
     end })
 end
 
---- Whether this watcher may change anything now.
+--- Whether this watcher may change anything now: it holds the lease, and has seen the catalog since
+--- it took it. What it saw before, under an earlier lease, may have been overtaken.
 ---@return boolean
 function Watcher:leads()
-    return self.lease.held and self.snapshot ~= nil
+    return self.lease.held and self.led ~= nil and self.led == self.lease.times
 end
 
 -- Settings and policies come from the catalog's own text, and again when it was changed.
@@ -226,10 +227,23 @@ end
 local function input_for(self, pair, event)
     return {
         now = mr.clock(), primary = pair.primary, mirror = pair.mirror, pair = pair.pair,
-        lease = pair.lease, leader = self:leads(), majority = self:records_alone(),
+        lease = pair.lease,
+        -- Without a catalog there is nothing to wait for: what can be told is told.
+        looked_at = self:leads() and self.snapshot.begun or nil,
+        leader = self:leads(), majority = self:records_alone(),
         server_version = self.snapshot.version,
         stopped = self.snapshot.state.state == "stopped", settings = self.settings, event = event,
     }
+end
+
+-- News is only judged together with a look at the catalog that is as new: it is taken at once.
+local function look_if_due(self, pair)
+    local doubted = sight.doubted_at(pair.memory)
+    pair.unlooked = self:leads() and doubted ~= nil and doubted > self.snapshot.begun
+    if pair.unlooked and not self.looking then
+        self.looking = true
+        self.looks:push(true)
+    end
 end
 
 --- One step of one pair, and its actions.
@@ -242,6 +256,7 @@ function Watcher:step(pair, event)
         return
     end
     pair.memory = memory
+    look_if_due(self, pair)
     for _, action in ipairs(actions) do
         acts.run(self, pair, action)
     end
@@ -267,19 +282,49 @@ function Watcher:idle_ms()
     return wait
 end
 
+-- Has the pairs go on that waited for a look at the catalog, and these contents'.
+local function step_waiting(self, changed)
+    for content, pair in pairs(self.pairs) do
+        if pair.unlooked or changed[content] then
+            self:step(pair, { kind = "tick" })
+        end
+    end
+end
+
 local handlers = {}
 
+-- Somebody changed these pairs while this watcher was away: it knows no more of them than a watcher
+-- that begins.
+local function forget_changed(self, snapshot)
+    for content, pair in pairs(self.pairs) do
+        local state = snapshot.pairs[content]
+        if pair.memory.epoch and state and state.epoch ~= pair.memory.epoch then
+            local memory = fts.memory(content)
+            memory.tasks = pair.memory.tasks
+            pair.memory = memory
+        end
+    end
+end
+
+local function begin_leading(self, snapshot)
+    self.led, self.told_lost = self.lease.times, nil
+    forget_changed(self, snapshot)
+    term.info("watching %s as %s", self.env.name, self.holder)
+    mr.spawn(self.journal.load, self.journal, self.lease.cat)
+end
+
 function handlers.snapshot(self, event)
-    self.snapshot = event.snapshot
-    if self:leads() and self.led ~= self.lease.times then
-        self.led = self.lease.times
-        self.told_lost = nil
-        term.info("watching %s as %s", self.env.name, self.holder)
-        mr.spawn(self.journal.load, self.journal, self.lease.cat)
+    if self.snapshot and event.snapshot.begun < self.snapshot.begun then
+        return
     end
+    if self.lease.held and event.times == self.lease.times and self.led ~= event.times then
+        begin_leading(self, event.snapshot)
+    end
+    local changed = {}
     for _, content in ipairs(self:apply(event.snapshot)) do
-        self:step(self.pairs[content], { kind = "tick" })
+        changed[content] = true
     end
+    step_waiting(self, changed)
 end
 
 function handlers.lost(self, event)
@@ -287,6 +332,7 @@ function handlers.lost(self, event)
         self.journal:add("lease", { text = event.text })
     end
     self.led, self.told_lost = nil, event.text
+    step_waiting(self, {})
 end
 
 function handlers.stop(self)
@@ -337,6 +383,7 @@ local function sample(self)
 end
 
 local function keep_once(self)
+    self.looking = false
     local held, err = self.lease:take()
     if not held then
         self.events:push({ kind = "lost",
@@ -354,7 +401,7 @@ local function keep_once(self)
         self.config_hash = snapshot.state.config
         self:read_config()
     end
-    self.events:push({ kind = "snapshot", snapshot = snapshot })
+    self.events:push({ kind = "snapshot", snapshot = snapshot, times = self.lease.times })
     if not self.sampled_at or mr.clock() - self.sampled_at >= SAMPLE_MS then
         self.sampled_at = mr.clock()
         sample(self)
@@ -368,7 +415,7 @@ local function keep(self)
         if not ok then
             self.journal:add("fault", { text = "lease: " .. tostring(err) })
         end
-        mr.sleep(IDLE_MS)
+        self.looks:pop(IDLE_MS)
     end
 end
 

@@ -66,25 +66,28 @@ function kinds.ask(w, pair, action)
              begun = begun, write_probe = action.write_probe }
 end
 
+-- Each transition is told by which epoch of the pair it was decided: what somebody has changed
+-- since is not changed once more by what was true before.
 local records = {}
 
 function records.promote(cat, pair, action)
     action.decision.reason = action.reason
-    return cat:call("promote", nil, pair.content, action.dbid, action.decision, nil)
+    return cat:call("promote", nil, pair.content, action.dbid, action.decision, nil,
+        action.seen)
 end
 
 function records.mirror_down(cat, pair, action)
     local facts = { decision = action.decision,
         majority = pair.content < 0 and "this host, of one" or nil }
-    return cat:call("mirror_down", nil, pair.content, action.reason, facts)
+    return cat:call("mirror_down", nil, pair.content, action.reason, facts, action.seen)
 end
 
 function records.mirror_up(cat, pair, action)
-    return cat:call("mirror_up", nil, pair.content, action.reason)
+    return cat:call("mirror_up", nil, pair.content, action.reason, action.seen)
 end
 
 function records.out_of_sync(cat, pair, action)
-    return cat:call("out_of_sync", nil, pair.content, action.reason)
+    return cat:call("out_of_sync", nil, pair.content, action.reason, action.seen)
 end
 
 function records.promoted(cat, pair, action)
@@ -145,6 +148,29 @@ local function reserved(w, pair, action)
     return epoch
 end
 
+-- What the record of the last change of roles promised that the new primary has. A watcher that
+-- repeats a promotion has not seen all that the one that decided it saw.
+local PROMISED_SQL = [[
+select j.data->>'shutdown_end' as shutdown_end,
+       (j.data->'decision'->>'flush_lsn')::float8 as flush_lsn
+from moonrise.pair_state p
+join moonrise.journal j on j.content = p.content and j.kind in ('promote', 'hand_over')
+    and (j.data->>'epoch')::bigint = p.role_epoch
+where p.content = $1
+order by j.id desc limit 1]]
+
+local function promised_lsn(cat, content)
+    local rows, err = cat:query(PROMISED_SQL, { content })
+    if not rows then
+        return nil, err
+    elseif not rows[1] then
+        return nil, mr.error("refused", "the catalog has no record of this change of roles")
+    elseif rows[1].shutdown_end then
+        return mr.lsn(rows[1].shutdown_end)
+    end
+    return rows[1].flush_lsn or 0
+end
+
 local function order_args(pair, action, epoch)
     local args = { epoch = epoch, sysid = action.sysid }
     if action.op == "start" then
@@ -153,7 +179,7 @@ local function order_args(pair, action, epoch)
     elseif action.op == "mark" then
         args.reason = action.reason or "replaced"
     elseif action.op == "promote" then
-        args.flush_lsn = mr.lsn_text(action.flush_lsn or 0)
+        args.flush_lsn = mr.lsn_text(math.max(action.flush_lsn or 0, action.promised_lsn))
         args.slot = pair.mirror and instance.slot_name(pair.mirror) or nil
     end
     return args
@@ -165,13 +191,19 @@ function kinds.order(w, pair, action)
     if not cat or not row then
         return nil, err or mr.error("stale", "the instance has left the pair")
     end
+    if action.op == "promote" then
+        action.promised_lsn, err = promised_lsn(cat, pair.content)
+        if not action.promised_lsn then
+            return nil, err
+        end
+    end
     local epoch = action.epoch
     if action.reserve then
         epoch, err = reserved(w, pair, action)
         if not epoch then
             return nil, err
         end
-    elseif pair.pair.epoch ~= epoch then
+    elseif (action.op == "promote" and pair.pair.role_epoch or pair.pair.epoch) ~= epoch then
         return stale("the pair has changed")
     end
     return w.ctx.agents:order(row, action.op, order_args(pair, action, epoch),
@@ -234,21 +266,12 @@ end
 
 -- Where the old primary ended is in the record of the role change; its own files say it only until
 -- it has been started as the mirror.
-local FLUSHED_SQL = [[
-select j.data->>'shutdown_end' as lsn
-from moonrise.pair_state p
-join moonrise.journal j on j.content = p.content and j.kind = 'hand_over'
-    and (j.data->>'epoch')::bigint = p.role_epoch
-where p.content = $1]]
-
 local function finish_handover(ctx, pair, token)
-    local rows, err = ctx.cat:query(FLUSHED_SQL, { pair.content })
-    if not rows then
+    local lsn, err = promised_lsn(ctx.cat, pair.content)
+    if not lsn then
         return nil, err
-    elseif not rows[1] then
-        return nil, mr.error("refused", "the catalog has no record of this handover")
     end
-    return require("lib.handover").finish(ctx, pair, token, rows[1].lsn)
+    return require("lib.handover").finish(ctx, pair, token, mr.lsn_text(lsn))
 end
 
 local function resume(ctx, pair, left)

@@ -71,7 +71,7 @@ local function arm(token, content)
     local epoch = value(("epoch_reserve(%s, %d, 'arm')"):format(token, content))
     local dbid = value(("select dbid from gp_segment_configuration where role = 'm' " ..
         "and content = %d"):format(content))
-    local form = '{"name": "mr_%s_%s_%s", "insert_lsn": "0/100", "flush_lsn": "0/100"}'
+    local form = '{"name": "mr_%s_%s_%s", "insert_lsn": "0/1", "flush_lsn": "0/1", "timeline": 1}'
     local evidence = form:format(content == -1 and "c" or content, dbid, epoch)
     return value(("in_sync(%s, %d, %s, '%s')"):format(token, content, epoch, evidence))
 end
@@ -123,14 +123,11 @@ describe("catalog", function()
             assert.equal("3ppsu 4mmsu", pair(0))
             value(("promote(%s, 0, 4, '{\"reason\": \"the primary is gone\"}')"):format(token))
             assert.equal("3mpnd 4pmnu", pair(0))
-            local last = must(LAST_HISTORY)
             assert.equal("spec: update role, status, and mode for dbid 4 with contentid 0 to " ..
-                "p, u, and n",
-                last[1].description)
-            assert.equal("the primary is gone",
-                value("select text from journal where kind = 'promote'"))
-            assert.equal("f",
-                value("select data ? 'accept_loss' from journal where kind = 'promote'"))
+                "p, u, and n", must(LAST_HISTORY)[1].description)
+            local promoted = "from journal where kind = 'promote'"
+            assert.equal("the primary is gone", value("select text " .. promoted))
+            assert.equal("f", value("select data ? 'accept_loss' " .. promoted))
             value(("mirror_up(%s, 0, 'recovered')"):format(token))
             assert.equal("3mpnu 4pmnu", pair(0))
         end)
@@ -212,7 +209,7 @@ describe("catalog", function()
     end)
 
     describe("records in sync only", function()
-        local EVIDENCE = '{"name": "mr_0_4_%s", "insert_lsn": "%s", "flush_lsn": "%s"}'
+        local EVIDENCE = '{"name":"mr_0_4_%s", "insert_lsn":"%s", "flush_lsn":"%s", "timeline":3}'
 
         local function in_sync(epoch, evidence)
             return ("select in_sync(%s, 0, %s, '%s')"):format(token, epoch, evidence)
@@ -238,11 +235,13 @@ describe("catalog", function()
         it("when the mirror has flushed what the primary had written", function()
             local epoch = value(("epoch_reserve(%s, 0, 'arm')"):format(token))
             refused("MR001", "flushed", in_sync(epoch, EVIDENCE:format(epoch, "1/0", "0/FFFFFFFF")))
-            refused("MR001", "flushed", in_sync(epoch, ('{"name": "mr_0_4_%s"}'):format(epoch)))
+            refused("MR001", "the history", in_sync(epoch, ('{"name": "mr_0_4_%s"}'):format(epoch)))
+            refused("MR001", "flushed",
+                in_sync(epoch, ('{"name": "mr_0_4_%s", "timeline": 1}'):format(epoch)))
             refused("MR004", "no positions", in_sync(epoch, EVIDENCE:format(epoch, "x", "y")))
             must(in_sync(epoch, EVIDENCE:format(epoch, "1/0", "1/0")))
-            assert.equal("mr_0_4_" .. epoch,
-                value("select armed_name from pair_state where content = 0"))
+            assert.equal("mr_0_4_" .. epoch .. " 3", value("select armed_name || ' ' || " ..
+                "armed_timeline from pair_state where content = 0"))
         end)
 
         it("with a mirror that is up", function()
@@ -471,10 +470,11 @@ describe("catalog: the watcher", function()
         assert.matches("content 0 is in the hands of spec",
             watcher:ask("select mirror_down(null, 0, 'x')"))
         value(("lease_drop(%s)"):format(token))
-        assert.matches("^%d+\n$", watcher:ask("select mirror_down(null, 0, 'x')"))
+        local stale = "mirror_down(null, 0, 'x', '{}', epoch - 1) from pair_state where content = 0"
+        assert.matches("content 0 has changed since epoch %d", watcher:ask("select " .. stale))
+        assert.matches("^%d+\n$", watcher:ask("select " .. (stale:gsub(" %- 1", ""))))
         assert.equal("FTS: update role, status, and mode for dbid 4 with contentid 0 to " ..
-            "m, d, and n",
-            value("select description from gp_configuration_history order by time desc limit 1"))
+            "m, d, and n", value(LAST_HISTORY .. " limit 1"))
         refused("MR002", "the lease of content", "select cluster_set_state('{}', 'stopped', 'x')")
         local tokens = { lease(0), value("select token from content_lease where content = -1") }
         local list = "'{" .. table.concat(tokens, ",") .. "}'"

@@ -196,6 +196,24 @@ describe("start and stop", function()
         healthy()
     end)
 
+    it("start the rest while somebody works on a content, and say who", function()
+        at(mirror):kill()
+        at(cluster.config.segments[2].mirror):kill()
+        local token = cluster:catalog(
+            "select moonrise.lease_take(0, 'somebody', 'recover', 'copying', '1 minute') as token")
+            [1].token
+        local result = cluster:moonrise({ "start", "-a" })
+        assert.equal(1, result.code)
+        assert.matches("content 0 is in the hands of somebody (recover, copying)", result.err, 1,
+            true)
+        assert.matches("dbid %d+ %(content 0, .*: skipped", result.out)
+        assert.is_false(at(mirror):running())
+        assert.is_true(at(cluster.config.segments[2].mirror):running())
+        cluster:catalog(("select moonrise.lease_drop(%s)"):format(token))
+        cluster:must({ "start", "-a" })
+        healthy()
+    end)
+
     it("are no failures to the watcher", function()
         local first = cluster:catalog("select max(id) as id from journal")[1].id
         local watch = cluster:watch()
@@ -218,7 +236,8 @@ describe("start and stop", function()
             healthy()
             return true
         end)
-        assert.same({}, since("'promote', 'mirror_down', 'failover', 'out_of_sync', 'in_sync'"))
+        assert.same({}, since("'promote', 'mirror_down', 'failover', 'out_of_sync', 'in_sync', " ..
+            "'release', 'mark', 'failed', 'fault'"))
         watch:kill("TERM")
         watch:wait(10)
     end)

@@ -31,7 +31,7 @@ function M.new(options)
             mirror = options.mirror ~= false and row(M.MIRROR, "m", options.mode or "s",
                 options.status or "u") or nil,
             pair = { epoch = 10, role_epoch = options.role_epoch or 0, promoted_epoch = 0,
-                     armed_name = "mr_0_3_9" },
+                     armed_name = "mr_0_3_9", armed_timeline = 1 },
             leader = options.leader ~= false, majority = true, server_version = 150020,
             settings = settings,
         },

@@ -72,6 +72,50 @@ describe("fts: the mirror is lost", function()
         assert.are.same({ "out_of_sync", "release 2" }, pair:story())
     end)
 
+    it("has its grace period anew once a runbook has started it", function()
+        local pair = new():settle()
+        pair.input.lease = { token = 1, expires = pair.now + 120000, holder = "spec",
+            intent = "handover", step = "handed" }
+        for _ = 1, 40 do
+            pair:after(1000):sees(M, "refused"):sees(P, "ok", { peer = pair_of.none })
+        end
+        pair.input.lease = nil
+        pair:after(100):event({ kind = "tick" })
+        pair:says(M, {})
+        assert.is_nil(pair:asked("decide"))
+        pair:after(100):sees(M, "refused"):says(M, {})
+        assert.are.same({}, pair:story())
+        assert.is_true(pair:asked("decide").facts.mirror.bad_ms < 1000)
+        for _ = 1, 31 do
+            pair:after(1000):sees(M, "refused"):sees(P, "ok", { peer = pair_of.none })
+            pair:says(M, {})
+        end
+        assert.are.same({ "mirror_down" }, pair:story())
+    end)
+
+    it("has its grace period anew once it was recovered", function()
+        local pair = new({ mode = "n", status = "d" })
+        for _ = 1, 60 do
+            pair:after(1000):sees(M, "refused"):sees(P, "ok", { peer = pair_of.none })
+        end
+        pair:recorded("mirror_up")
+        pair.log = {}
+        pair:after(100):sees(P, "ok"):says(M, {})
+        pair:after(100):sees(M, "refused"):says(M, {})
+        assert.are.same({}, pair:story())
+    end)
+
+    it("is judged with a look at the catalog that is as new as the evidence", function()
+        local pair = new():settle()
+        pair.input.looked_at = pair.now
+        pair:after(100):sees(M, "reset"):says(M, pair_of.stopped)
+        pair:after(500):sees(M, "refused"):says(M, pair_of.stopped)
+        assert.is_nil(pair:asked("decide"))
+        pair.input.looked_at = pair.now
+        pair:event({ kind = "tick" })
+        assert.are.same({ "mirror_down" }, pair:story())
+    end)
+
     it("repeats a release until the primary is seen not to wait", function()
         local pair = new({ mode = "n", status = "d" })
         pair:sees(P, "ok", { sync_names = "mr_0_3_9", peer = pair_of.none })
@@ -89,7 +133,7 @@ describe("fts: the mirror is lost", function()
             pair:after(1000):sees(M, "ok"):sees(P, "ok")
         end
         pair:after(500):sees(P, "ok", { peer = pair_of.none })
-        pair:after(5500):sees(M, "ok"):sees(P, "ok", { peer = pair_of.none })
+        pair:after(2500):sees(M, "ok"):sees(P, "ok", { peer = pair_of.none })
         assert.are.same({ "mirror_down" }, pair:story())
         pair:recorded("mirror_down"):result("primary", true)
         pair:after(1000):sees(M, "ok"):sees(P, "ok"):says(M, {})
@@ -100,13 +144,56 @@ describe("fts: the mirror is lost", function()
         assert.is_not_nil(pair:asked("mirror_up"))
     end)
 
-    it("takes one that somebody promoted out at once, then marks and fences it", function()
-        local pair = new():settle()
-        pair:after(100):sees(M, "ok", { in_recovery = false })
-        pair:says(M, { standby_signal = false })
-        assert.are.same({ "mirror_down" }, pair:story())
-        pair:recorded("mirror_down"):says(M, { standby_signal = false })
-        assert.are.same({ "mirror_down", "release 2", "mark 3" }, pair:story())
+    describe("to somebody who promoted it", function()
+        local marked = { valid = true, epoch = 10, marked = true }
+
+        it("is recorded, marked and fenced before its primary is released", function()
+            local pair = new():settle()
+            pair:after(100):sees(M, "ok", { in_recovery = false })
+            pair:says(M, { standby_signal = false })
+            assert.are.same({ "mirror_down" }, pair:story())
+            pair:recorded("mirror_down"):says(M, { standby_signal = false })
+            assert.are.same({ "mirror_down", "mark 3" }, pair:story())
+            pair:after(5):result("old", true)
+            pair:after(5):says(M, { standby_signal = false, epoch = marked })
+            assert.are.same({ "mirror_down", "mark 3", "fence 3" }, pair:story())
+            pair:after(20):result("old", true)
+            assert.are.equal("ask", pair.actions[1].kind)
+            pair:sees(M, "refused")
+            pair:says(M, { standby_signal = false, epoch = marked, stopped = true })
+            assert.are.equal("release 2", pair:story()[#pair:story()])
+        end)
+
+        it("keeps its primary from being released while nobody can say that it is gone", function()
+            for _, word in ipairs({ false, { standby_signal = false },
+                { standby_signal = false, epoch = marked } }) do
+                local pair = new():settle()
+                pair:after(100):sees(M, "ok", { in_recovery = false }):says(M, {})
+                pair:recorded("mirror_down"):after(1000):sees(M, "timeout", { took = 900 })
+                for _ = 1, 100 do
+                    pair:after(1000):sees(M, "timeout", { took = 900 }):sees(P, "ok",
+                        { peer = pair_of.none, waiting = 1 }):says(M, word)
+                end
+                assert.is_nil(pair:asked("release"))
+            end
+        end)
+
+        it("keeps it so for the next watcher, too", function()
+            local pair = new({ mode = "n", status = "d" })
+            pair:sees(M, "ok", { in_recovery = false })
+            pair:sees(P, "ok", { sync_names = "mr_0_3_9", peer = pair_of.none })
+            pair:says(M, { standby_signal = false })
+            assert.are.same({ "mark 3" }, pair:story())
+        end)
+
+        it("does not count once it has been recovered", function()
+            local pair = new():settle()
+            pair:after(100):sees(M, "ok", { in_recovery = false }):says(M, {})
+            pair:recorded("mirror_down"):recorded("mirror_up"):recorded("in_sync")
+            pair:after(1000):sees(P, "ok")
+            pair:after(100):sees(M, "reset"):says(M, pair_of.stopped):recorded("mirror_down")
+            assert.is_not_nil(pair:asked("release"))
+        end)
     end)
 end)
 
@@ -206,6 +293,15 @@ describe("fts: what the catalog says and is not so", function()
         pair:sees(P, "ok", { in_recovery = true })
         assert.are.same({ "promote 2" }, pair:story())
         assert.are.equal(10, pair:asked("order").epoch)
+        -- Somebody has taken an epoch since; the order is still that of the change of roles.
+        pair = new({ mode = "n", status = "d", role_epoch = 8 })
+        pair:sees(P, "ok", { in_recovery = true })
+        assert.are.equal(8, pair:asked("order").epoch)
+        pair = new({ mode = "n", status = "d", role_epoch = 8 }):sees(P, "ok")
+        assert.are.same({ "promote 2" }, pair:story())
+        assert.are.equal(8, pair:asked("order").epoch)
+        pair = new({ mode = "n", status = "d", role_epoch = 10 })
+        pair:sees(P, "ok", { in_recovery = true })
         pair:result("primary", false):after(250):sees(P, "ok", { in_recovery = true })
         assert.are.equal(2, #pair:story())
     end)
@@ -267,6 +363,47 @@ describe("fts: leases", function()
         pair.input.lease = nil
         pair:result("lease", true)
         assert.are.equal("in_sync", pair:state())
+    end)
+
+    it("are looked for before bad news is told or believed", function()
+        for _, lease in ipairs({ false, { token = 7, holder = "me", intent = "handover", step = "x",
+            expires = math.huge } }) do
+            local pair = new():settle()
+            pair.input.looked_at = pair.now
+            pair:after(300):sees(P, "shutting_down"):sees(M, "ok"):says(P, {})
+            pair:after(1):sees(P, "refused"):says(P, pair_of.stopped):sees(M, "ok")
+            assert.is_nil(pair:asked("state"))
+            assert.is_nil(pair:asked("decide"))
+            assert.are.same({}, pair:story())
+            pair.input.looked_at, pair.input.lease = pair.now, lease or nil
+            pair:event({ kind = "tick" })
+            assert.are.same(lease and {} or { "promote" }, pair:story())
+            assert.are.equal(lease and "leased" or "primary_lost", pair:state())
+        end
+    end)
+
+    it("are looked for when a role is not what it was: somebody may be changing it", function()
+        local pair = new():settle()
+        pair.input.looked_at = pair.now
+        pair:after(300):sees(M, "ok", { in_recovery = false })
+        assert.are.equal("in_sync", pair:state())
+        pair.input.looked_at = pair.now + 1
+        pair:after(1):result("look", true)
+        assert.are.equal("mirror_lost", pair:state())
+        pair:after(500):sees(M, "ok", { in_recovery = false })
+        assert.are.equal("mirror_lost", pair:state())
+    end)
+
+    it("leave no bad news behind: what failed under them is looked at anew", function()
+        local pair = leased(60000)
+        pair:after(1000):sees(P, "refused"):says(P, pair_of.stopped)
+        pair:after(100):sees(M, "refused"):says(M, pair_of.stopped)
+        pair.input.lease, pair.log = nil, {}
+        pair:after(1000):sees(P, "ok")
+        assert.are.equal("in_sync", pair:state())
+        assert.are.same({}, pair:story())
+        pair:after(100):sees(M, "refused"):says(M, pair_of.stopped)
+        assert.are.same({ "mirror_down" }, pair:story())
     end)
 
     it("are not needed to leave a stopped cluster alone", function()

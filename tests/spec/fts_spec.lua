@@ -57,6 +57,16 @@ describe("fts: in peace", function()
         assert.is_nil(pair:asked("fdw"))
     end)
 
+    it("is no double fault before the catalog was read again: somebody may be at work", function()
+        local pair = pair_of.new({ mode = "n", status = "d" }):settle()
+        pair.input.looked_at = pair.now
+        pair:after(100):sees(P, "reset"):says(P, pair_of.stopped)
+        assert.is_nil(pair:asked("double_fault"))
+        pair.input.looked_at = pair.now
+        pair:event({ kind = "tick" })
+        assert.is_not_nil(pair:asked("double_fault"))
+    end)
+
     it("does nothing that changes anything without the lease", function()
         local pair = new({ leader = false }):settle()
         pair:after(5):sees(P, "reset"):sees(M, "ok"):says(P, pair_of.stopped)
@@ -87,17 +97,29 @@ describe("fts: the primary is lost", function()
         assert.matches("stopped", record.reason)
     end)
 
-    it("is replaced when it was lost before it was seen after a handover", function()
+    it("is replaced when it was lost before it was seen after a handover, by a mirror that " ..
+        "follows the history that was armed", function()
+        for _, case in ipairs({ { 2, true }, { 1, false }, { nil, false } }) do
+            local pair = new():settle()
+            local input = pair.input
+            input.primary, input.mirror = input.mirror, input.primary
+            input.primary.role, input.mirror.role = "p", "m"
+            input.pair = { epoch = 12, role_epoch = 11, promoted_epoch = 11,
+                           armed_name = "mr_0_2_12", armed_timeline = case[1] }
+            -- The mirror answers on the new timeline; the primary was last seen on the old one.
+            pair:after(500):sees(P, "ok", { in_recovery = true, timeline = 2, lsn = 6000 })
+            pair:after(1):sees(M, "refused"):says(M, pair_of.stopped)
+            pair:after(1):sees(P, "ok", { in_recovery = true, timeline = 2, lsn = 6000 })
+            assert.are.equal(case[2], pair:asked("promote") ~= nil)
+            pair:after(1500):sees(P, "ok", { in_recovery = true, timeline = 2, lsn = 6000 })
+            assert.are.equal(case[2], pair:asked("refused") == nil)
+        end
+    end)
+
+    it("is recorded by the epoch of the pair it was decided by", function()
         local pair = new():settle()
-        local input = pair.input
-        input.primary, input.mirror = input.mirror, input.primary
-        input.primary.role, input.mirror.role = "p", "m"
-        input.pair = { epoch = 12, role_epoch = 11, promoted_epoch = 11, armed_name = "mr_0_2_12" }
-        -- The mirror answers on the new timeline; the primary was last seen on the old one.
-        pair:after(500):sees(P, "ok", { in_recovery = true, timeline = 2, lsn = 6000 })
-        pair:after(1):sees(M, "refused"):says(M, pair_of.stopped)
-        pair:after(1):sees(P, "ok", { in_recovery = true, timeline = 2, lsn = 6000 })
-        assert.are.equal(P, pair:asked("promote").dbid)
+        pair:after(100):sees(P, "reset"):sees(M, "ok"):says(P, pair_of.stopped)
+        assert.are.equal(10, pair:asked("promote").seen)
     end)
 
     it("fences first what outlived its postmaster", function()

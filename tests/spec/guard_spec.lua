@@ -39,6 +39,7 @@ local promotion = {
     { "mode", "n", 1 }, { "mirror_status", "d", 1 }, { "mirror.answered", false, 1 },
     { "mirror.answered", NONE, 1 }, { "mirror.in_recovery", false, 1 }, { "mirror.sysid", "8", 1 },
     { "mirror.sysid", NONE, 1 }, { "expected.sysid", NONE, 1 }, { "mirror.timeline", 2, 1 },
+    { "mirror.timeline", NONE, 1 }, { "expected.timeline", NONE, 1 },
     { "mirror.lsn", 999, 1 }, { "mirror.lsn", NONE, 1 }, { "mirror.replay_paused", true, 1 },
     { "mirror.marked", true, 3 },
 }
@@ -57,6 +58,7 @@ local arm = {
     { "mirror.epoch_valid", false, 3 },
     { "mirror.behind_promotion", true, 9 }, { "mirror.in_recovery", false, 1 },
     { "mirror.replay_paused", true, 1 }, { "mirror.timeline", 2, 1 },
+    { "mirror.timeline", NONE, 1 }, { "expected.timeline", NONE, 1 },
 }
 
 local function case_name(case)
@@ -91,6 +93,12 @@ describe("guard", function()
             assert.is_true(guard.promote(facts))
             facts.primary.heard = true
             assert.are.equal(3, select(2, guard.promote(facts)).rule)
+        end)
+
+        it("wants the history to be known, not only to be the same", function()
+            local facts = sound()
+            facts.mirror.timeline, facts.expected.timeline = nil, nil
+            assert.are.equal(1, select(2, guard.promote(facts)).rule)
         end)
 
         it("of what is not in sync wants a loss accepted in writing", function()

@@ -47,8 +47,10 @@ language sql as $$
             and database = (select oid from pg_database where datname = current_database()))
 $$;
 
--- Raises unless the caller may change this content; tells who it is, for the history.
-create function moonrise.authorise(token bigint, content integer) returns text
+-- Raises unless the caller may change this content; tells who it is, for the history. `seen` is the
+-- pair's epoch by which the caller decided: what was decided by an older one is refused.
+create function moonrise.authorise(token bigint, content integer, seen bigint default null)
+returns text
 language plpgsql as $$
 declare
     lease content_lease;
@@ -58,7 +60,9 @@ begin
     end if;
     perform begin_change('FTS');
     select * into lease from content_lease l where l.content = authorise.content;
-    if token is not null then
+    if seen <> last_epoch(content) then
+        perform fail('MR003', format('content %s has changed since epoch %s', content, seen));
+    elsif token is not null then
         if lease.token is distinct from token then
             perform fail('MR002', format('the lease %s of content %s is not held any more', token,
                 content));

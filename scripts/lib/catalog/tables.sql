@@ -64,7 +64,8 @@ create table moonrise.cluster_state (
 
 -- Per content: `epoch` is the last one that its pair got, `reserved` the last one reserved for
 -- orders, `role_epoch` that of the last change of roles, `timeline` the highest that its instances
--- have in common: what bears a higher one was promoted by somebody else.
+-- have in common: what bears a higher one was promoted by somebody else. `armed_timeline` is the
+-- one that primary and mirror were both seen on when the pair was last armed.
 create table moonrise.pair_state (
     content         smallint primary key,
     epoch           bigint not null,
@@ -72,6 +73,7 @@ create table moonrise.pair_state (
     role_epoch      bigint not null default 0,
     timeline        bigint not null default 1 check (timeline > 0),
     armed_name      text,
+    armed_timeline  bigint check (armed_timeline > 0),
     since           timestamptz not null default clock_timestamp()
 );
 

@@ -73,14 +73,14 @@ begin
 end $$;
 
 create function moonrise.mirror_down(token bigint, content integer, reason text,
-    facts jsonb default '{}')
+    facts jsonb default '{}', seen bigint default null)
 returns bigint
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
 declare
     mirror gp_segment_configuration;
     taken bigint;
 begin
-    perform authorise(token, content);
+    perform authorise(token, content, seen);
     mirror := mirror_of(content);
     if mirror.status = 'd' and mirror.mode = 'n' then
         return last_epoch(content);
@@ -95,13 +95,15 @@ begin
     return taken;
 end $$;
 
-create function moonrise.mirror_up(token bigint, content integer, reason text) returns bigint
+create function moonrise.mirror_up(token bigint, content integer, reason text,
+    seen bigint default null)
+returns bigint
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
 declare
     mirror gp_segment_configuration;
     taken bigint;
 begin
-    perform authorise(token, content);
+    perform authorise(token, content, seen);
     mirror := mirror_of(content);
     if mirror.status = 'u' and mirror.mode = 'n' then
         return last_epoch(content);
@@ -124,6 +126,9 @@ begin
     if evidence ->> 'name' is distinct from name then
         perform forbid(format('content %s: armed with the name %s, not %s', content,
             coalesce(evidence ->> 'name', '(none)'), name));
+    elsif evidence ->> 'timeline' is null then
+        perform forbid(format('content %s: the history that the mirror follows was not seen',
+            content), 'the evidence needs the timeline');
     elsif (evidence ->> 'flush_lsn')::pg_lsn >= (evidence ->> 'insert_lsn')::pg_lsn then
         return;
     end if;
@@ -156,20 +161,23 @@ begin
     end if;
     perform check_evidence(content, arm_epoch, evidence);
     taken := pair_epoch(content);
-    update pair_state p set armed_name = evidence ->> 'name' where p.content = in_sync.content;
+    update pair_state p set armed_name = evidence ->> 'name',
+        armed_timeline = (evidence ->> 'timeline')::bigint where p.content = in_sync.content;
     perform set_pair(content, 's', 'u');
     perform note('in_sync', content, mirror.dbid, format('content %s is in sync', content),
         facts(taken, 'armed', evidence));
     return taken;
 end $$;
 
-create function moonrise.out_of_sync(token bigint, content integer, reason text) returns bigint
+create function moonrise.out_of_sync(token bigint, content integer, reason text,
+    seen bigint default null)
+returns bigint
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
 declare
     mirror gp_segment_configuration;
     taken bigint;
 begin
-    perform authorise(token, content);
+    perform authorise(token, content, seen);
     mirror := mirror_of(content);
     if mirror.mode = 'n' then
         return last_epoch(content);
@@ -196,7 +204,7 @@ begin
 end $$;
 
 create function moonrise.promote(token bigint, content integer, dbid integer, decision jsonb,
-    accept_loss text default null)
+    accept_loss text default null, seen bigint default null)
 returns bigint
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
 declare
@@ -204,7 +212,7 @@ declare
     taken bigint;
     loss text := nullif(btrim(accept_loss), '');
 begin
-    perform authorise(token, content);
+    perform authorise(token, content, seen);
     if content = -1 then
         perform forbid('a coordinator is not promoted like a segment',
             'the standby is activated with moonrise activatestandby');
@@ -271,8 +279,8 @@ begin
     return epoch;
 end $$;
 
--- A primary that is on a higher timeline than moonrise has promoted it to, and whose mirror has just
--- been made its copy.
+-- A primary that is on a higher timeline than moonrise has promoted it to, and whose mirror has
+-- just been made its copy.
 create function moonrise.timeline_seen(token bigint, content integer, timeline bigint)
 returns bigint
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$

@@ -1,0 +1,173 @@
+--- Failover where roles have just changed, or were changed behind moonrise's back, on real servers.
+
+local cluster_of = require("tests.lib.cluster")
+local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
+
+local SOON_S = 15
+
+describe("failover and roles", function()
+    local place, cluster, watch
+
+    local function journal(kinds, content, since)
+        return cluster:catalog(([[select * from journal where kind in (%s) and content = %d
+            and id > %d order by id]]):format(kinds, content, since or 0))
+    end
+
+    local function last_id()
+        return tonumber(cluster:catalog("select coalesce(max(id), 0) as id from journal")[1].id)
+    end
+
+    local function wait_journal(kind, content, since, pattern)
+        return wait.eventually(("a row %s of content %d"):format(kind, content), 30, function()
+            for _, row in ipairs(journal("'" .. kind .. "'", content, since)) do
+                if row.text:match(pattern or "") then
+                    return row
+                end
+            end
+            return nil, watch:output()
+        end)
+    end
+
+    local function writes(server, deadline_s)
+        wait.eventually("a write on " .. server.name, deadline_s or SOON_S, function()
+            local rows, message = server:try_sql("insert into ledger values (default)",
+                { timeout_s = 5 })
+            return rows, not rows and message .. "\n" .. watch:output() or nil
+        end)
+    end
+
+    local function recover()
+        cluster:must({ "recoverseg", "-a" })
+        cluster:wait_healthy(60)
+    end
+
+    local function fail_over(content)
+        local mirror = cluster:mirror(content)
+        cluster:primary(content):kill()
+        writes(mirror, 30)
+        cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
+        return mirror
+    end
+
+    setup(function()
+        place = place_of.new()
+        cluster = cluster_of.new(place, { segments = 2 })
+        cluster:init()
+        for content = 0, 1 do
+            cluster:primary(content):sql("create table ledger (i serial)")
+        end
+        watch = cluster:watch()
+        watch:says("watching", SOON_S)
+        cluster:wait_healthy(30)
+    end)
+
+    teardown(function()
+        if place then
+            place:close()
+        end
+    end)
+
+    it("replaces a primary that is killed right after a handover", function()
+        fail_over(0)
+        recover()
+        local since = last_id()
+        local heir = cluster:primary(0)
+        cluster:must({ "recoverseg", "-a", "-r" })
+        cluster:wait_healthy(60)
+        cluster:primary(0):kill()
+        writes(heir, 30)
+        cluster:wait_row({ dbid = heir.dbid, role = "p" }, SOON_S)
+        assert.are.same({}, journal("'refused', 'double_fault'", 0, since))
+        recover()
+    end)
+
+    it("tells nothing of a handover but that it was one", function()
+        if cluster:primary(0).preferred_role == "p" then
+            fail_over(0)
+            recover()
+        end
+        local since = last_id()
+        cluster:must({ "recoverseg", "-a", "-r" })
+        cluster:wait_healthy(60)
+        -- The watcher has looked at it since, and taken it as it is.
+        local at = last_id()
+        cluster:mirror(1):kill()
+        wait_journal("release", 1, at)
+        local told = {}
+        for _, row in ipairs(journal("'state', 'decision', 'double_fault', 'refused', 'alert', " ..
+            "'failed', 'fault'", 0, since)) do
+            local calm = { leased = true, unseen = true, catching_up = true, in_sync = true }
+            if row.kind ~= "state" or not calm[row.text:match("^[%w_]+")] then
+                told[#told + 1] = row.kind .. " " .. row.text
+            end
+        end
+        assert.are.same({}, told)
+        recover()
+    end)
+
+    it("ends a mirror that somebody has promoted before its primary is released", function()
+        local primary, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+        local session = primary:session()
+        mirror:sql("select pg_promote(true)")
+        -- From here on a commit on the primary waits for a mirror that is none any more, until it
+        -- is released. Then nothing is acknowledged by the other one.
+        session:ask("insert into ledger values (default)")
+        assert.is_nil((mirror:try_sql("insert into ledger values (default)", { timeout_s = 5 })))
+        session:close()
+        local rows = journal("'mirror_down', 'mark', 'release'", 0, since)
+        assert.are.same({ "mirror_down", "mark" }, { rows[1].kind, rows[2].kind })
+        wait_journal("fence", 0, since)
+        assert.is_false(mirror:running())
+        assert.has_error(function() mirror:start({ timeout_s = 5 }) end)
+        writes(primary)
+        cluster:wait_row({ dbid = mirror.dbid, role = "m", status = "d" }, SOON_S)
+        recover()
+    end)
+
+    it("forbids nothing for what one database or role was given, and s for the whole server",
+        function()
+        local primary, since = cluster:primary(1), last_id()
+        local function fresh_look(level)
+            wait.eventually("the watcher's sessions to have the setting", SOON_S, function()
+                primary:sql("select pg_terminate_backend(pid) from pg_stat_activity " ..
+                    "where application_name = 'moonrise probe'")
+                return primary:value("current_setting('synchronous_commit')") == level
+            end)
+        end
+        primary:sql("alter database postgres set synchronous_commit = off")
+        primary:sql("alter role moonrise set synchronous_commit = local")
+        fresh_look("off")
+        -- Armed anew under these settings: neither the arming nor the watch after it minds them.
+        cluster:mirror(1):kill()
+        wait_journal("release", 1, since)
+        recover()
+        local at = last_id()
+        wait.always("the pair is in sync", 3, function()
+            return cluster:primary(1).mode == "s"
+        end)
+        assert.are.same({}, journal("'out_of_sync'", 1, at))
+        primary:sql("alter database postgres reset synchronous_commit")
+        primary:sql("alter role moonrise reset synchronous_commit")
+        primary:sql("alter system set synchronous_commit = local")
+        primary:sql("select pg_reload_conf()")
+        cluster:wait_row({ dbid = primary.dbid, mode = "n" }, 30)
+        primary:sql("alter system reset synchronous_commit")
+        primary:sql("select pg_reload_conf()")
+        cluster:wait_healthy(90)
+    end)
+
+    it("promotes nobody who lacks what the one that decided it had seen flushed", function()
+        local mirror, since = cluster:mirror(1), last_id()
+        watch:kill("TERM")
+        watch:wait(SOON_S)
+        local session = cluster:session("moonrise")
+        assert.matches("^%d+\n", (session:ask("select moonrise.watcher_lease_take('spec')")))
+        assert.matches("^%d+\n", (session:ask(([[select moonrise.promote(null, 1, %s,
+            '{"flush_lsn": 1099511627776}', null)]]):format(mirror.dbid):gsub("%s+", " "))))
+        session:close()
+        watch = cluster:watch()
+        wait_journal("failed", 1, since, "received up to .* seen flushed there at 100/0")
+        assert.are.equal("t", mirror:value("pg_is_in_recovery()"))
+    end)
+end)

@@ -33,9 +33,11 @@ end
 
 --- pg_amcheck on the mirror: heap and indexes are sound there, too.
 ---@param server table
-function M.amcheck(server)
+---@param dbname? string default postgres; it has the extension amcheck
+function M.amcheck(server, dbname)
     server.place:must({ server.bin .. "/pg_amcheck", "-h", server.host, "-p",
-        tostring(server.port), "-d", "postgres", "--heapallindexed" }, { timeout_s = 120 })
+        tostring(server.port), "-d", dbname or "postgres", "--heapallindexed" },
+        { timeout_s = 120 })
 end
 
 --- `state -e` has nothing to say; roles that were switched meanwhile are returned first.

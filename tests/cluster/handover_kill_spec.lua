@@ -1,0 +1,154 @@
+--- A handover whose command is killed: until its lease expires the content is left alone, then the
+--- watcher finishes or undoes it, and the pair is whole again without anybody's help.
+
+local checkup = require("tests.lib.checkup")
+local cluster_of = require("tests.lib.cluster")
+local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
+
+local SOON_S = 20
+-- For how long it is watched that nobody touches what is leased.
+local ALONE_S = 1.5
+-- What is only told, not done.
+local TOLD = { state = true, watcher = true }
+
+describe("recoverseg -r, killed", function()
+    local place, cluster, watch
+
+    setup(function()
+        place = place_of.new()
+        cluster = cluster_of.new(place, { segments = 1 })
+        cluster:init()
+        cluster:primary(0):sql("create table grown (t text)")
+        watch = cluster:watch()
+        watch:says("watching", SOON_S)
+    end)
+
+    teardown(function()
+        if place then
+            place:close()
+        end
+    end)
+
+    -- Every test begins with switched roles, in sync.
+    before_each(function()
+        cluster:wait_healthy(60)
+        if cluster:primary(0).preferred_role == "p" then
+            local mirror = cluster:mirror(0)
+            cluster:primary(0):kill()
+            cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
+            cluster:must({ "recoverseg", "-a" })
+            cluster:wait_healthy(60)
+        end
+    end)
+
+    local function last_id()
+        return tonumber(cluster:catalog("select coalesce(max(id), 0) as id from journal")[1].id)
+    end
+
+    local function journal_since(id)
+        return cluster:catalog(("select kind, text, time from journal where id > %d " ..
+            "and content = 0 order by id"):format(id))
+    end
+
+    local STEPS = {
+        { "the lease is taken", function(since)
+            return cluster:catalog(("select from journal where id > %d and kind = 'lease' " ..
+                "and text like 'handover%%'"):format(since))[1]
+        end },
+        { "the primary is told to stop", function(_, primary)
+            return not primary:running() or
+                place_of.read(primary.datadir .. "/moonrise.epoch"):match("stop")
+        end },
+        { "the primary is stopped", function(_, primary)
+            return not primary:running()
+        end },
+        { "the roles have changed", function(since)
+            return cluster:catalog(("select from journal where id > %d and kind = 'hand_over'")
+                :format(since))[1]
+        end },
+        { "the step says so", function()
+            return cluster:catalog("select from content_lease where step = 'handed'")[1]
+        end },
+        { "the mirror is promoted", function(_, _, mirror)
+            return mirror:value("pg_is_in_recovery()") == "f"
+        end },
+        { "the promotion is recorded", function(since)
+            return cluster:catalog(("select from journal where id > %d and kind = 'promoted'")
+                :format(since))[1]
+        end },
+    }
+
+    -- The row of the lease that the killed command left; nil when it had already given it back.
+    local function killed_at(step)
+        local primary, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+        local run = cluster:start({ "recoverseg", "-a", "-r" })
+        wait.eventually(step[1], SOON_S, function()
+            return step[2](since, primary, mirror) or run:code()
+        end)
+        run:kill("KILL")
+        run:wait(SOON_S)
+        return cluster:catalog("select * from content_lease where content = 0")[1]
+    end
+
+    local function left_alone()
+        local rows, since = cluster:rows(), last_id()
+        wait.always("the leased content is left alone", ALONE_S, function()
+            for _, row in ipairs(journal_since(since)) do
+                if not TOLD[row.kind] then
+                    return false, row.kind .. " " .. row.text
+                end
+            end
+            return true
+        end)
+        assert.are.same(rows, cluster:rows())
+    end
+
+    local function expire()
+        cluster:catalog("update content_lease set expires = clock_timestamp()")
+    end
+
+    local function taken_over(since)
+        return wait.eventually("the watcher to take it over", 60, function()
+            for _, row in ipairs(journal_since(since)) do
+                if row.kind == "lease" and row.text:match("finished or undone") then
+                    return row
+                end
+            end
+        end)
+    end
+
+    -- One of the two good states, and the one that the catalog had when the command was killed.
+    local function whole_again(dbid)
+        cluster:wait_healthy(60)
+        assert.are.equal(dbid, cluster:primary(0).dbid)
+        local primary, mirror = cluster:primary(0), cluster:mirror(0)
+        assert.are.equal("t", mirror:value("pg_is_in_recovery()"))
+        primary:sql("insert into grown values ('after')", { timeout_s = 10 })
+        checkup.slots(primary, mirror)
+        assert.are.same({}, cluster:catalog("select * from content_lease"))
+    end
+
+    for _, step in ipairs(STEPS) do
+        it("once " .. step[1] .. ", is finished or undone", function()
+            local lease = killed_at(step)
+            local dbid, since = cluster:primary(0).dbid, last_id()
+            if lease then
+                left_alone()
+                expire()
+                taken_over(since)
+            end
+            whole_again(dbid)
+        end)
+    end
+
+    it("is not touched before its lease has expired by itself", function()
+        local lease = killed_at(STEPS[3])
+        local dbid, since = cluster:primary(0).dbid, last_id()
+        left_alone()
+        local row = taken_over(since)
+        assert.are.equal("t", cluster:coordinator():value(
+            ("'%s'::timestamptz >= '%s'::timestamptz"):format(row.time, lease.expires)))
+        whole_again(dbid)
+    end)
+end)

@@ -57,9 +57,7 @@ describe("failover and roles", function()
         for content = 0, 1 do
             cluster:primary(content):sql("create table ledger (i serial)")
         end
-        watch = cluster:watch()
-        watch:says("watching", SOON_S)
-        cluster:wait_healthy(30)
+        watch = cluster:watched()
     end)
 
     teardown(function()

@@ -56,9 +56,7 @@ describe("failover", function()
         for content = 0, 1 do
             cluster:primary(content):sql("create table ledger (i serial)")
         end
-        watch = cluster:watch()
-        watch:says("watching", SOON_S)
-        cluster:wait_healthy(30)
+        watch = cluster:watched()
     end)
 
     teardown(function()

@@ -13,15 +13,14 @@ local ALONE_S = 1.5
 local TOLD = { state = true, watcher = true }
 
 describe("recoverseg -r, killed", function()
-    local place, cluster, watch
+    local place, cluster
 
     setup(function()
         place = place_of.new()
         cluster = cluster_of.new(place, { segments = 1 })
         cluster:init()
         cluster:primary(0):sql("create table grown (t text)")
-        watch = cluster:watch()
-        watch:says("watching", SOON_S)
+        cluster:watched()
     end)
 
     teardown(function()
@@ -33,13 +32,7 @@ describe("recoverseg -r, killed", function()
     -- Every test begins with switched roles, in sync.
     before_each(function()
         cluster:wait_healthy(60)
-        if cluster:primary(0).preferred_role == "p" then
-            local mirror = cluster:mirror(0)
-            cluster:primary(0):kill()
-            cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
-            cluster:must({ "recoverseg", "-a" })
-            cluster:wait_healthy(60)
-        end
+        cluster:switch_roles(0)
     end)
 
     local function last_id()

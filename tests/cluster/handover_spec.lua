@@ -12,15 +12,14 @@ local GIVES_UP_S = 40
 local SETTINGS = { autovacuum = "off", allow_in_place_tablespaces = "on" }
 
 describe("recoverseg -r", function()
-    local place, cluster, watch, writers
+    local place, cluster, writers
 
     setup(function()
         place = place_of.new()
         cluster = cluster_of.new(place, { segments = 1, settings = SETTINGS })
         cluster:init()
         workload.fill(cluster:primary(0))
-        watch = cluster:watch()
-        watch:says("watching", SOON_S)
+        cluster:watched()
     end)
 
     teardown(function()
@@ -31,16 +30,8 @@ describe("recoverseg -r", function()
 
     -- Every test begins with switched roles, in sync.
     before_each(function()
-        cluster:moonrise({ "start", "-a" })
-        cluster:moonrise({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
-        if cluster:primary(0).preferred_role == "p" then
-            local mirror = cluster:mirror(0)
-            cluster:primary(0):kill()
-            cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
-            cluster:must({ "recoverseg", "-a" })
-            cluster:wait_healthy(60)
-        end
+        cluster:mend()
+        cluster:switch_roles(0)
     end)
 
     after_each(function()

@@ -18,7 +18,7 @@ local RATE = "30MB"
 local SPAN_S = 6
 
 describe("recoverseg, killed,", function()
-    local place, cluster, watch, writers, run
+    local place, cluster, writers, run
     local round = 0
     local dice = dice_of.new()
 
@@ -27,9 +27,7 @@ describe("recoverseg, killed,", function()
         cluster = cluster_of.new(place, { segments = 1, settings = SETTINGS })
         cluster:init()
         workload.fill(cluster:primary(0))
-        watch = cluster:watch()
-        watch:says("watching", SOON_S)
-        cluster:wait_healthy(30)
+        cluster:watched()
     end)
 
     teardown(function()
@@ -40,9 +38,7 @@ describe("recoverseg, killed,", function()
 
     -- Whatever a test left, the next one finds a pair in sync.
     before_each(function()
-        cluster:moonrise({ "start", "-a" })
-        cluster:moonrise({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:mend()
     end)
 
     after_each(function()

@@ -14,7 +14,7 @@ local SETTINGS = { max_wal_size = "32MB", min_wal_size = "32MB", autovacuum = "o
     allow_in_place_tablespaces = "on" }
 
 describe("recoverseg", function()
-    local place, cluster, watch, writers
+    local place, cluster, writers
     local round = 0
 
     setup(function()
@@ -22,9 +22,7 @@ describe("recoverseg", function()
         cluster = cluster_of.new(place, { segments = 1, settings = SETTINGS })
         cluster:init()
         workload.fill(cluster:primary(0))
-        watch = cluster:watch()
-        watch:says("watching", SOON_S)
-        cluster:wait_healthy(30)
+        cluster:watched()
     end)
 
     teardown(function()
@@ -35,9 +33,7 @@ describe("recoverseg", function()
 
     -- Whatever a test left, the next one finds a pair in sync.
     before_each(function()
-        cluster:moonrise({ "start", "-a" })
-        cluster:moonrise({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:mend()
     end)
 
     after_each(function()

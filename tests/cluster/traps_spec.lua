@@ -24,9 +24,7 @@ describe("a pair", function()
     end)
 
     before_each(function()
-        cluster:moonrise({ "start", "-a" })
-        cluster:moonrise({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:mend()
     end)
 
     after_each(function()

@@ -118,6 +118,35 @@ function Cluster:watch(...)
     return self:start({ "watch", ... })
 end
 
+--- Starts the watcher, and waits until it watches a healthy cluster.
+---@return table program
+function Cluster:watched()
+    local watch = self:watch()
+    watch:says("watching", 30)
+    self:wait_healthy(30)
+    return watch
+end
+
+--- Whatever a test left: everything runs and is in sync.
+function Cluster:mend()
+    self:moonrise({ "start", "-a" })
+    self:moonrise({ "recoverseg", "-a" })
+    self:wait_healthy(60)
+end
+
+--- Has the content's roles switched by a failover, unless they are, and the pair in sync. A watcher
+--- is there.
+---@param content integer
+function Cluster:switch_roles(content)
+    local primary, mirror = self:primary(content), self:mirror(content)
+    if primary.preferred_role == "p" then
+        primary:kill()
+        self:wait_row({ dbid = mirror.dbid, role = "p" }, 30)
+        self:must({ "recoverseg", "-a" })
+        self:wait_healthy(60)
+    end
+end
+
 -- The lock file of a server tells its socket's directory and its port.
 local function as_server(cluster, row)
     local server = pg.at(cluster.place, row.datadir)

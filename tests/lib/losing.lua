@@ -26,9 +26,7 @@ end
 
 --- Whatever a test left: both run and are in sync again. Then `target` is the mirror.
 function Pair:heal()
-    self.cluster:moonrise({ "start", "-a" })
-    self.cluster:moonrise({ "recoverseg", "-a" })
-    self.cluster:wait_healthy(60)
+    self.cluster:mend()
     self.target = self.cluster:mirror(0)
 end
 

@@ -47,7 +47,8 @@ return {
                 result.name = name
                 result.ratio = result.theirs and result.theirs / result.ours or nil
                 mr.out(line(name, result))
-                mr.append_file("build/bench.jsonl", mr.json_encode(result))
+                mr.check(mr.append_file(mr.getenv("MOONRISE_BENCH_RESULTS") or "build/bench.jsonl",
+                    mr.json_encode(result)))
             end
         end
         return 0

@@ -2,15 +2,17 @@
 
 BUILD     ?= build
 PREFIX    ?= /usr/local
-# The gp commands' names are links; GP_PREFIX=DIR keeps them from hiding a real Greenplum's.
+# The gp commands' names are links. So that they can live beside a real Greenplum's, GP_PREFIX=DIR
+# puts them elsewhere, and NAME_PREFIX=mr- names them mr-gpstate and so on.
 GP_PREFIX ?= $(PREFIX)
+NAME_PREFIX ?=
 RUN_USER  ?= postgres
 SAN       ?=
 WARN      := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Werror
 CFLAGS    ?= -O2 -g
 INCLUDES  := -Iinclude $(shell pkg-config --cflags luajit libpq 2>/dev/null)
 override CFLAGS += -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread $(WARN) $(SAN) \
-    $(INCLUDES) -DMOONRISE_PREFIX='"$(PREFIX)"' -MMD -MP
+    $(INCLUDES) -DMOONRISE_PREFIX='"$(PREFIX)"' -DMOONRISE_NAME_PREFIX='"$(NAME_PREFIX)gp"' -MMD -MP
 override LDFLAGS += -pthread $(SAN)
 LIBS      := -lpq -luv -ljansson -lxxhash -lzstd -llz4
 
@@ -23,10 +25,15 @@ BENCH     := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/
 UNITS     := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/*.c))
 PACKAGES  := gcc libc6-dev pkg-config libpq-dev libuv1-dev libluajit-5.1-dev libjansson-dev \
     libxxhash-dev libzstd-dev liblz4-dev libcmocka-dev luajit lua-busted lua-check lua-dkjson \
-    clang-format postgresql postgresql-contrib rsync
+    clang-format postgresql postgresql-contrib procps rsync
 GP        := state recoverseg start stop initstandby activatestandby addmirrors movemirrors
+# Only of commands that are there.
+GPLINKS   := $(patsubst scripts/%.lua,$(NAME_PREFIX)gp%,$(wildcard $(GP:%=scripts/%.lua)))
+GPBIN     := $(DESTDIR)$(GP_PREFIX)/bin
+TARGET    := $(PREFIX)/bin/moonrise
 SHARE     := $(DESTDIR)$(PREFIX)/share/moonrise
 UNIT      := moonrise-watch@.service
+UNITS_DIR := $(DESTDIR)$(PREFIX)/lib/systemd/system
 ROOT_DEMO := /var/lib/moonrise-demo
 
 .PHONY: all deps units benches test campaign demo demo-clean bench lint format asan tsan \
@@ -46,10 +53,12 @@ deps:
 	[ "$$(id -u)" = 0 ] && sudo= || sudo=sudo; \
 	echo "installing:$$missing" && $$sudo apt-get update -q && \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
-	    --no-upgrade $$missing </dev/null
+	    --no-upgrade $$missing </dev/null || { \
+	    echo "These packages are missing and could not be installed. Somebody who is root can:"; \
+	    echo "    apt-get install --no-install-recommends$$missing"; exit 1; } >&2
 
 # What the user may choose; when it changes, all is built again.
-$(BUILD)/settings: export TEXT = $(CC) $(CFLAGS) $(LDFLAGS) $(PREFIX) $(RUN_USER)
+$(BUILD)/settings: export TEXT = $(CC) $(CFLAGS) $(LDFLAGS) $(RUN_USER)
 $(BUILD)/settings: FORCE
 	@mkdir -p $(@D); echo "$$TEXT" | cmp -s - $@ || echo "$$TEXT" >$@
 
@@ -59,14 +68,16 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/settings
 
 # An archive, so that a unit links (and waits for) only what it uses.
 $(BUILD)/libmoonrise.a: $(OBJ)
-	rm -f $@ && ar rcs $@ $^
+	@echo "ar $@"; rm -f $@ && ar rcs $@ $^
 
 $(BUILD)/moonrise: $(CLIOBJ) $(LUAOBJ) $(BUILD)/libmoonrise.a
-	$(CC) $(LDFLAGS) -rdynamic $^ -o $@ $(LIBS) -lluajit-5.1 -lm -ldl
+	@echo "$(CC) -o $@"
+	@$(CC) $(LDFLAGS) -rdynamic $^ -o $@ $(LIBS) -lluajit-5.1 -lm -ldl
 
 # For programs that bring their own LuaJIT (busted): nothing of Lua is linked in.
 $(BUILD)/moonrise.so: $(LUAOBJ) $(OBJ)
-	$(CC) $(LDFLAGS) -shared $^ -o $@ $(LIBS)
+	@echo "$(CC) -o $@"
+	@$(CC) $(LDFLAGS) -shared $^ -o $@ $(LIBS)
 
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(BUILD)/libmoonrise.a
 	@mkdir -p $(@D)
@@ -99,10 +110,17 @@ bench: deps
 	@BUILD=$(BUILD) tests/bench/run $(NAME)
 demo: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=$(BUILD) all
+	@if [ "$$(id -u)" = 0 ] && [ -e $(ROOT_DEMO) ]; then \
+	    echo "$(ROOT_DEMO) is there already: make demo-clean removes an earlier demo" >&2; exit 1; fi
 	@BUILD=$(BUILD) tests/lib/as_user $(ROOT_DEMO) sh -c 'exec $$BUILD/moonrise demo'
+# Root's demo is removed as the user whom it was made for, whoever calls sudo this time.
 demo-clean: all
-	@BUILD=$(BUILD) tests/lib/as_user $(ROOT_DEMO) sh -c 'exec $$BUILD/moonrise demo --clean'
-	@[ ! -d $(ROOT_DEMO) ] || rm -rf $(ROOT_DEMO)
+	@if [ "$$(id -u)" != 0 ]; then $(BUILD)/moonrise demo --clean; \
+	    [ ! -e $(ROOT_DEMO) ] || echo "The one that root made stays: sudo make demo-clean"; \
+	elif [ ! -e $(ROOT_DEMO) ]; then echo "There is no demo that root made"; \
+	else MOONRISE_USER=$$(stat -c %U $(ROOT_DEMO)/home 2>/dev/null) BUILD=$(BUILD) \
+	    tests/lib/as_user $(ROOT_DEMO) sh -c 'exec $$BUILD/moonrise demo --clean' && \
+	    rm -rf $(ROOT_DEMO); fi
 
 format:
 	clang-format -i $$(find engine include tests -name '*.[ch]')
@@ -110,16 +128,23 @@ format:
 $(BUILD)/$(UNIT): engine/cli/$(UNIT) $(BUILD)/settings
 	sed 's|@PREFIX@|$(PREFIX)|; s|@RUN_USER@|$(RUN_USER)|' $< >$@
 
+# A program of these names that is not ours is neither replaced nor removed.
 install: all
-	install -D -m 755 $(BUILD)/moonrise $(DESTDIR)$(PREFIX)/bin/moonrise
-	install -D -m 644 $(BUILD)/$(UNIT) $(DESTDIR)$(PREFIX)/lib/systemd/system/$(UNIT)
-	mkdir -p $(SHARE) $(DESTDIR)$(GP_PREFIX)/bin
-	cp -R scripts policies $(SHARE)
-	for name in $(GP); do ln -sf $(PREFIX)/bin/moonrise $(DESTDIR)$(GP_PREFIX)/bin/gp$$name; done
+	@for name in $(GPLINKS); do [ ! -e $(GPBIN)/$$name ] || \
+	    [ "$$(readlink $(GPBIN)/$$name)" = $(TARGET) ] || { \
+	    echo "$(GPBIN)/$$name is there already; see GP_PREFIX and NAME_PREFIX" >&2; exit 1; }; done
+	install -D -m 755 $(BUILD)/moonrise $(DESTDIR)$(TARGET)
+	install -D -m 644 $(BUILD)/$(UNIT) $(UNITS_DIR)/$(UNIT)
+	rm -rf $(SHARE)
+	find scripts policies -type f -exec install -D -m 644 {} $(SHARE)/{} \;
+	install -d $(GPBIN)
+	for name in $(GPLINKS); do ln -sf $(TARGET) $(GPBIN)/$$name; done
 
 uninstall:
-	rm -rf $(DESTDIR)$(PREFIX)/bin/moonrise $(SHARE) $(DESTDIR)$(PREFIX)/lib/systemd/system/$(UNIT)
-	rm -f $(GP:%=$(DESTDIR)$(GP_PREFIX)/bin/gp%)
+	rm -rf $(DESTDIR)$(TARGET) $(SHARE) $(UNITS_DIR)/$(UNIT)
+	for link in $(GPBIN)/$(NAME_PREFIX)gp*; do \
+	    [ "$$(readlink $$link)" != $(TARGET) ] || rm -f $$link; done
+	rmdir $(UNITS_DIR) $(dir $(UNITS_DIR)) 2>/dev/null || :
 
 clean:
 	rm -rf $(BUILD)

@@ -1,6 +1,7 @@
 --- `moonrise demo`: the whole story on this machine, with real servers and a ledger of every row.
 local mr = require("moonrise")
 local demo = require("lib.demo")
+local demo_clean = require("lib.demo_clean")
 local term = require("lib.term")
 
 local SEGMENTS = 3
@@ -11,8 +12,21 @@ local function step(text)
     term.line("== " .. text)
 end
 
-local function fail(err)
-    term.error(err)
+-- As it was started: by make, or by hand.
+local function removal(dir)
+    if mr.getenv("MAKELEVEL") then
+        return "make demo-clean"
+    end
+    local place = dir ~= demo.default_dir() and " --dir " .. dir or ""
+    return mr.executable .. " demo --clean" .. place
+end
+
+local function fail(err, dir)
+    term.error(err.code == "cancelled" and "interrupted" or err)
+    if dir and err.code ~= "exists" then
+        term.error(("  %s is left as it is, with logs in log/; %s removes it")
+            :format(dir, removal(dir)))
+    end
     return 1
 end
 
@@ -54,13 +68,17 @@ local function fail_and_return(world)
     step("moonrise recoverseg -a")
     local ok
     ok, err = demo.command(world, { "recoverseg", "-a" })
-    ok, err = ok and demo.wait_in_sync(world), err
+    if ok then
+        ok, err = demo.wait_in_sync(world)
+    end
     if not ok then
         return nil, err
     end
     step("moonrise recoverseg -r -a")
     ok, err = demo.command(world, { "recoverseg", "-r", "-a" })
-    ok, err = ok and demo.wait_in_sync(world), err
+    if ok then
+        ok, err = demo.wait_in_sync(world)
+    end
     if not ok then
         return nil, err
     end
@@ -90,25 +108,32 @@ local function epilogue(world)
     local me = mr.getenv("MOONRISE_COMMAND") or mr.executable
     term.line(("   %s state -d %s"):format(me, world.coordinator.datadir))
     term.line(("   %s history -d %s"):format(me, world.coordinator.datadir))
-    term.line("   make demo-clean     removes it")
+    term.line(("   %s     removes it"):format(removal(world.dir)))
 end
 
 local function main(opts)
     opts.dir = opts.dir or demo.default_dir()
-    if opts.clean then
-        local ok, err = demo.remove(opts.dir)
+    if opts.clean and not opts.dry_run then
+        local ok, err = demo_clean.remove(opts.dir)
         return ok and 0 or fail(err)
+    end
+    if opts.dry_run then
+        term.line(("Would %s a cluster of %d servers in %s"):format(
+            opts.clean and "stop and remove" or "make", 2 + 2 * SEGMENTS, opts.dir))
+        return 0
     end
     local world, err = make(opts)
     if not world then
-        return fail(err)
+        return fail(err, opts.dir)
     end
-    local ok
+    local ok, proven, prove_err
     ok, err = fail_and_return(world)
-    local proven, prove_err = prove(world)
+    if ok or err.code ~= "cancelled" then
+        proven, prove_err = prove(world)
+    end
     demo.close(world)
     if not ok or not proven then
-        return fail(not ok and err or prove_err)
+        return fail(not ok and err or prove_err, opts.dir)
     end
     epilogue(world)
     return 0
@@ -126,5 +151,7 @@ that no acknowledged row is missing. The cluster is left running; --clean remove
             help = "the folder (default /tmp/moonrise-demo-UID)" },
         { key = "clean", long = "clean", help = "stop and remove the demo's cluster" },
     },
+    -- The commands that it runs keep their logs in its folder.
+    log = false,
     main = main,
 }

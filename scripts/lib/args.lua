@@ -63,19 +63,15 @@ local wanted = {
     text = "a value",
 }
 
-local function spelled(option)
-    return option.long and "--" .. option.long or "-" .. option.short
-end
-
-local function read_value(option, text)
+local function read_value(option, text, name)
     local kind = option.kind or "text"
     local value = readers[kind](text)
     if value == nil then
-        return nil, ("option %s wants %s, not '%s'"):format(spelled(option), wanted[kind], text)
+        return nil, ("option %s wants %s, not '%s'"):format(name, wanted[kind], text)
     end
     if (option.min and value < option.min) or (option.max and value > option.max) then
         return nil, ("option %s wants a value from %s to %s, not '%s'"):format(
-            spelled(option), option.min or "-", option.max or "-", text)
+            name, option.min or "-", option.max or "-", text)
     end
     return value
 end
@@ -134,7 +130,7 @@ local function take(result, by_name, argv, i)
         return nil,
             ("option %s wants %s (%s)"):format(name, wanted[option.kind or "text"], option.arg)
     end
-    local value, problem = read_value(option, text)
+    local value, problem = read_value(option, text, name)
     if value == nil then
         return nil, problem
     end

@@ -9,6 +9,7 @@ local term = require("lib.term")
 
 local M = {}
 
+local RESOLVE_MS = 5000
 local PROGRAMS = { "postgres", "initdb" }
 
 -- The newest that Debian has installed.
@@ -82,6 +83,28 @@ local function earlier(conf)
     return {}
 end
 
+-- A name may stand for several addresses, of which a server needs one: localhost is ::1 too, also
+-- where there is no IPv6.
+local function port_is_free(inst)
+    local found, err = mr.resolve(inst.address, RESOLVE_MS)
+    if not found then
+        return nil, mr.error("usage", ("address %s: %s"):format(inst.address, err.message),
+            { instance = cluster.name(inst) })
+    end
+    local address = found[1]
+    for _, one in ipairs(found) do
+        if one:match("^[%d.]+$") then
+            address = one
+            break
+        end
+    end
+    if not mr.port_free(inst.port, address) then
+        return nil, mr.error("exists", ("port %d is in use on %s"):format(inst.port, inst.address),
+            { instance = cluster.name(inst), hint = "nothing was touched; name another port" })
+    end
+    return true
+end
+
 local function examine(set, inst, leftovers)
     local word, err = set:inspect(inst)
     if not word then
@@ -90,12 +113,12 @@ local function examine(set, inst, leftovers)
     local found = { inst = inst, kind = word.kind, free_bytes = word.free_bytes,
                     leftover = leftovers[inst.hostname .. ":" .. inst.datadir] }
     if found.leftover or word.kind == "missing" or word.kind == "empty" then
-        if not found.leftover and not mr.port_free(inst.port, inst.address) then
-            return nil, mr.error("exists",
-                ("port %d is in use on %s"):format(inst.port, inst.address),
-                { instance = cluster.name(inst) })
+        if found.leftover then
+            return found
         end
-        return found
+        local free
+        free, err = port_is_free(inst)
+        return free and found or nil, err
     end
     return nil, mr.error("exists", ("%s is not empty"):format(inst.datadir), {
         instance = cluster.name(inst),

@@ -14,13 +14,36 @@ local DATABASE = demo_layout.database
 local TABLE = "orders"
 local INSERT = ("INSERT INTO %s VALUES ($1::bigint, 'moon ' || $1::bigint)"):format(TABLE)
 local SYNC_DEADLINE_MS = 60000
+local LOOK_MS = 10
 local COMMAND_DEADLINE_MS = 120000
-local MARKER = "moonrise-demo"
 local STORY_COLUMNS = 100
+
+--- A file in the folder of a demo, so that nothing else is ever removed as one.
+M.MARKER = "moonrise-demo"
 
 ---@return string
 function M.default_dir()
     return ("/tmp/moonrise-demo-%d"):format(mr.whoami().uid)
+end
+
+-- Waits until done() gives something else than nil. `late` is what is said when it never does.
+local function poll(done, late)
+    local deadline = mr.clock() + SYNC_DEADLINE_MS
+    while true do
+        local value, err = done()
+        if value then
+            return value
+        elseif err and err.code == "cancelled" then
+            return nil, err
+        elseif mr.clock() > deadline then
+            return nil, late()
+        end
+        local slept
+        slept, err = mr.sleep(LOOK_MS)
+        if not slept then
+            return nil, err
+        end
+    end
 end
 
 -- Runs this program's own command line, as an operator would; `show` gets the lines that it says.
@@ -72,7 +95,9 @@ function M.create(dir, segments, show)
             { hint = "make demo-clean removes an earlier demo" })
     end
     local ok, err = mr.make_dir(dir)
-    ok, err = ok and mr.write_file(dir .. "/" .. MARKER, "made by moonrise demo\n"), err
+    if ok then
+        ok, err = mr.write_file(dir .. "/" .. M.MARKER, "made by moonrise demo\n")
+    end
     if not ok then
         return nil, err
     end
@@ -178,7 +203,9 @@ function M.shard(world)
     end
     local ok
     ok, err = on_instance(world, by_content[-1], {})
-    ok, err = ok and fdw.install(world.session, DATABASE), err
+    if ok then
+        ok, err = fdw.install(world.session, DATABASE)
+    end
     if not ok then
         return nil, err
     end
@@ -211,20 +238,17 @@ end
 --- Waits until `count` more rows are acknowledged.
 ---@param world table
 ---@param count integer
----@return boolean? ok
+---@return any? ok
 ---@return Error? err
 function M.wait_rows(world, count)
     local goal = world.ledger.counts.acknowledged + count
-    local deadline = mr.clock() + SYNC_DEADLINE_MS
-    while world.ledger.counts.acknowledged < goal do
-        if mr.clock() > deadline then
-            return nil, mr.error("timeout", ("only %d of %d rows were acknowledged in time"):format(
-                world.ledger.counts.acknowledged, goal), { cause = world.writer.last_error,
-                    hint = world.writer.last_error and world.writer.last_error.message })
-        end
-        mr.sleep(20)
-    end
-    return true
+    return poll(function()
+        return world.ledger.counts.acknowledged >= goal or nil
+    end, function()
+        return mr.error("timeout", ("only %d of %d rows were acknowledged in time"):format(
+            world.ledger.counts.acknowledged, goal), { cause = world.writer.last_error,
+                hint = world.writer.last_error and world.writer.last_error.message })
+    end)
 end
 
 --- When rows of one segment were acknowledged, in order. Which rows live there only its partition
@@ -284,15 +308,13 @@ local function journal_since(world, content, since_wall)
 end
 
 local function wait_promoted(world, old)
-    local deadline = mr.clock() + SYNC_DEADLINE_MS
-    repeat
-        local by_content = primaries(world)
-        if by_content and by_content[old.content].dbid ~= old.dbid then
-            return by_content[old.content]
-        end
-        mr.sleep(10)
-    until mr.clock() > deadline
-    return nil, mr.error("timeout", "the mirror was not promoted")
+    return poll(function()
+        local by_content, err = primaries(world)
+        local now = by_content and by_content[old.content]
+        return now and now.dbid ~= old.dbid and now or nil, err
+    end, function()
+        return mr.error("timeout", "the mirror was not promoted")
+    end)
 end
 
 --- Kills the postmaster of a content's primary with SIGKILL and tells what followed.
@@ -301,16 +323,24 @@ end
 ---@return {ms: number, what: string}[]? story milliseconds after the kill, in order; story.first_ms
 ---@return Error? err
 function M.fail_over(world, content)
-    local old = primaries(world)[content]
-    local word, err = world.session.agents:inspect(old)
+    local by_content, err = primaries(world)
+    local old = by_content and by_content[content]
+    local word
+    if old then
+        word, err = world.session.agents:inspect(old)
+    end
     if not word then
         return nil, err
     end
     local killed_wall, killed = mr.wall(), mr.clock()
     local ok
     ok, err = mr.kill(word.postmaster.pid, "KILL")
-    ok, err = ok and wait_promoted(world, old), err
-    ok, err = ok and M.wait_rows(world, 300), err
+    if ok then
+        ok, err = wait_promoted(world, old)
+    end
+    if ok then
+        ok, err = M.wait_rows(world, 300)
+    end
     if not ok then
         return nil, err
     end
@@ -338,24 +368,17 @@ end
 ---@return boolean? ok
 ---@return Error? err
 function M.wait_in_sync(world)
-    local deadline = mr.clock() + SYNC_DEADLINE_MS
-    repeat
-        local behind = 0
+    return poll(function()
         local instances, err = world.session.cat:instances()
-        if not instances then
-            return nil, err
-        end
-        for _, inst in ipairs(instances) do
+        for _, inst in ipairs(instances or {}) do
             if inst.mode ~= "s" or inst.status ~= "u" then
-                behind = behind + 1
+                return nil
             end
         end
-        if behind == 0 then
-            return true
-        end
-        mr.sleep(50)
-    until mr.clock() > deadline
-    return nil, mr.error("timeout", "not every pair came back in sync in time")
+        return instances, err
+    end, function()
+        return mr.error("timeout", "not every pair came back in sync in time")
+    end)
 end
 
 --- Waits until the mirror of a content has this status.
@@ -365,17 +388,18 @@ end
 ---@return boolean? ok
 ---@return Error? err
 function M.wait_status(world, content, status)
-    local deadline = mr.clock() + SYNC_DEADLINE_MS
-    repeat
-        for _, inst in ipairs(world.session.cat:instances() or {}) do
+    return poll(function()
+        local instances, err = world.session.cat:instances()
+        for _, inst in ipairs(instances or {}) do
             if inst.content == content and inst.role == "m" and inst.status == status then
-                return true
+                return inst
             end
         end
-        mr.sleep(10)
-    until mr.clock() > deadline
-    return nil, mr.error("timeout",
-        ("the mirror of content %d did not become %s"):format(content, status))
+        return nil, err
+    end, function()
+        return mr.error("timeout",
+            ("the mirror of content %d did not become %s"):format(content, status))
+    end)
 end
 
 --- Stops the writers and compares the ledger with the tables.
@@ -408,38 +432,6 @@ end
 ---@param world table
 function M.close(world)
     world.session:close()
-end
-
---- Stops and removes a demo's cluster. Refuses a folder that no demo has made.
----@param dir string
----@param show? function
----@return boolean? ok
----@return Error? err
-function M.remove(dir, show)
-    show = show or term.line
-    if not mr.stat(dir) then
-        term.line("There is no demo in " .. dir)
-        return true
-    elseif not mr.stat(dir .. "/" .. MARKER) then
-        return nil, mr.error("refused", dir .. " was not made by moonrise demo; it is left alone")
-    end
-    local datadir = dir .. "/coordinator/gpseg-1"
-    if mr.stat(datadir .. "/moonrise.json") then
-        local ok, err = command({ "watch", "-d", datadir, "--stop" }, show)
-        if not ok then
-            term.warn("the watcher: %s", tostring(err))
-        end
-        ok, err = command({ "stop", "-a", "-M", "immediate", "-d", datadir, "-l", dir .. "/log" },
-            show)
-        if not ok then
-            return nil, err
-        end
-    end
-    local result, err = mr.run({ "rm", "-rf", "--one-file-system", dir })
-    if not result then
-        return nil, err
-    end
-    return result.code == 0 and true or nil, mr.error("io", result.stderr)
 end
 
 return M

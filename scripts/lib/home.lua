@@ -32,6 +32,19 @@ end
 ---@field sslmode? string
 ---@field sslrootcert? string
 
+local function unreadable(datadir, err)
+    if err.code == "permission" then
+        return mr.error(err.code, ("%s belongs to another user"):format(datadir),
+            { cause = err, hint = "run this as the user who owns the cluster's servers" })
+    elseif not mr.stat(datadir) then
+        return mr.error(err.code, ("there is no directory %s"):format(datadir),
+            { cause = err, hint = "the data directory of the coordinator is wanted" })
+    end
+    return mr.error(err.code,
+        ("%s is not the data directory of a coordinator that moonrise made"):format(datadir),
+        { cause = err, hint = "it has no readable file " .. DESCRIPTION })
+end
+
 --- Reads the description that lies in a coordinator's data directory.
 ---@param datadir string
 ---@return Env? env
@@ -40,9 +53,7 @@ function M.read(datadir)
     datadir = datadir:gsub("(.)/+$", "%1")
     local text, err = mr.read_file(datadir .. "/" .. DESCRIPTION)
     if not text then
-        return nil, mr.error(err.code,
-            ("%s is not the data directory of a coordinator that moonrise made")
-            :format(datadir), { cause = err, hint = "it has no readable file " .. DESCRIPTION })
+        return nil, unreadable(datadir, err)
     end
     local env
     env, err = mr.json_decode(text)

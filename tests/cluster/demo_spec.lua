@@ -1,16 +1,45 @@
---- `moonrise demo` from its first line to its removal, and what it says when a row is missing.
+--- `moonrise demo`: its story, and that --clean leaves nothing, whatever has become of it.
 
-local pg = require("tests.lib.pg")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local LONG_S = 180
+local DEADLINE_S = 120
+
+local function exists(path)
+    return os.execute("test -e " .. place_of.quote(path)) == 0
+end
+
+-- Processes that work in the place's directories, and its watcher.
+local function pids(place)
+    local pipe = io.popen(("{ find /proc/[0-9]*/cwd -maxdepth 0 -lname '%s/demo/*'; " ..
+        "grep -lz '^MOONRISE_TEST_DIR=%s$' $(grep -lz 'moonrise$' /proc/[0-9]*/cmdline); } " ..
+        "2>/dev/null | cut -d/ -f3 | sort -u"):format(place.dir, place.dir))
+    local list = {}
+    for pid in pipe:read("*a"):gmatch("%d+") do
+        table.insert(list, tonumber(pid))
+    end
+    pipe:close()
+    return list
+end
+
+local function watcher(place)
+    return tonumber(place_of.read(place:path("home/state/moonrise/demo/watch.pid")) or "")
+end
+
+-- From then on the demo waits for the failover.
+local function wait_killed(pidfile)
+    wait.eventually("the primary to be killed", 20, function()
+        local pid = tonumber((place_of.read(pidfile) or ""):match("^%d+"))
+        return not pid or not place_of.alive(pid)
+    end)
+end
 
 describe("demo", function()
-    local place
+    local place, dir
 
     before_each(function()
         place = place_of.new()
+        dir = place:path("demo")
     end)
 
     after_each(function()
@@ -18,77 +47,58 @@ describe("demo", function()
     end)
 
     local function demo(...)
-        return place:start({ place_of.moonrise(), "demo", "--dir", place:path("demo"), ... })
+        return place:run({ place_of.moonrise(), "demo", "--dir", dir, ... },
+            { timeout_s = DEADLINE_S })
     end
 
-    local function server(name)
-        return pg.at(place, place:path("demo/" .. name))
+    local function clean_leaves_nothing()
+        local pid = watcher(place)
+        local result = demo("--clean")
+        assert.equal(0, result.code, result.out .. result.err)
+        assert.same({}, pids(place))
+        assert.is_false(pid ~= nil and place_of.alive(pid))
+        for _, path in ipairs({ dir, place:path("home/state/moonrise"),
+            place:path("home/gpAdminLogs") }) do
+            assert.is_false(exists(path), path)
+        end
     end
 
-    local function on_cluster(...)
-        return place:run({ place_of.moonrise(), ..., "-d", place:path("demo/coordinator/gpseg-1") })
-    end
+    it("tells its story, and is removed also when its machine was switched off", function()
+        local result = demo()
+        assert.equal(0, result.code, result.out .. result.err)
+        local rows, missing = result.out:match("\n(%d+) rows acknowledged, (%d+) missing\n")
+        assert.equal("0", missing)
+        assert.is_true(tonumber(rows) > 500)
+        assert.matches("is there already", demo().err)
+        place_of.kill(watcher(place), "KILL")
+        for _, pid in ipairs(pids(place)) do
+            place_of.kill(pid, "KILL")
+        end
+        wait.eventually("all of it to be gone", 20, function()
+            return #pids(place) == 0
+        end)
+        clean_leaves_nothing()
+    end)
 
-    -- Ids of what still works in the demo's folder.
-    local function living()
-        local pids = {}
-        for pid in io.popen("ls /proc"):lines() do
-            local link = pid:match("^%d+$") and
-                io.popen(("readlink /proc/%s/cwd 2>/dev/null"):format(pid)):read("*l")
-            if link and link:find(place:path("demo"), 1, true) == 1 then
-                table.insert(pids, pid)
+    it("is interrupted with a word about what it left", function()
+        for _, at in ipairs({ "== A cluster", "kill %-9", "recoverseg %-a" }) do
+            local program = place:start({ place_of.moonrise(), "demo", "--dir", dir })
+            program:says(at, DEADLINE_S)
+            if at == "kill %-9" then
+                wait_killed(dir .. "/primary/gpseg1/postmaster.pid")
             end
+            program:kill("TERM")
+            assert.equal(1, program:wait(DEADLINE_S))
+            assert.matches("interrupted\n.*demo %-%-clean", program:output())
+            clean_leaves_nothing()
         end
-        return pids
-    end
-
-    it("tells its story, proves that no row is missing, and leaves a cluster that works", function()
-        local run = demo()
-        assert.are.equal(0, run:wait(LONG_S), run:output())
-        local rows, missing = run:output():match("\n(%d+) rows acknowledged, (%d+) missing\n")
-        assert.are.equal("0", missing)
-        assert.is_true(tonumber(rows) > 500, rows)
-        for _, part in ipairs({ "postmaster %d+ of content 1 killed", "first row acknowledged",
-            "recovered by", "roles returned", "All segments are running normally",
-            "Try next:\n[^\n]+state[^\n]+\n[^\n]+history[^\n]+\n[^\n]+clean" }) do
-            assert.matches(part, run:output())
-        end
-        assert.are.equal(0, on_cluster("state", "-e").code)
-        assert.is_true(tonumber(server("coordinator/gpseg-1"):value(
-            "(select count(*) from pg_stat_activity where application_name like 'moonrise%')")) > 0)
-        assert.are.equal(1, demo():wait(LONG_S))
-        local primary = server("primary/gpseg0")
-        primary:kill()
-        wait.eventually("its watcher to fail over", 20, function()
-            return server("mirror/gpseg0"):value("pg_is_in_recovery()") == "f"
-        end)
-        assert.are.equal(0, demo("--clean"):wait(LONG_S))
-        assert.are_not.equal(0, os.execute("test -e " .. place:path("demo")))
-        assert.are.same({}, living())
-        assert.are.equal(0, demo("--clean"):wait(LONG_S))
     end)
 
-    it("leaves a folder alone that no demo has made", function()
-        place:must({ "mkdir", place:path("demo") })
-        place:write("demo/mine", "precious")
-        assert.are.equal(1, demo():wait(LONG_S))
-        assert.are.equal(1, demo("--clean"):wait(LONG_S))
-        assert.are.equal("precious", place_of.read(place:path("demo/mine")))
-    end)
-
-    it("ends with code 1 when an acknowledged row is missing", function()
-        local run = demo()
-        local segment
-        wait.eventually("rows that were acknowledged a while ago", LONG_S, function()
-            segment = server("primary/gpseg0")
-            return tonumber(segment:value("(select count(*) from orders)",
-                { dbname = "shop" })) > 50, run:output()
-        end)
-        segment:sql("delete from orders where id = (select min(id) from orders)",
-            { dbname = "shop" })
-        assert.are.equal(1, run:wait(LONG_S), run:output())
-        assert.matches("\n%d+ rows acknowledged, 1 missing\n", run:output())
-        assert.are.equal(0, demo("--clean"):wait(LONG_S))
-        assert.are.same({}, living())
+    it("removes nothing that no demo has made", function()
+        place:must({ "mkdir", dir })
+        local result = demo("--clean")
+        assert.equal(1, result.code)
+        assert.matches("was not made by moonrise demo", result.err)
+        assert.is_true(exists(dir))
     end)
 end)

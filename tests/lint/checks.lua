@@ -239,6 +239,19 @@ function M.naps(tree)
     return problems
 end
 
+--- `ok, err = ok and f(), err` takes only the first of f's results, and loses its error.
+function M.lost_errors(tree)
+    local problems = {}
+    for _, name in ipairs(tree:match(unpack(lua_files))) do
+        for number, line in ipairs(tree:lines(name)) do
+            if line:match("^[%w_ ]+, ([%w_]+) = [^(]* and .*%), %1$") then
+                report(problems, name, number, "the error of a call after `and` is lost")
+            end
+        end
+    end
+    return problems
+end
+
 --- Nothing is left for later without an issue.
 function M.unfinished(tree)
     local problems = {}

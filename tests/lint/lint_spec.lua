@@ -175,6 +175,14 @@ describe("lint: the rest", function()
         green("naps", { [spec] = "select pg_" .. word .. "(60)\n" })
     end)
 
+    it("finds errors that are lost", function()
+        local file = "scripts/lib/a.lua"
+        red("lost_errors", file, "ok, err = ok and f(x), " .. "err\n", "is lost")
+        red("lost_errors", file, "local a, why = b and c.d(e(f)), " .. "why\n", "is lost")
+        green("lost_errors", { [file] = "ok, err = f(a and b), err\n" ..
+            "return ok and f(), err\nok, err = ok and a or b, err\n" })
+    end)
+
     it("finds what is unfinished", function()
         red("unfinished", engine, "/* TO" .. "DO: more */\n", "unfinished")
         green("unfinished", { [engine] = "/* XX" .. "XX todo */\n" })

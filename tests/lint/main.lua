@@ -26,6 +26,7 @@ local order = {
     { "Lua functions are short, with few parameters", checks.lua_functions },
     { "pure files are pure", checks.pure_files },
     { "tests wait for conditions", checks.naps },
+    { "no error is lost after `and`", checks.lost_errors },
     { "nothing is unfinished", checks.unfinished },
     { "C is formatted", checks.clang_format },
     { "luacheck has nothing to say", checks.luacheck },

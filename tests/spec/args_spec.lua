@@ -42,9 +42,9 @@ describe("args.parse", function()
         { { "-z" }, "unknown option '-z'" },
         { { "--nope=1" }, "unknown option '--nope'" },
         { { "-b" }, "option -b wants a whole number (N)" },
-        { { "-b", "four" }, "option --batch wants a whole number, not 'four'" },
-        { { "-b", "0" }, "option --batch wants a value from 1 to 128, not '0'" },
-        { { "-b", "129" }, "option --batch wants a value from 1 to 128, not '129'" },
+        { { "-b", "four" }, "option -b wants a whole number, not 'four'" },
+        { { "-b", "0" }, "option -b wants a value from 1 to 128, not '0'" },
+        { { "--batch", "129" }, "option --batch wants a value from 1 to 128, not '129'" },
         { { "--verbose=1" }, "option --verbose takes no value" },
         { { "--for", "soon" }, "option --for wants a time such as 90s, 5min or 1h, not 'soon'" },
     }

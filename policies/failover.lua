@@ -93,6 +93,20 @@ local function mirror_trouble(facts)
     return answer("wait", "the mirror has its grace period", 1000)
 end
 
+-- It still serves, and its commits still reach its mirror. A promotion would end every session
+-- for what somebody can mend in place, and the mirror's disk is often the same one: people are
+-- told. A primary that cannot go on ends by itself, and is a lost one then.
+local function ailing(facts)
+    for _, who in ipairs({ "primary", "mirror" }) do
+        local why = facts[who] and facts[who].disk_error
+        if why then
+            return answer("alert", ("the %s's data directory cannot be written: %s"):format(who,
+                why):sub(1, 500), 60000)
+        end
+    end
+    return answer("nothing", "the pair is as it should be")
+end
+
 return {
     decide = function(facts)
         if facts.state == "primary_lost" or facts.state == "double_fault" then
@@ -100,6 +114,6 @@ return {
         elseif facts.state == "mirror_lost" then
             return mirror_trouble(facts)
         end
-        return answer("nothing", "the pair is as it should be")
+        return ailing(facts)
     end,
 }

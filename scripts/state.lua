@@ -81,7 +81,8 @@ local function announce(view, facts)
         term.warn("This is what its standby knows")
     end
     if facts.cluster.state == "stopped" then
-        term.warn("The cluster %s was stopped with moonrise stop", facts.cluster.name)
+        term.warn("The cluster %s counts as stopped: nothing is failed over before moonrise start",
+            facts.cluster.name)
     end
     local _, segments = judge.split(facts)
     for _, pair in ipairs(view.connections and segments or {}) do

@@ -10,7 +10,8 @@ local STOP_MS = 15000
 
 local options = {
     { key = "daemon", long = "daemon", help = "go on in the background" },
-    { key = "once", long = "once", help = "one cycle (as gp_request_fts_probe_scan), then end" },
+    { key = "once", long = "once",
+        help = "one cycle (as gp_request_fts_probe_scan), of the watcher that is there if any" },
     { key = "stop", long = "stop",
         help = "end the watcher that runs in the background on this host" },
     { key = "interval", long = "interval", arg = "TIME", kind = "duration", min = 50,
@@ -32,12 +33,16 @@ sync. A second watcher waits until the first one's lease is free. What was seen,
 in the journal: moonrise history.]]
 
 local function check(given)
-    if given.once and given.daemon then
+    if given.dry_run then
+        return "--dry-run: a watcher has no plan; moonrise state -e shows what is wrong"
+    elseif given.json then
+        return "--json: a watcher has no result; moonrise history --json tells what it did"
+    elseif given.once and given.daemon then
         return "--once and --daemon cannot be combined"
     elseif given.stop and (given.once or given.daemon) then
         return "--stop cannot be combined with --once or --daemon"
     end
-    local _, problem = policy.parse(given.policy)
+    local _, problem = policy.parse(given.policy, "failover")
     return problem
 end
 
@@ -64,13 +69,29 @@ local function running(file)
     return err.code == "busy"
 end
 
+-- Where nobody collects it (a container's first process may not) what ended stays as a zombie.
+local function alive(pid)
+    local stat = mr.kill(pid, "0") and mr.read_file(("/proc/%d/stat"):format(pid))
+    return stat and not stat:match("%) [ZX]")
+end
+
+-- It takes the lock first, and writes its process id when it is on its own.
+local function pid_of(file, deadline)
+    local pid
+    repeat
+        pid = tonumber((mr.read_file(file.pid) or ""):match("%d+"))
+    until pid or mr.clock() > deadline or not running(file) or not mr.sleep(20)
+    return pid
+end
+
 -- The lock says whether it runs, the file only which process it is.
 local function stop(file)
     if not running(file) then
         term.info("no watcher runs in the background on this host")
         return 0
     end
-    local pid = tonumber((mr.read_file(file.pid) or ""):match("%d+"))
+    local deadline = mr.clock() + STOP_MS
+    local pid = pid_of(file, deadline)
     if not pid then
         return nil, mr.error("notfound", file.pid .. " does not name the watcher's process")
     end
@@ -78,10 +99,11 @@ local function stop(file)
     if not ok then
         return nil, err
     end
-    local deadline = mr.clock() + STOP_MS
-    while running(file) or mr.kill(pid, "0") do
+    while running(file) or alive(pid) do
         if mr.clock() > deadline then
-            return nil, mr.error("timeout", ("the watcher (process %d) has not ended"):format(pid))
+            return nil, mr.error("timeout", ("the watcher (process %d) has not ended"):format(pid),
+                { hint = ("one that hangs is ended by kill -KILL %d; it leaves nothing half done")
+                    :format(pid) })
         end
         mr.sleep(20)
     end
@@ -89,18 +111,20 @@ local function stop(file)
     return 0
 end
 
+-- The lock is taken while there is somebody yet to be told that it is not to be had; the background
+-- process inherits it.
 local function background(file)
-    if running(file) then
+    local lock, err = mr.lock_file(file.lock)
+    if not lock and err.code == "busy" then
         return nil, mr.error("busy", "a watcher runs in the background on this host already",
             { hint = "moonrise watch --stop" })
-    end
-    local ok, err = mr.daemonize(file.log)
-    if not ok then
+    elseif not lock then
         return nil, err
     end
-    local lock
-    lock, err = mr.lock_file(file.lock)
-    if not lock then
+    mr.remove_file(file.pid)
+    local ok
+    ok, err = mr.daemonize(file.log)
+    if not ok then
         return nil, err
     end
     ok, err = mr.write_file(file.pid, mr.whoami().pid .. "\n")

@@ -23,6 +23,7 @@ static const struct operation {
 } operations[] = {
     {"hello", op_hello, ORDER_HOST},
     {"inspect", op_inspect, ORDER_QUESTION},
+    {"disk", op_disk, ORDER_QUESTION},
     {"read", op_read, ORDER_QUESTION},
     {"makedirs", op_makedirs, ORDER_QUESTION},
     {"remove_datadir", op_remove_datadir, ORDER_ORDER | ORDER_CREATES | ORDER_REMOVES},

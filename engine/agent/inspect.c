@@ -1,6 +1,7 @@
 #include "inspect.h"
 
 #include "aside.h"
+#include "disk.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
@@ -22,8 +23,6 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
-
-#define PROBE_BYTES 8192
 
 /* What an empty directory may hold: a file system's own, the lock of an order that was refused, and the
  * socket of a killed server, which `rm -rf *` leaves. */
@@ -259,27 +258,6 @@ tell_patch(struct message *m, const char *datadir)
     conf_done(&c);
 }
 
-/* Writes, flushes and removes a small file: what a full, broken or read-only disk refuses. */
-static int
-probe_write(const char *datadir, struct err *e)
-{
-    static const char block[PROBE_BYTES] = "moonrise";
-    char *path = path_join(datadir, "moonrise.probe");
-    int rc = 0;
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        rc = err_sys(e, errno, "%s", path);
-    } else {
-        rc = io_pwrite_full(fd, block, sizeof block, 0, e);
-        if (rc == 0 && fdatasync(fd) != 0)
-            rc = err_sys(e, errno, "flush %s", path);
-        close(fd);
-        unlink(path);
-    }
-    free(path);
-    return rc;
-}
-
 /* Of a directory that is still to be made: what there is where it will be. */
 static void
 tell_free(struct order *o)
@@ -295,18 +273,6 @@ tell_free(struct order *o)
     if (rc == 0)
         message_set_int(o->result, "free_bytes", (int64_t)(fs.f_bavail * fs.f_frsize));
     free(place);
-}
-
-static void
-tell_disk(struct order *o)
-{
-    struct err why = {0};
-    if (!message_bool(o->args, "write_probe", false))
-        return;
-    int rc = probe_write(o->datadir, &why);
-    message_set_bool(o->result, "writable", rc == 0);
-    if (rc < 0)
-        message_set_text(o->result, "disk_error", why.message);
 }
 
 /* Bytes of the files below a directory, its links not followed. */
@@ -391,7 +357,8 @@ op_inspect(struct order *o, struct err *e)
         tell_control(o->result, o->datadir);
         tell_epoch(o->result, o);
         tell_patch(o->result, o->datadir);
-        tell_disk(o);
+        if (message_bool(o->args, "write_probe", false))
+            disk_tell(o);
         tell_places(o);
         message_set_bool(o->result, "standby_signal", file_exists(o->datadir, "standby.signal"));
         message_set_bool(o->result, "backup_label", file_exists(o->datadir, "backup_label"));

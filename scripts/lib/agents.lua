@@ -106,6 +106,19 @@ function Set:inspect(inst, args, options)
     return word
 end
 
+--- Asks whether an instance's data directory can be written (agent.h, disk).
+---@param inst table
+---@param options? table
+---@return {writable: boolean, disk_error: string?}? answer
+---@return Error? err
+function Set:disk(inst, options)
+    local answer, err = self:call(inst.hostname, "disk", about(self, inst), options)
+    if not answer then
+        return named(inst, err)
+    end
+    return answer
+end
+
 --- Gives an order. `args.epoch` is required, `args.step` is the operation's own unless given.
 ---@param inst table
 ---@param op string

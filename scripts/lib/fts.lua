@@ -10,6 +10,7 @@
 --- completed by the next.
 ---
 --- Order of things, by rows: ask the host, ask the policy, ask the guard, fence, record, act.
+local fts_actions = require("lib.fts_actions")
 local pairview = require("lib.pairview")
 local sight = require("lib.sight")
 
@@ -31,140 +32,14 @@ M.states = {
     in_sync = "commits wait for the mirror",
 }
 
-local function decision(view)
-    local answer = view.memory.answer or {}
-    return { action = answer.action, reason = answer.reason, policy = answer.policy,
-             facts = view:facts(), flush_lsn = view.m and view.m.highest }
-end
-
-local function reason(view, fallback)
-    local answer = view.memory.answer
-    return answer and answer.reason or fallback
-end
-
-local function record(fn, why)
-    return function(view)
-        return { kind = "record", key = "catalog", fn = fn, dbid = view.mirror.dbid,
-                 seen = view.pair.epoch, reason = reason(view, why), decision = decision(view) }
-    end
-end
-
-local function order(op, key, who)
-    return function(view)
-        local row = view[who]
-        local failed = view.memory.retry[key]
-        return { kind = "order", name = op, op = op, key = key, dbid = row.dbid,
-                 -- A promotion belongs to the change of roles that it carries out.
-                 epoch = op == "promote" and view.pair.role_epoch or view.pair.epoch,
-                 role_epoch = view.pair.role_epoch, reserve = op == "fence" or failed ~= nil,
-                 reason = reason(view, view.state), sysid = view:sysid(who),
-                 again = failed and failed.count,
-                 flush_lsn = view.state == "promoting" and view.p.highest or nil }
-    end
-end
-
-local function note(kind, text)
-    return function(view)
-        return { kind = "journal", what = kind, dbid = view.primary.dbid, text = text(view),
-                 facts = view:facts() }
-    end
-end
-
-local function refusal(view)
-    local _, no = view:allowed("promote")
-    if no and no.rule == 3 and view.pc ~= "stopped" then
-        _, no = view:allowed("fence")
-    end
-    return no
-end
-
-local function describe(inst, condition)
-    local evidence = inst.evidence ~= "ok" and inst.message or inst.evidence or "not seen"
-    return ("dbid %d is %s (%s)"):format(inst.dbid, condition,
-        evidence:match("^[^\n]*"):sub(1, 120))
-end
-
---- What rows can ask for, by name: each makes one action, a plain table with `kind`, and `key` when
---- it is under way until its result comes back as an event.
-M.actions = {
-    ask_primary = function(view)
-        return { kind = "ask", key = "ask:" .. view.primary.dbid, dbid = view.primary.dbid,
-                 write_probe = view.pc == "fine" }
-    end,
-    ask_mirror = function(view)
-        return { kind = "ask", key = "ask:" .. view.mirror.dbid, dbid = view.mirror.dbid }
-    end,
-    probe_primary = function(view)
-        return { kind = "probe", dbid = view.primary.dbid }
-    end,
-    probe_mirror = function(view)
-        return { kind = "probe", dbid = view.mirror and view.mirror.dbid }
-    end,
-    decide = function(view)
-        view.memory.digest = view:digest()
-        return { kind = "decide", key = "decide", facts = view:facts(),
-                 since = view.memory.story.seen }
-    end,
-    fence_primary = order("fence", "primary", "primary"),
-    fence_old = order("fence", "old", "mirror"),
-    mark_old = order("mark", "old", "mirror"),
-    release = order("release", "primary", "primary"),
-    promote = order("promote", "primary", "primary"),
-    restart_primary = order("start", "primary", "primary"),
-    restart_mirror = order("start", "old", "mirror"),
-    record_promote = record("promote", "primary lost"),
-    record_mirror_down = record("mirror_down", "mirror lost"),
-    record_mirror_up = record("mirror_up", "the mirror streams again"),
-    record_out_of_sync = record("out_of_sync", "commits do not wait for the mirror"),
-    record_promoted = function(view)
-        local done = view.memory.promoted or {}
-        return { kind = "record", key = "promoted", fn = "promoted", dbid = view.primary.dbid,
-                 epoch = view.memory.promoted_epoch, timeline = done.timeline,
-                 switch_lsn = done.switch_lsn, story = view.memory.story }
-    end,
-    arm = function(view)
-        return { kind = "arm", name = "arm", key = "arm", dbid = view.mirror.dbid,
-                 epoch = view.pair.epoch }
-    end,
-    point_fdw = function(view)
-        return { kind = "fdw", name = "fdw", key = "fdw", dbid = view.primary.dbid,
-                 failover = view.memory.promoted_at ~= nil }
-    end,
-    take_over = function(view)
-        return { kind = "take_over", key = "lease", lease = view.input.lease,
-            dbid = view.primary.dbid }
-    end,
-    tell_refusal = note("refused", function(view)
-        local no = refusal(view)
-        view.memory.refused = no.reason
-        return ("no promotion: rule %d: %s"):format(no.rule, no.reason)
-    end),
-    tell_double_fault = note("double_fault", function(view)
-        view.memory.told_double = true
-        return ("double fault: %s; %s; nothing is promoted"):format(describe(view.p, view.pc),
-            view.m and describe(view.m, view.mirror.status == "d" and "recorded as down" or view.mc)
-            or "there is no mirror")
-    end),
-    tell_stranger = note("alert", function(view)
-        local who = view:stranger("primary") and view.p or view.m
-        return ("dbid %d was started by somebody else and listens nowhere: its agent restarts it")
-            :format(who.dbid)
-    end),
-    tell_alert = note("alert", function(view)
-        view.memory.told_alert = view.memory.answer.reason
-        return view.memory.answer.reason
-    end),
-    tell_wrong_role = note("alert", function(view)
-        view.memory.told_alert = "wrong role"
-        return ("dbid %d is the catalog's primary and is in recovery, though its roles were not"
-            .. " changed: somebody has started it as a standby"):format(view.primary.dbid)
-    end),
-}
+--- What rows can ask for, by name.
+M.actions = fts_actions
 
 local ANY = { "promoting", "wrong_role", "primary_lost", "double_fault", "alone", "mirror_down",
               "mirror_lost", "catching_up", "in_sync", "unseen" }
 local SERVING = { "alone", "mirror_down", "mirror_lost", "catching_up", "in_sync" }
 local HALF = { "mirror_down", "primary_lost", "double_fault", "promoting", "unseen" }
+local PEACE = { "alone", "mirror_down", "catching_up", "in_sync" }
 local TROUBLE = { "primary_lost", "double_fault", "mirror_lost" }
 local LOST = { "primary_lost", "double_fault" }
 
@@ -222,6 +97,17 @@ M.rows = {
       comment = "the host's word: at once for news, each second in trouble, rarely in peace" },
     { from = ANY, event = "any", when = says("ask_mirror_due"), to = "same",
       actions = { "ask_mirror" }, comment = "the mirror's host likewise" },
+    { from = ANY, event = "any", when = says("disk_primary_due"), to = "same",
+      actions = { "disk_primary" },
+      comment = "a full or read-only disk shows in no answer to a question that only reads" },
+    { from = ANY, event = "any", when = says("disk_mirror_due"), to = "same",
+      actions = { "disk_mirror" }, comment = "the mirror's disk likewise" },
+    { from = ANY, event = "any", when = function(view)
+        return view:disk_untold("primary")
+    end, to = "same", actions = { "tell_disk_primary" }, comment = "as it begins, as it ends" },
+    { from = ANY, event = "any", when = function(view)
+        return view:disk_untold("mirror")
+    end, to = "same", actions = { "tell_disk_mirror" }, comment = "as it begins, as it ends" },
     { from = { "primary_lost" }, event = "observation", when = function(view)
         return view.pc == "suspect" and view.p.tries == 1
             and view.input.event.observation.dbid == view.primary.dbid
@@ -235,6 +121,9 @@ M.rows = {
       comment = "silence has taken its time already: it is asked again at once" },
     { from = TROUBLE, event = "any", when = says("policy_due"), to = "same", actions = { "decide" },
       comment = "the evidence changed, or the wait that the policy asked for ran out" },
+    { from = PEACE, event = "any", when = both(says("disk_fails"), says("policy_due")), to = "same",
+      actions = { "decide" },
+      comment = "it still serves, and will not for long: nobody is promoted by this alone" },
 
     -- The primary is lost
     { from = { "primary_lost" }, event = "any",
@@ -247,7 +136,7 @@ M.rows = {
     end), to = "primary_lost", actions = { "fence_primary" },
       comment = "its host answers: each process of the old server is ended, then decided again" },
     { from = LOST, event = "any", when = both(answered("promote"), function(view)
-        local no = refusal(view)
+        local no = view:refusal()
         return no ~= nil and view.memory.refused ~= no.reason and view:free("primary", "catalog")
             and not (no.rule == 1 and view.now - (view.p.since or 0) < 1000)
     end), to = "same", actions = { "tell_refusal" },
@@ -256,7 +145,7 @@ M.rows = {
         return not view.memory.told_double and view.mc ~= "suspect" and view:looked()
     end, to = "double_fault", actions = { "tell_double_fault" },
       comment = "nothing is promoted; whichever comes back is handled when that is safe" },
-    { from = TROUBLE, event = "any", when = both(answered("alert"), function(view)
+    { from = ANY, event = "any", when = both(answered("alert"), function(view)
         return view.memory.told_alert ~= view.memory.answer.reason
     end), to = "same", actions = { "tell_alert" }, comment = "once for each reason" },
 
@@ -401,9 +290,9 @@ local function tell_change(memory, view, actions)
         return
     end
     begin_story(memory, view)
-    local text = ("%s: primary %s"):format(view.state, describe(view.p, view.pc))
+    local text = ("%s: primary %s"):format(view.state, sight.describe(view.p, view.pc))
     if view.m then
-        text = text .. ("; mirror %s"):format(describe(view.m, view.mc))
+        text = text .. ("; mirror %s"):format(sight.describe(view.m, view.mc))
     end
     if news(memory.state, view.state) then
         table.insert(actions, { kind = "journal", what = "state", content = view.primary.content,

@@ -27,6 +27,7 @@ select json_build_object(
         from moonrise.content_lease l),
     'state', (select json_build_object('name', s.name, 'epoch', s.epoch, 'state', s.state,
         'watcher', s.watcher, 'config', md5(s.config)) from moonrise.cluster_state s),
+    'cycle', (select w.asked from moonrise.watch_cycle w where w.asked > w.done),
     'held', moonrise.holds_watcher_lease(),
     'version', current_setting('server_version_num')::integer)::text as snapshot]]
 
@@ -78,7 +79,7 @@ local function parse(text, begun)
     end
     return { instances = raw.instances or {}, pairs = by_content(raw.pairs),
              state = raw.state or {}, leases = by_content(raw.leases),
-             version = raw.version, held = raw.held, at = now, begun = begun }
+             cycle = raw.cycle, version = raw.version, held = raw.held, at = now, begun = begun }
 end
 
 local function drop(self)
@@ -116,7 +117,7 @@ function Lease:take()
 end
 
 --- Reads all that the watcher decides by, in one statement; that is also the sign of life.
----@return table? snapshot {instances, pairs, leases, state, version, held, begun, at}
+---@return table? snapshot {instances, pairs, leases, state, cycle, version, held, begun, at}
 ---@return Error? err the session is gone, and the lease with it
 function Lease:read()
     if not self.cat then

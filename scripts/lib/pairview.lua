@@ -234,6 +234,34 @@ function View:ask_mirror_due()
         and ask_due(self, self.m, self.mirror, self.mc)
 end
 
+local function disk_due(view, inst, condition)
+    local age = inst and inst.disk_at and view.now - inst.disk_at
+    return condition == "fine" and view:free("disk:" .. inst.dbid)
+        and (age == nil or age >= view.settings.disk_ms)
+end
+
+function View:disk_primary_due()
+    return disk_due(self, self.p, self.pc)
+end
+
+function View:disk_mirror_due()
+    return disk_due(self, self.m, self.mc)
+end
+
+--- Whether what is known of an instance's disk has changed since it was told.
+---@param who "primary"|"mirror"
+---@return boolean
+function View:disk_untold(who)
+    local inst = who == "primary" and self.p or self.m
+    return inst ~= nil and (inst.disk_error == nil) ~= (inst.disk_told == nil)
+end
+
+--- Whether an instance serves, and its directory cannot be written.
+---@return boolean
+function View:disk_fails()
+    return self.p.disk_error ~= nil or (self.m ~= nil and self.m.disk_error ~= nil)
+end
+
 local function instance_facts(view, inst, row, condition)
     if not inst then
         return nil
@@ -278,7 +306,8 @@ function View:digest()
     local p, m = self.p, self.m
     return table.concat({
         self.state, self.mode, self.pc, p.evidence or "-", p.disk_error or "-", self.mc,
-        m and m.evidence or "-", self.mirror and self.mirror.status or "-",
+        m and m.evidence or "-", m and m.disk_error or "-",
+        self.mirror and self.mirror.status or "-",
         tostring(self.streaming), tostring(self:flapping()), tostring(self:stalled_ms() > 0),
     }, " ")
 end
@@ -358,10 +387,22 @@ function View:allowed(name)
     return guard[name](self:guard_facts())
 end
 
+--- Why the primary's mirror is not promoted; nil when nothing forbids it.
+---@return {rule: integer, reason: string}?
+function View:refusal()
+    local _, no = self:allowed("promote")
+    if no and no.rule == 3 and self.pc ~= "stopped" then
+        _, no = self:allowed("fence")
+    end
+    return no
+end
+
 --- Whether the policy's last answer, for these very facts, is this action.
 function View:answered(action)
     local answer = self.memory.answer
-    return answer ~= nil and answer.action == action and self.memory.digest == self:digest()
+    -- While it is being asked what it said before was about other facts, or is out of date.
+    return answer ~= nil and answer.action == action and self.memory.tasks.decide == nil
+        and self.memory.digest == self:digest()
 end
 
 --- Whether the catalog was read after the evidence began. Before that it is not known whether

@@ -14,6 +14,7 @@ M.settings = {
     shutdown_ms = 60000,
     ask_ms = 1000,
     check_ms = 30000,
+    disk_ms = 5000,
     fresh_ms = 3000,
     heard_ms = 5000,
     flap_count = 5,
@@ -144,10 +145,6 @@ local function hear(memory, inst, event, now)
     elseif not progress then
         inst.progress, inst.progress_at = nil, nil
     end
-    if event.write_probe then
-        inst.disk_error = word.writable == false and (word.disk_error or "not writable") or nil
-    end
-    inst.writable_at = event.write_probe and now or inst.writable_at
 end
 
 local function streams(seen)
@@ -291,6 +288,16 @@ local function on_word(memory, input)
     hear(memory, instance(memory, event.dbid), event, input.now)
 end
 
+-- Without an answer nothing is known of the disk: it stays what it was.
+local function on_disk(memory, input)
+    local event, inst = input.event, instance(memory, input.event.dbid)
+    memory.tasks["disk:" .. event.dbid] = nil
+    inst.disk_at = input.now
+    if event.writable ~= nil then
+        inst.disk_error = not event.writable and (event.disk_error or "no reason given") or nil
+    end
+end
+
 local function on_answer(memory, input)
     memory.tasks.decide = nil
     memory.answer = input.event.answer
@@ -299,7 +306,8 @@ local function on_answer(memory, input)
 end
 
 local take = {
-    observation = on_observation, word = on_word, answer = on_answer, result = on_result,
+    observation = on_observation, word = on_word, disk = on_disk, answer = on_answer,
+    result = on_result,
     tick = function() end,
 }
 
@@ -440,6 +448,16 @@ function M.condition(inst, role)
         return "suspect"
     end
     return by_word(inst)
+end
+
+--- An instance and what is to be thought of it, for people.
+---@param inst table
+---@param condition string
+---@return string
+function M.describe(inst, condition)
+    local evidence = inst.evidence ~= "ok" and inst.message or inst.evidence or "not seen"
+    return ("dbid %d is %s (%s)"):format(inst.dbid, condition,
+        evidence:match("^[^\n]*"):sub(1, 120))
 end
 
 --- Whether an instance can be reached by orders, or answers itself: then it is fenced before

@@ -9,6 +9,7 @@ local acts = require("lib.watcher_acts")
 local agents = require("lib.agents")
 local cluster = require("lib.cluster")
 local config = require("lib.config")
+local cycle = require("lib.cycle")
 local fts = require("lib.fts")
 local hold = require("lib.hold")
 local home = require("lib.home")
@@ -69,7 +70,7 @@ end
 function M.new(env, options)
     local self = setmetatable({
         env = env, options = options, events = mr.queue(), pairs = {}, by_dbid = {}, targets = {},
-        holder = hold.holder(), stopping = false, looks = mr.queue(),
+        holder = hold.holder(), stopping = false, looks = mr.queue(), look_ms = IDLE_MS,
     }, Watcher)
     self.lease = lease.new(env, self.holder)
     self.settings = options_of(self, options)
@@ -325,6 +326,7 @@ function handlers.snapshot(self, event)
         changed[content] = true
     end
     step_waiting(self, changed)
+    cycle.begin(self, event.snapshot)
 end
 
 function handlers.lost(self, event)
@@ -335,11 +337,18 @@ function handlers.lost(self, event)
     step_waiting(self, {})
 end
 
+function handlers.cycled(self)
+    self.once.done = true
+end
+
 function handlers.stop(self)
     self.stopping = true
 end
 
 local function for_pair(self, event)
+    if event.kind == "observation" then
+        cycle.saw(self, event.observation)
+    end
     local pair = event.content and self.pairs[event.content] or self.by_dbid[event.dbid]
     if pair then
         self:step(pair, event)
@@ -349,8 +358,9 @@ local function for_pair(self, event)
     end
 end
 
-handlers.observation, handlers.word, handlers.result, handlers.answer = for_pair, for_pair,
-    for_pair, for_pair
+for _, kind in ipairs({ "observation", "word", "disk", "result", "answer" }) do
+    handlers[kind] = for_pair
+end
 
 --- Handles the next event, or the passing of time.
 function Watcher:turn()
@@ -362,6 +372,7 @@ function Watcher:turn()
         end
     end
     self:tick()
+    cycle.finish(self)
 end
 
 -- pg_stat_replication as the probes saw it, for the catalog's view.
@@ -385,6 +396,12 @@ end
 local function keep_once(self)
     self.looking = false
     local held, err = self.lease:take()
+    if held == false and self.once then
+        held, err = cycle.ask_holder(self)
+        if held then
+            return
+        end
+    end
     if not held then
         self.events:push({ kind = "lost",
             text = held == false and "somebody else holds the watcher's lease"
@@ -415,7 +432,7 @@ local function keep(self)
         if not ok then
             self.journal:add("fault", { text = "lease: " .. tostring(err) })
         end
-        self.looks:pop(IDLE_MS)
+        self.looks:pop(self.look_ms)
     end
 end
 
@@ -441,43 +458,12 @@ function Watcher:run()
     return 0
 end
 
-local function settled(self)
-    if not self.snapshot then
-        return false
-    end
-    for _, pair in pairs(self.pairs) do
-        local memory = pair.memory
-        local state = memory.state
-        local unsettled = { unseen = true, promoting = true, primary_lost = true,
-                            mirror_lost = true, abandoned = true }
-        if not state or unsettled[state] or (state == "catching_up" and not memory.retry.arm) then
-            return false
-        end
-        for key in pairs(memory.tasks) do
-            if key ~= "fdw" then
-                return false
-            end
-        end
-    end
-    return true
-end
-
---- One cycle: every instance is looked at, and what follows from it is done.
+--- One cycle, or one of whoever holds the lease (lib/cycle.lua).
 ---@param deadline_ms number
 ---@return boolean done false when it was not all settled in that time
 ---@return string? why
 function Watcher:run_once(deadline_ms)
-    self:begin()
-    local deadline = mr.clock() + deadline_ms
-    while not self.stopping and not settled(self) and mr.clock() < deadline do
-        self:turn()
-    end
-    local done, led = settled(self), self:leads()
-    self:finish()
-    if not led then
-        return false, self.told_lost or "the lease was not to be had"
-    end
-    return done, not done and "not everything settled in time" or nil
+    return cycle.run(self, deadline_ms)
 end
 
 --- Ends: the lease goes back, agents end with their sessions, servers live on.

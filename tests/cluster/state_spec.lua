@@ -66,6 +66,19 @@ describe("state", function()
         assert.matches('"ok":true', state("--json").out)
     end)
 
+    it("that counts as stopped is 1: nobody would fail anything over", function()
+        cluster:catalog("update cluster_state set state = 'stopped'")
+        finally(function()
+            cluster:catalog("update cluster_state set state = 'running'")
+        end)
+        local result = state("-e")
+        assert.equal(1, result.code)
+        assert.matches("counts as stopped: nothing is failed over", result.out, 1, true)
+        assert.matches("%S+%s+stopped%s+moonrise start", result.out)
+        assert.equal(1, state("-Q").code)
+        assert.matches('"kind":"stopped"', state("--json").out)
+    end)
+
     it("refuses what makes no sense with 2", function()
         local wrong = { { "-x" }, { "-b", "-e" }, { "-s", "-m" }, { "stray" }, { "-z" } }
         for _, args in ipairs(wrong) do

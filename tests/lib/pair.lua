@@ -106,7 +106,7 @@ function M.word(more)
                    postmaster = { alive = true },
                    control = { sysid = "7", aside = false, timeline = 1 },
                    epoch = { valid = true, epoch = 5, marked = false, sysid = "7" },
-                   standby_signal = true, writable = true }
+                   standby_signal = true }
     for k, v in pairs(more or {}) do
         word[k] = v
     end
@@ -117,11 +117,20 @@ M.stopped = { stopped = true, processes = {}, postmaster = { alive = false } }
 M.gone = { postmaster = { alive = false } }
 
 --- The host's word; `what` false is none: the host does not answer.
-function Pair:says(dbid, what, more)
+function Pair:says(dbid, what)
     return self:event({ kind = "word", dbid = dbid, begun = self.now,
                         word = what and M.word(what) or nil,
-                        error = not what and "connect" or nil,
-                        write_probe = more and more.write_probe })
+                        error = not what and "connect" or nil })
+end
+
+--- The write probe's outcome: why it failed, nil when it did not, false when nobody answered.
+function Pair:writes(dbid, disk_error)
+    local writable
+    if disk_error ~= false then
+        writable = disk_error == nil
+    end
+    return self:event({ kind = "disk", dbid = dbid, writable = writable,
+                        disk_error = disk_error or nil })
 end
 
 --- Both instances are seen and their hosts heard: the pair is known.

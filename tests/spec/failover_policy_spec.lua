@@ -104,6 +104,20 @@ describe("failover policy", function()
         assert.are.equal("alert", ask("primary_lost", gone, {}, { coordinator = true }).action)
     end)
 
+    it("alerts, and does no more, when a disk fails beside a primary that serves", function()
+        for _, state in ipairs({ "in_sync", "catching_up", "mirror_down", "alone" }) do
+            assert.are.equal("nothing", ask(state, nil, state ~= "alone" and {} or false).action)
+            local answer = ask(state, { disk_error = "No space left on device" },
+                state ~= "alone" and {} or false)
+            assert.are.equal("alert", answer.action, state)
+            assert.matches("primary.*No space left", answer.reason)
+        end
+        local answer = ask("in_sync", nil, { disk_error = ("x"):rep(600) })
+        assert.are.equal("alert", answer.action)
+        assert.matches("^the mirror's", answer.reason)
+        assert.is_true(#answer.reason <= 500)
+    end)
+
     it("says the same to the same alarm, however long it lasts", function()
         local first = ask("double_fault", { condition = "stopped", bad_ms = 5 }, {}, { mode = "n" })
         local later = ask("double_fault", { condition = "stopped", bad_ms = 5e6 }, {},

@@ -369,6 +369,33 @@ describe("a cluster", function()
         end
     end)
 
+    it("that counts as stopped is not fine, though all of it runs", function()
+        local facts = healthy()
+        facts.cluster.state = "stopped"
+        assert.same({ "stopped -1" }, kinds(facts))
+        local text = text_of(errors.lines(facts))
+        assert.matches("sales%s+stopped%s+moonrise start", text)
+        assert.not_matches("running normally", text)
+        facts.quick, facts.seen = true, {}
+        assert.same({ "stopped -1" }, kinds(facts))
+    end)
+
+    it("with a disk that is full, or hangs, names it and why", function()
+        local facts = healthy()
+        facts.seen[2].disk = { writable = true }
+        assert.same({}, kinds(facts))
+        facts.seen[2].disk = { writable = false, disk_error = "No space left on device" }
+        facts.seen[7].disk_error = { code = "timeout", message = "late" }
+        assert.same({ "disk 0", "disk 2" }, kinds(facts))
+        local text = text_of(errors.lines(facts))
+        assert.matches("cdw%s+6002%s+No space left on device", text)
+        assert.matches("cdw%s+%d+%s+nothing is written there", text)
+        assert.not_matches("running normally", text)
+        -- What the host's word says already is not said twice.
+        facts.seen[2].word, facts.seen[7].word.kind = nil, "missing"
+        assert.same({}, kinds(facts))
+    end)
+
     it("in a double fault shows both", function()
         local facts = failed_over()
         facts.seen[5] = { sql_error = { code = "connect", message = "refused" },

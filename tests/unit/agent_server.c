@@ -46,6 +46,9 @@ starts_and_stops(void **state)
     assert_string_equal(message_text(word, "kind", ""), "datadir");
     assert_false(message_bool(word, "stopped", true));
     assert_true(message_bool(word, "writable", false));
+    struct message *disk = lab_ok(lab, &one, "disk", "");
+    assert_true(message_bool(disk, "writable", false));
+    message_free(disk);
     assert_true(message_int(word, "data_bytes", 0) > 1000000);
     assert_true(message_bool(message_object(word, "postmaster"), "ours", false));
     assert_true(message_bool(message_object(word, "epoch"), "valid", false));

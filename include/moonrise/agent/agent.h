@@ -25,6 +25,7 @@
  *            bytes_done, bytes_total} of an unfinished recovery; free_bytes; writable: bool;
  *            disk_error: text;
  *            tablespaces: [{oid, path}]; wal_dir; data_bytes (only with measure: true)
+ *   disk     -> writable, disk_error: what of the host's word takes long on a disk that hangs
  *   read     (name: one of postgresql.auto.conf, moonrise.conf, pg_hba.conf, PG_VERSION, log)
  *            -> text (log: its tail)
  *   makedirs -> kind

@@ -1,2 +1,2 @@
 --- The files that make the catalog, in the order in which they are run.
-return { "tables", "checks", "leases", "transitions", "members", "grants" }
+return { "tables", "checks", "leases", "transitions", "members", "cycle", "grants" }

@@ -15,6 +15,13 @@ end
 -- problem.
 local SECTIONS = {
     {
+        kinds = { stopped = true }, title = "Nothing Is Failed over: the Cluster Counts as Stopped",
+        headers = { "Cluster", "State", "Next step" },
+        row = function(facts)
+            return { facts.cluster.name, facts.cluster.state, "moonrise start" }
+        end,
+    },
+    {
         kinds = { switched = true }, title = "Segments with Primary and Mirror Roles Switched",
         headers = { "Current Primary", "Port", "Mirror", "Port" },
         row = function(facts, problem)
@@ -70,6 +77,14 @@ local SECTIONS = {
             local inst = cluster.find(facts.instances, problem.dbid)
             return { inst.hostname, inst.port, inst.status == "u" and "Up" or "Down",
                 problem.status }
+        end,
+    },
+    {
+        kinds = { disk = true }, title = "Servers whose Data Directory Cannot Be Written",
+        headers = { "Server", "Port", "Reason" },
+        row = function(facts, problem)
+            local inst = cluster.find(facts.instances, problem.dbid)
+            return { inst.hostname, inst.port, problem.text }
         end,
     },
     {

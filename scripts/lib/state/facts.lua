@@ -74,7 +74,8 @@ local function ask(env, inst, timeout_ms)
     return answer
 end
 
--- Both questions about every instance, as one list of things to do at the same time.
+-- All questions about every instance, as one list of things to do at the same time. What is down
+-- may be in the hands of a recovery: nothing is tried there.
 local function questions(source, instances, timeout_ms)
     local set = agents.new(source.env)
     local word_ms = math.max(timeout_ms, WORD_MS)
@@ -86,6 +87,11 @@ local function questions(source, instances, timeout_ms)
         table.insert(jobs, { dbid = inst.dbid, key = "sql", run = function()
             return ask(source.env, inst, timeout_ms)
         end })
+        if inst.status == "u" then
+            table.insert(jobs, { dbid = inst.dbid, key = "disk", run = function()
+                return set:disk(inst, { timeout_ms = word_ms })
+            end })
+        end
     end
     return jobs, set
 end
@@ -137,7 +143,7 @@ end
 ---@field instances table[] gp_segment_configuration
 ---@field leases table[] work in progress
 ---@field seen table<integer, table> by dbid: word (lib/agents.lua's inspect) or word_error, sql or
---- sql_error
+--- sql_error, disk (lib/agents.lua's disk) or disk_error
 ---@field quick boolean only the catalog was asked
 
 --- Gathers; waits, at most about four times `timeout_ms`.

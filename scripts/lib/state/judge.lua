@@ -156,6 +156,17 @@ local function add(problems, kind, entry)
     table.insert(problems, entry)
 end
 
+-- Why a data directory cannot be written; nil while it can, and where that is not known.
+local function unwritable(seen)
+    if not seen.word or seen.word.kind ~= "datadir" then
+        return nil
+    elseif seen.disk and not seen.disk.writable then
+        return seen.disk.disk_error or "no reason given"
+    elseif (seen.disk_error or {}).code == "timeout" then
+        return "nothing is written there within its deadline"
+    end
+end
+
 local function of_instance(problems, facts, inst)
     if inst.role ~= inst.preferred_role and inst.role == "p" then
         add(problems, "switched", { content = inst.content, dbid = inst.dbid })
@@ -168,6 +179,10 @@ local function of_instance(problems, facts, inst)
     if seen.word_error then
         add(problems, "host", { content = inst.content, dbid = inst.dbid,
                                 text = seen.word_error.message })
+    end
+    local disk = unwritable(seen)
+    if disk then
+        add(problems, "disk", { content = inst.content, dbid = inst.dbid, text = disk })
     end
     local sql = seen.sql
     if sql and inst.role == "p" and WEAK[sql.sync_commit] then
@@ -210,8 +225,8 @@ function M.why_waiting(sql)
 end
 
 --- Everything that is not as it should be, in the order of the contents. Kinds: coordinator,
---- switched, down, host (it gave no word), unsynchronized, not_armed, not_streaming, waiting, weak,
---- paused.
+--- stopped (the catalog says so: the watcher acts on nothing), switched, down, host (it gave no
+--- word), disk, unsynchronized, not_armed, not_streaming, waiting, weak, paused.
 ---@param facts StateFacts
 ---@return table[] problems {kind, content?, dbid?, status?, ...}
 function M.problems(facts)
@@ -219,6 +234,9 @@ function M.problems(facts)
     if facts.source ~= "coordinator" then
         add(problems, "coordinator", { content = -1,
             text = facts.coordinator_error or "it does not answer" })
+    end
+    if facts.cluster.state == "stopped" then
+        add(problems, "stopped", { content = -1 })
     end
     for _, pair in ipairs(cluster.pairs(facts.instances)) do
         of_instance(problems, facts, pair.primary)

@@ -1,0 +1,143 @@
+--- What the rows of lib/fts.lua can ask for. Pure, as they are: an action is a plain table that
+--- says what is to be done and to whom; lib/watcher_acts.lua does it.
+local sight = require("lib.sight")
+
+local function decision(view)
+    local answer = view.memory.answer or {}
+    return { action = answer.action, reason = answer.reason, policy = answer.policy,
+             facts = view:facts(), flush_lsn = view.m and view.m.highest }
+end
+
+-- The policy's words where it was the policy that wanted it.
+local function reason(view, fallback)
+    local answer = view.memory.answer
+    local wanted = answer and (answer.action == "promote" or answer.action == "release")
+    return wanted and answer.reason or fallback
+end
+
+local function record(fn, why)
+    return function(view)
+        return { kind = "record", key = "catalog", fn = fn, dbid = view.mirror.dbid,
+                 seen = view.pair.epoch, reason = reason(view, why), decision = decision(view) }
+    end
+end
+
+local function order(op, key, who)
+    return function(view)
+        local row = view[who]
+        local failed = view.memory.retry[key]
+        return { kind = "order", name = op, op = op, key = key, dbid = row.dbid,
+                 -- A promotion belongs to the change of roles that it carries out.
+                 epoch = op == "promote" and view.pair.role_epoch or view.pair.epoch,
+                 role_epoch = view.pair.role_epoch, reserve = op == "fence" or failed ~= nil,
+                 reason = reason(view, view.state), sysid = view:sysid(who),
+                 again = failed and failed.count,
+                 flush_lsn = view.state == "promoting" and view.p.highest or nil }
+    end
+end
+
+local function note(kind, text)
+    return function(view)
+        return { kind = "journal", what = kind, dbid = view.primary.dbid, text = text(view),
+                 facts = view:facts() }
+    end
+end
+
+-- Once when it begins and once when it ends, whatever the policy makes of it.
+local function tell_disk(who)
+    return function(view)
+        local inst = who == "primary" and view.p or view.m
+        inst.disk_told = inst.disk_error
+        view.memory.told_alert = inst.disk_error and view.memory.told_alert or nil
+        return { kind = "journal", what = "disk", dbid = inst.dbid, facts = view:facts(),
+                 text = inst.disk_error
+                     and ("dbid %d's data directory cannot be written: %s"):format(inst.dbid,
+                         inst.disk_error)
+                     or ("dbid %d's data directory can be written again"):format(inst.dbid) }
+    end
+end
+
+--- What rows can ask for, by name: each makes one action, a plain table with `kind`, and `key` when
+--- it is under way until its result comes back as an event.
+return {
+    ask_primary = function(view)
+        return { kind = "ask", key = "ask:" .. view.primary.dbid, dbid = view.primary.dbid }
+    end,
+    ask_mirror = function(view)
+        return { kind = "ask", key = "ask:" .. view.mirror.dbid, dbid = view.mirror.dbid }
+    end,
+    disk_primary = function(view)
+        return { kind = "disk", key = "disk:" .. view.primary.dbid, dbid = view.primary.dbid }
+    end,
+    disk_mirror = function(view)
+        return { kind = "disk", key = "disk:" .. view.mirror.dbid, dbid = view.mirror.dbid }
+    end,
+    probe_primary = function(view)
+        return { kind = "probe", dbid = view.primary.dbid }
+    end,
+    probe_mirror = function(view)
+        return { kind = "probe", dbid = view.mirror and view.mirror.dbid }
+    end,
+    decide = function(view)
+        view.memory.digest = view:digest()
+        return { kind = "decide", key = "decide", facts = view:facts(),
+                 since = view.memory.story.seen }
+    end,
+    fence_primary = order("fence", "primary", "primary"),
+    fence_old = order("fence", "old", "mirror"),
+    mark_old = order("mark", "old", "mirror"),
+    release = order("release", "primary", "primary"),
+    promote = order("promote", "primary", "primary"),
+    restart_primary = order("start", "primary", "primary"),
+    restart_mirror = order("start", "old", "mirror"),
+    record_promote = record("promote", "primary lost"),
+    record_mirror_down = record("mirror_down", "mirror lost"),
+    record_mirror_up = record("mirror_up", "the mirror streams again"),
+    record_out_of_sync = record("out_of_sync", "commits do not wait for the mirror"),
+    record_promoted = function(view)
+        local done = view.memory.promoted or {}
+        return { kind = "record", key = "promoted", fn = "promoted", dbid = view.primary.dbid,
+                 epoch = view.memory.promoted_epoch, timeline = done.timeline,
+                 switch_lsn = done.switch_lsn, story = view.memory.story }
+    end,
+    arm = function(view)
+        return { kind = "arm", name = "arm", key = "arm", dbid = view.mirror.dbid,
+                 epoch = view.pair.epoch }
+    end,
+    point_fdw = function(view)
+        return { kind = "fdw", name = "fdw", key = "fdw", dbid = view.primary.dbid,
+                 failover = view.memory.promoted_at ~= nil }
+    end,
+    take_over = function(view)
+        return { kind = "take_over", key = "lease", lease = view.input.lease,
+            dbid = view.primary.dbid }
+    end,
+    tell_refusal = note("refused", function(view)
+        local no = view:refusal()
+        view.memory.refused = no.reason
+        return ("no promotion: rule %d: %s"):format(no.rule, no.reason)
+    end),
+    tell_double_fault = note("double_fault", function(view)
+        view.memory.told_double = true
+        local down = view.mirror and view.mirror.status == "d"
+        return ("double fault: %s; %s; nothing is promoted"):format(sight.describe(view.p, view.pc),
+            view.m and sight.describe(view.m, down and "recorded as down" or view.mc)
+            or "there is no mirror")
+    end),
+    tell_stranger = note("alert", function(view)
+        local who = view:stranger("primary") and view.p or view.m
+        return ("dbid %d was started by somebody else and listens nowhere: its agent restarts it")
+            :format(who.dbid)
+    end),
+    tell_disk_primary = tell_disk("primary"),
+    tell_disk_mirror = tell_disk("mirror"),
+    tell_alert = note("alert", function(view)
+        view.memory.told_alert = view.memory.answer.reason
+        return view.memory.answer.reason
+    end),
+    tell_wrong_role = note("alert", function(view)
+        view.memory.told_alert = "wrong role"
+        return ("dbid %d is the catalog's primary and is in recovery, though its roles were not"
+            .. " changed: somebody has started it as a standby"):format(view.primary.dbid)
+    end),
+}

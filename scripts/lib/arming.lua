@@ -238,6 +238,40 @@ local function arm(ctx, pair, conns, armed)
     return true
 end
 
+local function with_both(ctx, pair, fn)
+    local conns = {}
+    local err, ok
+    conns.primary, err = connect(ctx, pair.primary)
+    if conns.primary then
+        conns.mirror, err = connect(ctx, pair.mirror)
+    end
+    if conns.mirror then
+        ok, err = fn(conns)
+    end
+    for _, conn in pairs(conns) do
+        conn:close()
+    end
+    return ok, err
+end
+
+--- Whether the mirror streams and could be promoted now; asks until it is so, at most for so long.
+---@param ctx table {env}
+---@param pair {content: integer, primary: table, mirror: table}
+---@param replay_lag_bytes number how far its replay may be behind
+---@param deadline_ms number
+---@return boolean? ok
+---@return Error? err
+function M.fit(ctx, pair, replay_lag_bytes, deadline_ms)
+    local bounds = setmetatable({ replay_lag_bytes = replay_lag_bytes },
+        { __index = ctx.settings or sight.settings })
+    return with_both(ctx, pair, function(conns)
+        return eventually(deadline_ms, function()
+            local seen, err = check(conns, pair, bounds)
+            return seen and true, err
+        end)
+    end)
+end
+
 --- Brings a pair in sync. Fails without a trace but for an epoch when the mirror does not stream,
 --- is too far behind, or could not be promoted; the caller tries again later.
 ---@param ctx table {env, cat, agents}
@@ -246,20 +280,10 @@ end
 ---@return boolean? ok
 ---@return Error? err
 function M.arm(ctx, pair, token)
-    local conns = {}
-    local err, ok
-    conns.primary, err = connect(ctx, pair.primary)
-    if conns.primary then
-        conns.mirror, err = connect(ctx, pair.mirror)
-    end
-    if conns.mirror then
-        ok, err = arm(ctx, pair, conns,
+    return with_both(ctx, pair, function(conns)
+        return arm(ctx, pair, conns,
             { token = token, settings = ctx.settings or sight.settings })
-    end
-    for _, conn in pairs(conns) do
-        conn:close()
-    end
-    return ok, err
+    end)
 end
 
 --- Arms as soon as it can be done, at most for so long; what a copy has just made is still catching

@@ -3,21 +3,37 @@
 --- The watcher leaves a held content alone, and completes or undoes the step when the lease
 --- expires, so the lease is renewed for as long as the work goes on and no longer.
 local mr = require("moonrise")
+local term = require("lib.term")
 
 local M = {}
 
 M.TTL_MS = 30000
-local RENEW_MS = 10000
+local RENEW_MS, RETRY_MS = 10000, 1000
+
+-- Their work ends with their command, and the next one finds out by itself how far it was.
+local ENDS_WITH_ITS_COMMAND = { recover = true, start = true, stop = true }
 
 local function interval(ms)
     return ("%d milliseconds"):format(ms)
 end
 
+-- What is done under a lease that is lost is refused by the catalog in the end; who waits for it
+-- hears of that now.
 local function renew(cat, lease)
+    local pause = RENEW_MS
     while not lease.over do
-        mr.sleep(RENEW_MS)
+        mr.sleep(pause)
         if not lease.over then
-            cat:call("lease_step", lease.token, lease.step, interval(M.TTL_MS))
+            lease.asking = true
+            local ok, err = cat:call("lease_step", lease.token, lease.step, interval(M.TTL_MS))
+            lease.asking = false
+            if not ok and not lease.over then
+                term.warn("a lease of this command could not be renewed: %s", tostring(err))
+                if err.code == "busy" then
+                    return
+                end
+            end
+            pause = ok and RENEW_MS or RETRY_MS
         end
     end
 end
@@ -29,8 +45,10 @@ function M.holder()
     return ("%s@%s pid %d"):format(me.user, me.hostname, me.pid)
 end
 
--- Whether a holder's text names a process of this host that is gone; a zombie is.
-local function is_gone(holder)
+--- Whether a holder's text names a process of this host that is gone; a zombie is.
+---@param holder string
+---@return boolean
+function M.is_gone(holder)
     local me = mr.whoami()
     local host, pid = holder:match("@(%S+) pid (%d+)$")
     if host ~= me.hostname then
@@ -40,18 +58,20 @@ local function is_gone(holder)
     return stat == nil or stat:match("%) [ZX] ") ~= nil
 end
 
--- The lease of a recovery whose command was killed is nobody's: its agent went with it, and the
--- next recovery goes on where it was. What a handover left is finished or undone by the watcher.
+-- The lease of a recovery, a start or a stop whose command was killed is nobody's: its agent went
+-- with it, and the next one goes on where it was. What a handover left is finished or undone.
 local function drop_orphan(cat, content)
     for _, lease in ipairs(cat:leases() or {}) do
-        if lease.content == content and lease.intent == "recover" and is_gone(lease.holder) then
+        if lease.content == content and ENDS_WITH_ITS_COMMAND[lease.intent]
+            and M.is_gone(lease.holder) then
             return cat:call("lease_drop", lease.token)
         end
     end
     return nil
 end
 
---- Takes the lease of a content; that of a recovery whose command is gone is taken over.
+--- Takes the lease of a content; that of a recovery, a start or a stop whose command is gone is
+--- taken over.
 ---@param cat table
 ---@param content integer
 ---@param intent string
@@ -69,21 +89,15 @@ function M.take(cat, content, intent, step)
     return token, err
 end
 
---- Runs fn(lease) while holding the content's lease; lease.token is for the catalog's transitions
---- and lease:set(step) records how far the work is. The lease is dropped whatever fn returns or
---- raises.
----@param ctx table
----@param content integer
----@param intent string
+--- Runs fn(lease) while a lease that was taken is renewed; lease.token is for the catalog's
+--- transitions and lease:set(step) records how far the work is. The lease is dropped whatever fn
+--- returns or raises, unless it has set lease.keep.
+---@param cat table
+---@param token integer
 ---@param step string
 ---@param fn function
----@return any ... what fn returned; nil, err (code "busy") when somebody else holds it
-function M.content(ctx, content, intent, step, fn)
-    local cat = ctx.cat
-    local token, err = M.take(cat, content, intent, step)
-    if not token then
-        return nil, err
-    end
+---@return any ... what fn returned
+function M.keeping(cat, token, step, fn)
     local lease = { token = token, step = step }
     function lease.set(self, name)
         self.step = name
@@ -92,7 +106,10 @@ function M.content(ctx, content, intent, step, fn)
     local renewer = mr.spawn(renew, cat, lease)
     local results = { pcall(fn, lease) }
     lease.over = true
-    renewer:cancel()
+    -- A statement that is withdrawn would take the catalog's session with it.
+    if not lease.asking then
+        renewer:cancel()
+    end
     if not lease.keep then
         cat:call("lease_drop", token)
     end
@@ -100,6 +117,21 @@ function M.content(ctx, content, intent, step, fn)
         error(results[2], 0)
     end
     return unpack(results, 2, table.maxn(results))
+end
+
+--- Takes the content's lease and runs fn(lease) as `keeping` does.
+---@param ctx table
+---@param content integer
+---@param intent string
+---@param step string
+---@param fn function
+---@return any ... what fn returned; nil, err (code "busy") when somebody else holds it
+function M.content(ctx, content, intent, step, fn)
+    local token, err = M.take(ctx.cat, content, intent, step)
+    if not token then
+        return nil, err
+    end
+    return M.keeping(ctx.cat, token, step, fn)
 end
 
 return M

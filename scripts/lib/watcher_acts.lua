@@ -5,15 +5,16 @@
 local arming = require("lib.arming")
 local cluster = require("lib.cluster")
 local fdw = require("lib.fdw")
+local handover_resume = require("lib.handover_resume")
 local instance = require("lib.instance")
 local mr = require("moonrise")
 
 local M = {}
 
 local ASK_MS = 3000
+local DISK_MS = 10000
 local HANG_MS = 500
 local START_DEADLINE_MS = 60000
-local LEASE_TTL = "60 seconds"
 local ORDER_MS = { fence = 15000, mark = 15000, release = 30000, promote = 60000,
                    start = START_DEADLINE_MS + 15000 }
 
@@ -59,11 +60,20 @@ local kinds = {}
 function kinds.ask(w, pair, action)
     local begun = mr.clock()
     local row = row_of(pair, action.dbid)
-    local word, err = w.ctx.agents:inspect(row, { write_probe = action.write_probe or nil },
-        { timeout_ms = ASK_MS })
+    local word, err = w.ctx.agents:inspect(row, nil, { timeout_ms = ASK_MS })
     return { kind = "word", dbid = action.dbid, word = word,
-             error = not word and tostring(err) or nil,
-             begun = begun, write_probe = action.write_probe }
+             error = not word and tostring(err) or nil, begun = begun }
+end
+
+function kinds.disk(w, pair, action)
+    local answer, err = w.ctx.agents:disk(row_of(pair, action.dbid), { timeout_ms = DISK_MS })
+    local hangs = err and err.code == "timeout"
+    if hangs then
+        answer = { writable = false,
+            disk_error = ("a block is not written within %d s"):format(DISK_MS / 1000) }
+    end
+    return { kind = "disk", dbid = action.dbid, writable = answer and answer.writable,
+             disk_error = answer and answer.disk_error }
 end
 
 -- Each transition is told by which epoch of the pair it was decided: what somebody has changed
@@ -148,29 +158,6 @@ local function reserved(w, pair, action)
     return epoch
 end
 
--- What the record of the last change of roles promised that the new primary has. A watcher that
--- repeats a promotion has not seen all that the one that decided it saw.
-local PROMISED_SQL = [[
-select j.data->>'shutdown_end' as shutdown_end,
-       (j.data->'decision'->>'flush_lsn')::float8 as flush_lsn
-from moonrise.pair_state p
-join moonrise.journal j on j.content = p.content and j.kind in ('promote', 'hand_over')
-    and (j.data->>'epoch')::bigint = p.role_epoch
-where p.content = $1
-order by j.id desc limit 1]]
-
-local function promised_lsn(cat, content)
-    local rows, err = cat:query(PROMISED_SQL, { content })
-    if not rows then
-        return nil, err
-    elseif not rows[1] then
-        return nil, mr.error("refused", "the catalog has no record of this change of roles")
-    elseif rows[1].shutdown_end then
-        return mr.lsn(rows[1].shutdown_end)
-    end
-    return rows[1].flush_lsn or 0
-end
-
 local function order_args(pair, action, epoch)
     local args = { epoch = epoch, sysid = action.sysid }
     if action.op == "start" then
@@ -192,10 +179,13 @@ function kinds.order(w, pair, action)
         return nil, err or mr.error("stale", "the instance has left the pair")
     end
     if action.op == "promote" then
-        action.promised_lsn, err = promised_lsn(cat, pair.content)
-        if not action.promised_lsn then
+        -- A watcher that repeats a promotion has not seen all that the one that decided it saw.
+        local promised
+        promised, err = handover_resume.promise(cat, pair.content)
+        if not promised then
             return nil, err
         end
+        action.promised_lsn = promised.lsn
     end
     local epoch = action.epoch
     if action.reserve then
@@ -245,55 +235,6 @@ function kinds.fdw(w, pair, action)
     return true
 end
 
--- The old primary is started again; the catalog was never changed.
-local function undo_handover(ctx, pair, token)
-    local word, err = ctx.agents:inspect(pair.primary)
-    if not word then
-        return nil, err
-    elseif not word.stopped then
-        return true
-    end
-    local epoch
-    epoch, err = ctx.cat:call("epoch_reserve", token, pair.content,
-        "handover undone by the watcher")
-    if not epoch then
-        return nil, err
-    end
-    return ctx.agents:order(pair.primary, "start", {
-        epoch = epoch, listen = instance.listen(pair.primary), wait_ms = START_DEADLINE_MS,
-    }, { timeout_ms = START_DEADLINE_MS + 5000 })
-end
-
--- Where the old primary ended is in the record of the role change; its own files say it only until
--- it has been started as the mirror.
-local function finish_handover(ctx, pair, token)
-    local lsn, err = promised_lsn(ctx.cat, pair.content)
-    if not lsn then
-        return nil, err
-    end
-    return require("lib.handover").finish(ctx, pair, token, mr.lsn_text(lsn))
-end
-
-local function resume(ctx, pair, left)
-    local work = left.intent == "handover"
-        and (left.step == "handed" and finish_handover or left.step == "stopping" and undo_handover)
-    if not work then
-        return ctx.cat:call("lease_drop", left.token) ~= nil or nil
-    end
-    local token, err = ctx.cat:call("lease_take", pair.content, "watcher", left.intent, left.step,
-        LEASE_TTL)
-    if not token then
-        return nil, err
-    end
-    local ok
-    ok, err = work(ctx, { content = pair.content, primary = pair.primary, mirror = pair.mirror },
-        token)
-    -- What cannot be finished so is a fault of the pair like any other: left alone it would have
-    -- nobody to fail it over.
-    ctx.cat:call("lease_drop", token)
-    return ok, err
-end
-
 function kinds.take_over(w, pair, action)
     local ctx, err = context(w)
     if not ctx then
@@ -304,7 +245,11 @@ function kinds.take_over(w, pair, action)
         text = ("%s left %s at step %s: it is finished or undone"):format(left.holder, left.intent,
             left.step) })
     local ok
-    ok, err = resume(ctx, pair, left)
+    if left.intent == "handover" then
+        ok, err = handover_resume.take_over(ctx, left)
+    else
+        ok, err = ctx.cat:call("lease_drop", left.token)
+    end
     look_again(w)
     return ok, err
 end
@@ -332,9 +277,9 @@ local function perform(w, pair, action)
     if not ran then
         value, err = nil, value
     end
-    if action.kind == "ask" then
-        local event = ran and value or { kind = "word", dbid = action.dbid, begun = action.began,
-                                         error = tostring(err) }
+    if action.kind == "ask" or action.kind == "disk" then
+        local event = ran and value or { kind = action.kind == "ask" and "word" or "disk",
+            dbid = action.dbid, begun = action.began, error = tostring(err) }
         event.content = pair.content
         w.events:push(event)
         return

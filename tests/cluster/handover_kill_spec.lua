@@ -46,7 +46,7 @@ describe("recoverseg -r, killed", function()
 
     local STEPS = {
         { "the lease is taken", function(since)
-            return cluster:catalog(("select from journal where id > %d and kind = 'lease' " ..
+            return cluster:catalog(("select 1 from journal where id > %d and kind = 'lease' " ..
                 "and text like 'handover%%'"):format(since))[1]
         end },
         { "the primary is told to stop", function(_, primary)
@@ -57,17 +57,17 @@ describe("recoverseg -r, killed", function()
             return not primary:running()
         end },
         { "the roles have changed", function(since)
-            return cluster:catalog(("select from journal where id > %d and kind = 'hand_over'")
+            return cluster:catalog(("select 1 from journal where id > %d and kind = 'hand_over'")
                 :format(since))[1]
         end },
         { "the step says so", function()
-            return cluster:catalog("select from content_lease where step = 'handed'")[1]
+            return cluster:catalog("select 1 from content_lease where step = 'handed'")[1]
         end },
         { "the mirror is promoted", function(_, _, mirror)
             return mirror:value("pg_is_in_recovery()") == "f"
         end },
         { "the promotion is recorded", function(since)
-            return cluster:catalog(("select from journal where id > %d and kind = 'promoted'")
+            return cluster:catalog(("select 1 from journal where id > %d and kind = 'promoted'")
                 :format(since))[1]
         end },
     }

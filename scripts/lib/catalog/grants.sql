@@ -13,8 +13,11 @@ grant select on all tables in schema moonrise to moonrise;
 grant execute on function
     moonrise.watcher_lease_take(text),
     moonrise.holds_watcher_lease(),
+    moonrise.cycle_request(),
+    moonrise.cycle_done(bigint),
     moonrise.lease_take(integer, text, text, text, interval),
     moonrise.lease_step(bigint, text, interval),
+    moonrise.lease_inherit(bigint, text, interval),
     moonrise.lease_drop(bigint),
     moonrise.cluster_set_state(bigint[], text, text),
     moonrise.epoch_reserve(bigint, integer, text),

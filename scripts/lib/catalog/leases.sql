@@ -152,13 +152,37 @@ declare
 begin
     perform check_ttl(ttl);
     perform begin_change('lease');
-    update content_lease l set step = lease_step.step, expires = clock_timestamp() + ttl
+    -- What hand_over has set stays: a renewal may have been on its way meanwhile.
+    update content_lease l set expires = clock_timestamp() + ttl,
+            step = case when l.step = 'handed' then l.step else lease_step.step end
         where l.token = lease_step.token and l.expires > clock_timestamp()
         returning * into lease;
     if not found then
         perform fail('MR002', format('the lease %s is not held any more', token));
     end if;
     return true;
+end $$;
+
+-- Takes over what a killed holder has left, with its intent and its step; of several that try it
+-- one succeeds. That the holder is gone, or the lease expired, is for the caller to know.
+create function moonrise.lease_inherit(token bigint, holder text, ttl interval) returns bigint
+language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
+declare
+    lease content_lease;
+begin
+    perform check_ttl(ttl);
+    perform begin_change('lease');
+    update content_lease l set token = nextval('moonrise.lease_token'),
+            holder = lease_inherit.holder, expires = clock_timestamp() + ttl
+        where l.token = lease_inherit.token
+        returning * into lease;
+    if not found then
+        perform fail('MR003', format('the lease %s is not there any more', token));
+    end if;
+    perform note('lease', lease.content, null,
+        format('%s: %s takes over content %s, left at step %s', lease.intent, holder,
+            lease.content, lease.step), jsonb_build_object('token', lease.token));
+    return lease.token;
 end $$;
 
 -- Gives a lease back; one that has expired can be dropped by whoever has finished what it was for.

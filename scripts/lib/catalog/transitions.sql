@@ -251,6 +251,8 @@ begin
             'the evidence needs shutdown_end, which the mirror has flushed');
     end if;
     taken := swap_roles(content);
+    -- From here on there is no way back, whenever the caller dies: the same transaction says so.
+    update content_lease l set step = 'handed' where l.token = hand_over.token;
     perform note('hand_over', content, mirror.dbid, 'roles handed over', facts(taken, 'handed over',
         evidence));
     return taken;

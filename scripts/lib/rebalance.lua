@@ -1,0 +1,185 @@
+--- Returning every instance to its preferred role: which pairs, in which waves, one after another.
+local mr = require("moonrise")
+local cluster = require("lib.cluster")
+local handover = require("lib.handover")
+local policy = require("lib.policy")
+local stop_requests = require("lib.stop_requests")
+local term = require("lib.term")
+
+local M = {}
+
+local function out_of_place(ctx)
+    local instances, err = ctx.cat:instances()
+    if not instances then
+        return nil, err
+    end
+    local list = {}
+    for _, pair in ipairs(cluster.pairs(instances)) do
+        if pair.content >= 0 and pair.mirror and pair.primary.preferred_role ~= "p" then
+            table.insert(list, pair)
+        end
+    end
+    return list
+end
+
+-- The policy's waves as lists of pairs; what is in none is taken from `left`.
+local function waves_of(answer, left)
+    local waves = {}
+    for _, wave in ipairs(answer.waves) do
+        local members = {}
+        for _, content in ipairs(wave) do
+            table.insert(members, left[content])
+            left[content] = nil
+        end
+        if #members > 0 then
+            table.insert(waves, members)
+        end
+    end
+    return waves
+end
+
+local function why_left(pair)
+    if pair.mirror.status ~= "u" then
+        return "its mirror is down", "moonrise recoverseg brings it back"
+    elseif pair.mirror.mode ~= "s" then
+        return "its mirror is not in sync yet", "moonrise state -m shows when it is"
+    end
+    return "the rebalance policy leaves it out"
+end
+
+--- The rebalance policy's waves of pairs that are out of place, and the pairs that are in none.
+---@param ctx table
+---@return {waves: table[], left: {pair: table, err: Error}[]}? plan
+---@return Error? err
+function M.plan(ctx)
+    local list, err = out_of_place(ctx)
+    local plan = { waves = {}, left = {} }
+    if not list or #list == 0 then
+        return list and plan, err
+    end
+    local facts, left = { pairs = {} }, {}
+    for _, pair in ipairs(list) do
+        left[pair.content] = pair
+        table.insert(facts.pairs, {
+            content = pair.content, mode = pair.primary.mode, mirror_status = pair.mirror.status,
+            primary_host = pair.primary.hostname, mirror_host = pair.mirror.hostname })
+    end
+    plan.waves = waves_of(policy.ask(ctx, "rebalance", facts), left)
+    for _, pair in ipairs(list) do
+        if left[pair.content] then
+            local why, hint = why_left(pair)
+            table.insert(plan.left, { pair = pair, err = mr.error("refused",
+                "not in its preferred role, and left so: " .. why,
+                { instance = cluster.name(pair.primary), hint = hint }) })
+        end
+    end
+    return plan
+end
+
+local function print_plan(plan)
+    for _, entry in ipairs(plan.left) do
+        term.error(entry.err)
+    end
+    if #plan.waves == 0 then
+        return
+    end
+    term.info("Rebalance plan: %d wave(s)", #plan.waves)
+    for i, wave in ipairs(plan.waves) do
+        for _, pair in ipairs(wave) do
+            term.info("   wave %d   content %d: primary becomes %s", i, pair.content,
+                cluster.name(pair.mirror))
+        end
+    end
+end
+
+local function hand_over(ctx, pair, opts, progress)
+    if stop_requests.asked() then
+        return nil, mr.error("cancelled", "not begun", { instance = cluster.name(pair.primary) })
+    end
+    local times, err = handover.run(ctx, pair, {
+        max_lag_bytes = opts.replay_lag,
+        progress = function(stage)
+            progress:update(pair.content, ("content %d: %s"):format(pair.content, stage))
+        end,
+    })
+    if not times then
+        err.instance = err.instance or cluster.name(pair.primary)
+    end
+    return times, err
+end
+
+local function run_wave(ctx, wave, opts, progress)
+    local failures = 0
+    local results = mr.parallel(wave, opts.batch, function(pair)
+        return hand_over(ctx, pair, opts, progress)
+    end)
+    for i, pair in ipairs(wave) do
+        pair.result = results[i]
+        if results[i].error then
+            failures = failures + 1
+            term.error(results[i].error)
+        else
+            term.info("content %d: roles returned, writers stalled %s", pair.content,
+                term.duration(results[i].stall_ms))
+        end
+    end
+    return failures
+end
+
+-- Each pair that was begun is brought to an end, so that it is in one of its two good states.
+local function run_waves(ctx, plan, opts)
+    local progress = term.progress({ off = opts.no_progress, sequential = opts.sequential })
+    local failures = 0
+    stop_requests.between("Stop before the next pair", function()
+        for _, wave in ipairs(plan.waves) do
+            failures = failures + run_wave(ctx, wave, opts, progress)
+        end
+    end)
+    progress:finish()
+    return failures
+end
+
+local function as_json(plan)
+    local pairs_told, left = {}, {}
+    for i, wave in ipairs(plan.waves) do
+        for _, pair in ipairs(wave) do
+            local result = pair.result or {}
+            table.insert(pairs_told, { content = pair.content, primary = pair.mirror.dbid,
+                wave = i, stall_ms = result.stall_ms,
+                error = result.error and tostring(result.error) })
+        end
+    end
+    for _, entry in ipairs(plan.left) do
+        table.insert(left, { content = entry.pair.content, reason = tostring(entry.err) })
+    end
+    return { handed_over = pairs_told, left = left }
+end
+
+--- `recoverseg -r`.
+---@param ctx table
+---@param opts table recoverseg's options
+---@return integer? code
+---@return Error? err
+function M.run(ctx, opts)
+    local plan, err = M.plan(ctx)
+    if not plan then
+        return nil, err
+    elseif #plan.waves + #plan.left == 0 then
+        term.info("All instances are in their preferred roles")
+    end
+    print_plan(plan)
+    local failures = #plan.left
+    if #plan.waves > 0 and not opts.dry_run then
+        local go, code = term.confirm("Continue with segment rebalance procedure", opts.yes)
+        if not go then
+            return code
+        end
+        failures = failures + run_waves(ctx, plan, opts)
+    end
+    if opts.json then
+        term.json(as_json(plan))
+    end
+    return failures == 0 and 0 or 1
+end
+
+return M

@@ -2,8 +2,9 @@
 local mr = require("moonrise")
 local args = require("lib.args")
 local cluster = require("lib.cluster")
-local handover = require("lib.handover")
+local handover_resume = require("lib.handover_resume")
 local policy = require("lib.policy")
+local rebalance = require("lib.rebalance")
 local recovery = require("lib.recovery")
 local recovery_plan = require("lib.recovery_plan")
 local session = require("lib.session")
@@ -42,6 +43,20 @@ local function parse_mapping(list)
     return mapping
 end
 
+-- What means nothing with the rest of the command line is not taken silently.
+local function check_meaning(opts)
+    if opts.replace_foreign and not opts.full then
+        return "--replace-foreign goes with -F"
+    elseif opts.given.replay_lag and not opts.rebalance then
+        return "--replay-lag goes with -r"
+    elseif opts.rebalance and opts.tablespaces then
+        return "-r copies nothing: --tablespace-mapping does not go with it"
+    elseif opts.rebalance and opts.max_rate then
+        return "-r copies nothing: --max-rate does not go with it"
+    end
+    return nil
+end
+
 local function check(opts)
     local groups = {
         { { "full", "-F" }, { "differential", "--differential" } },
@@ -54,12 +69,12 @@ local function check(opts)
             return problem
         end
     end
-    if opts.replace_foreign and not opts.full then
-        return "--replace-foreign goes with -F"
-    end
-    local _, problem = parse_mapping(opts.tablespaces)
+    local _, problem = nil, check_meaning(opts)
     if not problem then
-        _, problem = policy.parse(opts.policy)
+        _, problem = parse_mapping(opts.tablespaces)
+    end
+    if not problem then
+        _, problem = policy.parse(opts.policy, opts.rebalance and "rebalance" or "recovery")
     end
     return problem
 end
@@ -81,7 +96,7 @@ end
 local function run_entry(ctx, entry, opts, progress)
     entry.began = mr.clock()
     local numbers, err = recovery.recover(ctx, entry, entry.type, {
-        max_rate = opts.max_rate,
+        max_rate = entry.max_rate,
         accept_foreign = entry.foreign_system,
         tablespaces = parse_mapping(opts.tablespaces),
         progress = function(report)
@@ -109,8 +124,7 @@ local function report(plan, results)
                 cluster.name(entry.target))
         else
             term.info("%s: recovered by %s in %s, %s written", cluster.name(entry.target),
-                entry.type,
-                term.duration(result.took_ms), term.bytes(result.bytes_written or 0))
+                result.type, term.duration(result.took_ms), term.bytes(result.bytes_written or 0))
         end
     end
     return failures
@@ -121,8 +135,8 @@ local function as_json(plan, results)
     for i, entry in ipairs(plan.entries) do
         local result = results and results[i] or {}
         table.insert(list, {
-            dbid = entry.target.dbid, content = entry.content, type = entry.type,
-            reason = entry.reason,
+            dbid = entry.target.dbid, content = entry.content,
+            type = result.type or entry.type, reason = entry.reason, max_rate = entry.max_rate,
             read_bytes = entry.price.read_bytes, error = result.error and tostring(result.error),
             bytes_written = result.bytes_written, bytes_different = result.bytes_different,
             took_ms = result.took_ms,
@@ -160,14 +174,14 @@ local function recover_all(ctx, opts)
         if #plan.skipped == 0 then
             term.info("No segments to recover")
         end
-        return #plan.skipped == 0 and 0 or 1
+    else
+        recovery_plan.print(plan)
     end
-    recovery_plan.print(plan)
-    if opts.dry_run then
+    if #plan.entries == 0 or opts.dry_run then
         if opts.json then
             term.json(as_json(plan))
         end
-        return 0
+        return #plan.skipped == 0 and 0 or 1
     end
     local go, code = confirm(plan, opts)
     if not go then
@@ -187,59 +201,11 @@ local function recover_all(ctx, opts)
     return failures + #plan.skipped == 0 and 0 or 1
 end
 
-local function hand_over_wave(ctx, wave, opts, progress)
-    return mr.parallel(wave, opts.batch, function(pair)
-        local times, err = handover.run(ctx, pair, {
-            max_lag_bytes = opts.replay_lag,
-            progress = function(stage)
-                progress:update(pair.content, ("content %d: %s"):format(pair.content, stage))
-            end,
-        })
-        if not times then
-            err.instance = err.instance or cluster.name(pair.primary)
-        end
-        return times, err
-    end)
-end
-
-local function rebalance_all(ctx, opts)
-    local waves, err = recovery_plan.waves(ctx)
-    if not waves then
-        return nil, err
-    end
-    if #waves == 0 then
-        term.info("All instances are in their preferred roles")
-        return 0
-    end
-    recovery_plan.print_waves(waves)
-    if opts.dry_run then
-        return 0
-    end
-    local go, code = term.confirm("Continue with segment rebalance procedure", opts.yes)
-    if not go then
-        return code
-    end
-    local progress = term.progress({ off = opts.no_progress, sequential = opts.sequential })
-    local failures = 0
-    for _, wave in ipairs(waves) do
-        local results = stop_requests.guard("Stop before the next pair", function()
-            return hand_over_wave(ctx, wave, opts, progress)
-        end)
-        for i, pair in ipairs(wave) do
-            if results[i].error then
-                failures = failures + 1
-                term.error(results[i].error)
-            else
-                term.info("content %d: roles returned, writers stalled %s", pair.content,
-                    term.duration(results[i].stall_ms))
-            end
-        end
-        if stop_requests.asked() then
-            break
-        end
-    end
-    progress:finish()
-    return failures == 0 and not stop_requests.asked() and 0 or 1
+-- What an earlier run has left half-way comes first: there is no plan for a pair without a primary.
+local function main(ctx, opts)
+    local unfinished = opts.dry_run and 0 or handover_resume.all(ctx)
+    local code, err = (opts.rebalance and rebalance.run or recover_all)(ctx, opts)
+    return code == 0 and unfinished > 0 and 1 or code, err
 end
 
 return {
@@ -256,7 +222,9 @@ about it is answered; with -a nobody is asked, and --replace-foreign says it.
 A tablespace outside of the primary's data directory needs a place of its own on a mirror of the
 same host: --tablespace-mapping names it once, later recoveries keep it.
 
-With -r it hands pairs over until every instance has its preferred role; nothing is copied.]],
+With -r it hands pairs over until every instance has its preferred role; nothing is copied. Ctrl-C
+and SIGTERM stop it between two pairs: one that was begun is brought to an end. What a killed run
+left half-way is finished or undone by the watcher, or by the next recoverseg or start.]],
     examples = [[
   moonrise recoverseg              plan, ask, recover what is down
   moonrise recoverseg -a --differential
@@ -266,10 +234,7 @@ With -r it hands pairs over until every instance has its preferred role; nothing
     main = function(opts)
         return session.with(opts, function(ctx)
             ctx.policy_files = policy.parse(opts.policy)
-            if opts.rebalance then
-                return rebalance_all(ctx, opts)
-            end
-            return recover_all(ctx, opts)
+            return main(ctx, opts)
         end)
     end,
 }

@@ -12,6 +12,11 @@ local Catalog = {}
 Catalog.__index = Catalog
 
 local DEFAULT_TIMEOUT_MS = 10000
+local REOPEN_MS, REOPEN_PAUSE_MS = 20000, 100
+-- A session that was used just now is taken to be there.
+local FRESH_MS = 200
+-- A statement that waits for a lock ends before the session is taken for dead.
+local LOCK_SHARE, LOCK_TIMEOUT = 0.8, "55P03"
 
 -- What the catalog's own SQLSTATEs mean to callers.
 local CODES = { MR001 = "refused", MR002 = "busy", MR003 = "busy", MR004 = "argument" }
@@ -45,24 +50,41 @@ local function complete(cat)
     return true
 end
 
---- Connects to the catalog; waits.
----@param env Env
----@param options? {timeout_ms: number?}
----@return table? cat
----@return Error? err
-function M.open(env, options)
-    local timeout_ms = options and options.timeout_ms or DEFAULT_TIMEOUT_MS
-    local conn, err = mr.connect({
+local function place_of(env, timeout_ms, reopens)
+    local lock_ms = math.floor(LOCK_SHARE * timeout_ms)
+    return {
         host = env.host, port = env.port, dbname = env.dbname, user = env.user,
         passfile = env.passfile, sslmode = env.sslmode, sslrootcert = env.sslrootcert,
         application_name = "moonrise catalog", connect_timeout_ms = timeout_ms,
         target_session_attrs = env.asks_catalog and "read-write" or nil,
-    })
+        options = reopens and ("-c lock_timeout=%d"):format(lock_ms) or nil,
+    }
+end
+
+local function connect(place)
+    local conn, err = mr.connect(place)
     if not conn then
         return nil, mr.error(err.code, "the coordinator's catalog: " .. err.message,
             { cause = err, hint = err.hint, sqlstate = err.sqlstate })
     end
+    return conn
+end
+
+--- Connects to the catalog; waits. With `reopens` a session that was lost is opened again by the
+--- next statement: leases of contents are bound to their token. The watcher's is its session.
+---@param env Env
+---@param options? {timeout_ms: number?, reopens: boolean?}
+---@return table? cat
+---@return Error? err
+function M.open(env, options)
+    local timeout_ms = options and options.timeout_ms or DEFAULT_TIMEOUT_MS
+    local place = place_of(env, timeout_ms, options and options.reopens)
+    local conn, err = connect(place)
+    if not conn then
+        return nil, err
+    end
     local cat = M.wrap(conn, env, timeout_ms)
+    cat.place = options and options.reopens and place or nil
     if env.asks_catalog then
         local ok
         ok, err = complete(cat)
@@ -82,8 +104,66 @@ end
 function M.wrap(conn, env, timeout_ms)
     local turn = mr.queue()
     turn:push(true)
-    return setmetatable({ conn = conn, env = env, turn = turn,
+    return setmetatable({ conn = conn, env = env, turn = turn, used = mr.clock(),
                           timeout_ms = timeout_ms or DEFAULT_TIMEOUT_MS }, Catalog)
+end
+
+-- Until the deadline; what was in vain once is tried just once more by each later statement.
+local function reopen(cat)
+    local deadline = mr.clock() + (cat.gone and 0 or REOPEN_MS)
+    cat.conn:close()
+    while not cat.closed do
+        local conn, err = connect(cat.place)
+        if conn then
+            cat.conn, cat.gone = conn, false
+            return conn
+        elseif err.code == "cancelled" then
+            return nil, err
+        elseif mr.clock() > deadline then
+            cat.gone = true
+            return nil, err
+        end
+        local _, cancelled = mr.sleep(REOPEN_PAUSE_MS)
+        if cancelled then
+            return nil, cancelled
+        end
+    end
+    return nil, mr.error("connect", "the catalog's session is closed")
+end
+
+-- The session, after a look whether it still is one: a statement that was lost on the way may have
+-- been carried out or not, so none is sent on a session that may be gone.
+local function session(cat)
+    if not cat.place or cat.closed then
+        return cat.conn
+    elseif cat.conn:is_open() then
+        local rows, err = true, nil
+        if mr.clock() - cat.used > FRESH_MS then
+            rows, err = cat.conn:query("select 1", nil, { timeout_ms = cat.timeout_ms })
+        end
+        if rows then
+            return cat.conn
+        elseif err.code == "cancelled" then
+            return nil, err
+        end
+    end
+    return reopen(cat)
+end
+
+-- A statement that got no lock did nothing, so it can be tried again.
+local function ask(cat, sql, params)
+    local deadline = mr.clock() + REOPEN_MS
+    while true do
+        local conn, rows, err
+        conn, err = session(cat)
+        if conn then
+            rows, err = conn:query(sql, params, { timeout_ms = cat.timeout_ms })
+            cat.used = mr.clock()
+        end
+        if rows or not cat.place or err.sqlstate ~= LOCK_TIMEOUT or mr.clock() > deadline then
+            return rows, err
+        end
+    end
 end
 
 --- Runs SQL; several tasks may ask at a time, each gets its turn.
@@ -97,7 +177,7 @@ function Catalog:query(sql, params)
         return nil, err
     end
     local rows
-    rows, err = self.conn:query(sql, params, { timeout_ms = self.timeout_ms })
+    rows, err = ask(self, sql, params)
     self.turn:push(true)
     if not rows and err.sqlstate and CODES[err.sqlstate] then
         err = mr.error(CODES[err.sqlstate], (err.message:gsub("^ERROR:%s*", "")),
@@ -202,6 +282,7 @@ function Catalog:is_open()
 end
 
 function Catalog:close()
+    self.closed = true
     self.conn:close()
 end
 

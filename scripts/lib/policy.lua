@@ -226,9 +226,10 @@ end
 
 --- Reads `--policy KIND=FILE` options.
 ---@param texts? string[]
+---@param only? string the one kind that is asked here; others are wrong use
 ---@return table<string, string>? files by kind
 ---@return string? why wrong use, one line
-function M.parse(texts)
+function M.parse(texts, only)
     local files = {}
     for _, text in ipairs(texts or {}) do
         local kind, file = text:match("^(%w+)=(.+)$")
@@ -236,6 +237,8 @@ function M.parse(texts)
             return nil,
                 ("--policy %s: expected failover=FILE, recovery=FILE or rebalance=FILE")
                     :format(text)
+        elseif only and kind ~= only then
+            return nil, ("--policy %s: only the %s policy is asked here"):format(text, only)
         elseif not mr.stat(file) then
             return nil, ("--policy %s: there is no file %s"):format(text, file)
         end

@@ -8,10 +8,13 @@ local arming = require("lib.arming")
 local cluster = require("lib.cluster")
 local hold = require("lib.hold")
 local instance = require("lib.instance")
+local streaming = require("lib.streaming")
 local term = require("lib.term")
 
 local M = {}
 
+-- A walk through a big directory on a cold disk takes minutes.
+local MEASURE_MS = 600000
 local STOP_DEADLINE_MS = 20000
 local STREAM_DEADLINE_MS = 120000
 local ARM_DEADLINE_MS = 10000
@@ -44,6 +47,10 @@ local function possible_types(ctx, failed)
     if state then
         refusal = instance.start_refusal(word, state)
     end
+    if not refusal then
+        refusal, err = streaming.slot_problem(ctx, failed.source, failed.target)
+        refusal = refusal or err and tostring(err)
+    end
     local system = system_of(word)
     local same_system = system ~= nil and source.control and system == source.control.sysid
     local possible = { start = refusal == nil, full = true }
@@ -68,12 +75,13 @@ end
 ---@return Failed? failed
 ---@return Error? err
 function M.examine(ctx, pair)
-    local word, err = ctx.agents:inspect(pair.mirror, { write_probe = true, measure = true })
+    local word, err = ctx.agents:inspect(pair.mirror, { write_probe = true })
     if not word then
         return nil, err
     end
     local source_word
-    source_word, err = ctx.agents:inspect(pair.primary, { measure = true })
+    source_word, err = ctx.agents:inspect(pair.primary, { measure = true },
+        { timeout_ms = MEASURE_MS })
     if not source_word then
         return nil, err
     end
@@ -190,7 +198,7 @@ local function start(ctx, failed, epoch)
     return dropped and numbers, err
 end
 
--- The mirror is up when its primary's slot is held by it; then it is armed, or left to the watcher.
+-- The mirror is up once its primary streams to it; then it is armed, or left to the watcher.
 local function settle(ctx, failed, token, kind, text)
     local ok, err = true, nil
     -- Whatever its primary's past is, a copy has the same one.
@@ -229,47 +237,86 @@ local function refresh(ctx, failed)
     return failed.word and true, err
 end
 
---- Recovers one instance under the lease of its content.
+-- One try by one type, with an epoch of its own.
+local function attempt(ctx, failed, kind, token, options)
+    local epoch, err = ctx.cat:call("epoch_reserve", token, failed.content,
+        ("recover dbid %d (%s)"):format(failed.target.dbid, kind))
+    if not epoch then
+        return nil, err
+    end
+    local numbers
+    if kind == "start" then
+        numbers, err = start(ctx, failed, epoch)
+    else
+        numbers, err = copy(ctx, failed, kind, epoch, options)
+    end
+    local ok
+    if numbers then
+        ok, err = streaming.confirm(ctx, failed.source, failed.target)
+    end
+    if not ok then
+        return nil, err
+    end
+    numbers.type = kind
+    return numbers
+end
+
+-- Failures of a start that a copy would share.
+local NO_REASON_TO_COPY = { cancelled = true, connect = true, stale = true, busy = true }
+
+-- What cannot just be started is copied: nobody has to come back for that.
+local function attempts(ctx, failed, kind, token, options)
+    local numbers, err = attempt(ctx, failed, kind, token, options)
+    if numbers or kind ~= "start" or NO_REASON_TO_COPY[err.code]
+        or not failed.possible.differential then
+        return numbers, err
+    end
+    term.warn("%s: %s; now the blocks that differ are copied", cluster.name(failed.target),
+        err.message)
+    failed.word, err = ctx.agents:inspect(failed.target)
+    if not failed.word then
+        return nil, err
+    end
+    return attempt(ctx, failed, "differential", token, options)
+end
+
+local function record(ctx, failed, numbers)
+    ctx.cat:journal("recovered", { content = failed.content, dbid = failed.target.dbid,
+        text = ("%s: recovered by %s in %s"):format(cluster.name(failed.target), numbers.type,
+            term.duration(numbers.took_ms)),
+        data = {
+            type = numbers.type, bytes_done = numbers.bytes_done, took_ms = numbers.took_ms,
+            bytes_written = numbers.bytes_written, bytes_different = numbers.bytes_different,
+            resumed = numbers.resumed,
+        } })
+end
+
+--- Recovers one instance under the lease of its content. Where a start is not enough it copies.
 ---@param ctx table
 ---@param failed Failed
 ---@param kind "start"|"differential"|"full"
 ---@param options {progress: function?, accept_foreign: boolean?, max_rate: number?, tablespaces: table?}
----@return table? numbers
+---@return table? numbers with the type that it came to
 ---@return Error? err
 function M.recover(ctx, failed, kind, options)
     return hold.content(ctx, failed.content, "recover", kind, function(lease)
-        local text = ("recover dbid %d (%s)"):format(failed.target.dbid, kind)
-        local epoch
         local ok, err = refresh(ctx, failed)
-        if ok then
-            epoch, err = ctx.cat:call("epoch_reserve", lease.token, failed.content, text)
-        end
-        if not epoch then
+        if not ok then
             return nil, err
         end
         local began = mr.clock()
         local numbers
-        if kind == "start" then
-            numbers, err = start(ctx, failed, epoch)
-        else
-            numbers, err = copy(ctx, failed, kind, epoch, options)
-        end
+        numbers, err = attempts(ctx, failed, kind, lease.token, options)
         if not numbers then
             return nil, err
         end
-        ok, err = settle(ctx, failed, lease.token, kind, text)
+        ok, err = settle(ctx, failed, lease.token, numbers.type,
+            ("recover dbid %d (%s)"):format(failed.target.dbid, numbers.type))
         if not ok then
             return nil, err
         end
         numbers.took_ms = mr.clock() - began
-        ctx.cat:journal("recovered", { content = failed.content, dbid = failed.target.dbid,
-            text = ("%s: recovered by %s in %s"):format(cluster.name(failed.target), kind,
-                term.duration(numbers.took_ms)),
-            data = {
-                type = kind, bytes_done = numbers.bytes_done, took_ms = numbers.took_ms,
-                bytes_written = numbers.bytes_written, bytes_different = numbers.bytes_different,
-                resumed = numbers.resumed,
-            } })
+        record(ctx, failed, numbers)
         return numbers
     end)
 end

@@ -60,24 +60,39 @@ local function forced(opts)
     return (opts.full and "full") or (opts.differential and "differential") or nil
 end
 
+-- What is to be done about each, in the order of work: { failed, choice? }[]. What the policy does
+-- not name comes last, without a choice.
+local function in_order(failed_list, answers)
+    local by_dbid, list = {}, {}
+    for _, failed in ipairs(failed_list) do
+        by_dbid[failed.target.dbid] = failed
+    end
+    for _, choice in ipairs(answers) do
+        table.insert(list, { failed = by_dbid[choice.dbid], choice = choice })
+        by_dbid[choice.dbid] = nil
+    end
+    for _, failed in ipairs(failed_list) do
+        if by_dbid[failed.target.dbid] then
+            table.insert(list, { failed = failed })
+        end
+    end
+    return list
+end
+
 local function choose(ctx, failed_list, rates, opts)
     local force = forced(opts)
-    local choice = {}
     if force then
-        for _, failed in ipairs(failed_list) do
-            choice[failed.target.dbid] = { type = force, reason = "asked for" }
+        local list = {}
+        for i, failed in ipairs(failed_list) do
+            list[i] = { failed = failed, choice = { type = force, reason = "asked for" } }
         end
-        return choice
+        return list
     end
     local facts = { instances = {} }
     for _, failed in ipairs(failed_list) do
         table.insert(facts.instances, facts_of(failed, rates))
     end
-    local answer = policy.ask(ctx, "recovery", facts)
-    for _, entry in ipairs(answer.instances) do
-        choice[entry.dbid] = entry
-    end
-    return choice
+    return in_order(failed_list, policy.ask(ctx, "recovery", facts).instances)
 end
 
 local function refuse(failed, message, hint)
@@ -122,6 +137,7 @@ local function settle(failed, choice, rates, opts)
     end
     failed.type = choice.type
     failed.reason = choice.reason or ""
+    failed.max_rate = opts.max_rate or choice.max_rate and math.ceil(choice.max_rate)
     failed.price = recovery.price(failed, choice.type, rates)
     return failed
 end
@@ -149,9 +165,8 @@ function M.make(ctx, opts)
         end
     end
     local rates = measured_rates(ctx)
-    local choice = choose(ctx, examined, rates, opts)
-    for _, failed in ipairs(examined) do
-        local entry, skipped = settle(failed, choice[failed.target.dbid], rates, opts)
+    for _, item in ipairs(choose(ctx, examined, rates, opts)) do
+        local entry, skipped = settle(item.failed, item.choice, rates, opts)
         table.insert(entry and plan.entries or plan.skipped, entry or skipped)
     end
     return plan
@@ -164,6 +179,9 @@ local function print_entry(entry)
     if entry.type ~= "start" then
         term.info("      cost        %s to read, about %s", term.bytes(entry.price.read_bytes),
             term.duration(entry.price.seconds * 1000))
+        if entry.max_rate and entry.max_rate > 0 then
+            term.info("      at most     %s/s", term.bytes(entry.max_rate))
+        end
     end
     if entry.foreign_system then
         term.warn("      The directory belongs to another cluster. Everything in it is replaced.")
@@ -181,62 +199,6 @@ function M.print(plan)
     for _, entry in ipairs(plan.entries) do
         print_entry(entry)
         term.info("-----------------------------------------------------")
-    end
-end
-
-local function out_of_place(ctx)
-    local instances, err = ctx.cat:instances()
-    if not instances then
-        return nil, err
-    end
-    local list = {}
-    for _, pair in ipairs(cluster.pairs(instances)) do
-        if pair.content >= 0 and pair.mirror and pair.primary.preferred_role ~= "p" then
-            table.insert(list, pair)
-        end
-    end
-    return list
-end
-
---- The rebalance policy's waves of pairs that are out of place: a list of lists of pairs.
----@param ctx table
----@return table[]? waves
----@return Error? err
-function M.waves(ctx)
-    local list, err = out_of_place(ctx)
-    if not list then
-        return nil, err
-    elseif #list == 0 then
-        return {}
-    end
-    local facts, by_content = { pairs = {} }, {}
-    for _, pair in ipairs(list) do
-        by_content[pair.content] = pair
-        table.insert(facts.pairs, {
-            content = pair.content, mode = pair.primary.mode, mirror_status = pair.mirror.status,
-            primary_host = pair.primary.hostname, mirror_host = pair.mirror.hostname })
-    end
-    local answer = policy.ask(ctx, "rebalance", facts)
-    local waves = {}
-    for _, wave in ipairs(answer.waves) do
-        local members = {}
-        for _, content in ipairs(wave) do
-            table.insert(members, by_content[content])
-        end
-        table.insert(waves, members)
-    end
-    return waves
-end
-
---- Prints the waves.
----@param waves table[]
-function M.print_waves(waves)
-    term.info("Rebalance plan: %d wave(s)", #waves)
-    for i, wave in ipairs(waves) do
-        for _, pair in ipairs(wave) do
-            term.info("   wave %d   content %d: primary becomes %s", i, pair.content,
-                cluster.name(pair.mirror))
-        end
     end
 end
 

@@ -2,6 +2,7 @@
 local agents = require("lib.agents")
 local catalog = require("lib.catalog")
 local home = require("lib.home")
+local mr = require("moonrise")
 
 local M = {}
 
@@ -23,9 +24,10 @@ function M.open(options)
         return nil, err
     end
     local cat
-    cat, err = catalog.open(env, { timeout_ms = 5000 })
+    cat, err = catalog.open(env, { timeout_ms = 5000, reopens = true })
     if not cat then
-        return nil, err
+        return nil, mr.error(err.code, err.message, { cause = err, sqlstate = err.sqlstate,
+            hint = err.hint or "a cluster that is stopped is started by moonrise start" })
     end
     return setmetatable({ env = env, cat = cat, agents = agents.new(env) }, Session)
 end

@@ -62,6 +62,31 @@ describe("recoverseg, run", function()
 
     it("with nothing to recover says so", function()
         assert.matches("No segments to recover", cluster:must({ "recoverseg", "-a" }))
+        local told = json.decode(cluster:must({ "recoverseg", "-a", "--json" }))
+        assert.are.same({}, told.recovered)
+        assert.are.same({}, told.skipped)
+    end)
+
+    it("by a policy of the user's: in its order, and not faster than it says", function()
+        lose(0, 1)
+        local last, first = cluster:mirror(0), cluster:mirror(1)
+        local file = place:write("slowly.lua", ([[
+            return { decide = function()
+                return { instances = {
+                    { dbid = %d, type = "differential", max_rate = 3e7 },
+                    { dbid = %d, type = "full" } } }
+            end }]]):format(first.dbid, last.dbid))
+        local told = json.decode(cluster:must({ "recoverseg", "-a", "--json", "-b", "1",
+            "--policy", "recovery=" .. file }))
+        assert.are.same({ tonumber(first.dbid), tonumber(last.dbid) },
+            { told.recovered[1].dbid, told.recovered[2].dbid })
+        assert.are.same({ "differential", "full", 3e7 }, { told.recovered[1].type,
+            told.recovered[2].type, told.recovered[1].max_rate })
+        local done = cluster:catalog("select dbid from journal where kind = 'recovered' " ..
+            "order by id desc limit 2")
+        assert.are.same({ { dbid = last.dbid }, { dbid = first.dbid } }, done)
+        -- Two readings of 60 MB, at most: it takes as long as it must at that rate.
+        assert.is_true(told.recovered[1].took_ms > 1000, told.recovered[1].took_ms)
     end)
 
     it("with options that contradict each other ends with 2 and touches nothing", function()
@@ -70,7 +95,10 @@ describe("recoverseg, run", function()
         for _, args in ipairs({ { "-F", "--differential" }, { "-r", "-F" },
             { "-r", "--differential" }, { "--no-such-option" }, { "stray" }, { "--max-rate", "x" },
             { "--replace-foreign" }, { "--tablespace-mapping", "a=b" },
-            { "--policy", "recovery=/nowhere" } }) do
+            { "--policy", "recovery=/nowhere" }, { "-r", "--max-rate", "1MB" },
+            { "-r", "--tablespace-mapping", "/a=/b" }, { "--replay-lag", "1MB" },
+            { "--policy", "rebalance=policies/rebalance.lua" },
+            { "-l", "/proc/nowhere" } }) do
             local result = cluster:moonrise({ "recoverseg", "-a", unpack(args) })
             assert.are.equal(2, result.code, table.concat(args, " "))
             assert.is_nil(result.err:find("traceback", 1, true))
@@ -90,6 +118,12 @@ describe("recoverseg, run", function()
         assert.are.same({}, cluster:catalog("select * from content_lease"))
         assert.is_false(target:running())
         assert.is_nil(half_made(0))
+        local skips = place:write("skips.lua",
+            "return { decide = function() return { instances = {} } end }")
+        local result = cluster:moonrise({ "recoverseg", "--dry-run", "--json",
+            "--policy", "recovery=" .. skips })
+        assert.are.equal(1, result.code)
+        assert.are.equal(tonumber(target.dbid), json.decode(result.out).skipped[1].dbid)
     end)
 
     it("tells it as JSON", function()
@@ -101,6 +135,27 @@ describe("recoverseg, run", function()
         assert.is_true(told.recovered[1].took_ms > 0)
         assert.are.same({}, told.skipped)
         checkup.pair(cluster, 0)
+    end)
+
+    it("returns roles, and reloads, and tells both as JSON", function()
+        local function told(...)
+            return json.decode(cluster:must({ ... }))
+        end
+        assert.are.same({ handed_over = {}, left = {} }, told("recoverseg", "-a", "-r", "--json"))
+        local watch = cluster:watched()
+        cluster:switch_roles(1)
+        watch:kill("TERM")
+        watch:wait(SOON_S)
+        local home = cluster:mirror(1)
+        local plan = told("recoverseg", "-r", "--json", "--dry-run").handed_over[1]
+        assert.are.same({ content = 1, primary = tonumber(home.dbid), wave = 1 }, plan)
+        local done = told("recoverseg", "-a", "-r", "--json").handed_over[1]
+        assert.are.equal(1, done.content)
+        assert.is_true(done.stall_ms > 0)
+        assert.are.equal(home.dbid, cluster:primary(1).dbid)
+        local reloaded = told("stop", "-a", "-u", "--json").instances
+        assert.are.equal(5, #reloaded)
+        assert.are.equal("reloaded", reloaded[5].outcome)
     end)
 
     it("twice at once: the second skips what the first holds, and says so", function()

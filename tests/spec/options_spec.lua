@@ -1,0 +1,48 @@
+--- Options that mean nothing with the rest of a command line are wrong use; none is taken silently.
+local place_of = require("tests.lib.place")
+
+local REFUSED = {
+    { "recoverseg", "-r", "--max-rate", "1MB" },
+    { "recoverseg", "-r", "--tablespace-mapping", "/a=/b" },
+    { "recoverseg", "--replay-lag", "1MB" },
+    { "recoverseg", "--policy", "failover=policies/failover.lua" },
+    { "recoverseg", "-r", "--policy", "recovery=policies/recovery.lua" },
+    { "stop", "-u", "-m" }, { "stop", "-u", "-y" }, { "stop", "-u", "-t", "5" },
+    { "stop", "-u", "-M", "fast" },
+    { "watch", "--json" }, { "watch", "--policy", "recovery=policies/recovery.lua" },
+}
+
+describe("a command line", function()
+    local place
+
+    setup(function()
+        place = place_of.new()
+        for _, kind in ipairs({ "failover", "recovery" }) do
+            place:must({ "mkdir", "-p", "policies" })
+            place:write("policies/" .. kind .. ".lua", "return {}")
+        end
+    end)
+
+    teardown(function()
+        place:close()
+    end)
+
+    for _, words in ipairs(REFUSED) do
+        local line = table.concat(words, " ")
+        it("moonrise " .. line .. " is wrong use", function()
+            local result = place:run({ place_of.moonrise(), unpack(words) })
+            assert.are.equal(2, result.code, result.out .. result.err)
+            assert.matches("moonrise " .. words[1] .. ": ", result.err, 1, true)
+            assert.matches("Try: moonrise", result.err, 1, true)
+        end)
+    end
+
+    it("that names a log which cannot be written is wrong use", function()
+        local file = place:write("file", "")
+        for _, dir in ipairs({ file, "/proc/nowhere" }) do
+            local result = place:run({ place_of.moonrise(), "history", "-l", dir })
+            assert.are.equal(2, result.code)
+            assert.matches("no log can be written to " .. dir, result.err, 1, true)
+        end
+    end)
+end)

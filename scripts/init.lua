@@ -1,4 +1,5 @@
 --- `moonrise init`: makes a cluster from its description.
+local cluster = require("lib.cluster")
 local config = require("lib.config")
 local create = require("lib.create")
 local create_plan = require("lib.create_plan")
@@ -65,6 +66,11 @@ end
 
 local function tell(plan, opts)
     local name, datadir = plan.config.name, plan.env.datadir
+    for _, inst in ipairs(plan.instances) do
+        if plan.out_of_sync[inst.dbid] then
+            term.warn("%s: made, not in sync: %s", cluster.name(inst), plan.out_of_sync[inst.dbid])
+        end
+    end
     if opts.json then
         term.json({ name = name, datadir = datadir, passfile = plan.env.passfile,
                     instances = plan.instances })
@@ -95,18 +101,32 @@ local function run(plan, opts)
     return tell(plan, opts)
 end
 
+-- Only one init of a cluster at a time.
+local function take_turn(conf)
+    local dir = home.state_dir(conf.name)
+    local lock
+    local ok, err = mr.make_dir(dir)
+    if ok then
+        lock, err = mr.lock_file(dir .. "/init.lock")
+    end
+    if not lock and err.code == "busy" then
+        return nil, mr.error(err.code,
+            ("another init of the cluster %s is running"):format(conf.name), { cause = err })
+    end
+    return lock, err
+end
+
 local function main(opts, rest)
     local conf, err = config.load(rest[1])
     if not conf then
         return nil, err
     end
     local lock
-    mr.make_dir(home.state_dir(conf.name))
-    lock, err = mr.lock_file(home.state_dir(conf.name) .. "/init.lock")
-    if not lock then
-        return nil, mr.error(err.code,
-            ("another init of the cluster %s is running"):format(conf.name),
-            { cause = err })
+    if not opts.dry_run then
+        lock, err = take_turn(conf)
+        if not lock then
+            return nil, err
+        end
     end
     local plan, problems = create_plan.make(conf)
     local result = not plan and report_all(problems) or nil
@@ -114,7 +134,9 @@ local function main(opts, rest)
         result, err = run(plan, opts)
         plan.agents:close()
     end
-    lock:close()
+    if lock then
+        lock:close()
+    end
     return result, err
 end
 

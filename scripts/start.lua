@@ -1,12 +1,12 @@
 --- `moonrise start`: starts what the catalog says belongs to the cluster.
-local agents = require("lib.agents")
+local bring_down = require("lib.bring_down")
 local bring_up = require("lib.bring_up")
 local cluster = require("lib.cluster")
-local home = require("lib.home")
+local handover_resume = require("lib.handover_resume")
 local mr = require("moonrise")
 local settings = require("lib.settings")
-local stop_requests = require("lib.stop_requests")
 local term = require("lib.term")
+local whole = require("lib.whole")
 
 local RESTRICTED_HBA = "moonrise.hba"
 
@@ -17,9 +17,9 @@ local function restricted_settings(env)
     if not text then
         return nil, err
     end
-    local kept = {}
+    local kept, user = {}, mr.whoami().user
     for line in text:gmatch("[^\n]+") do
-        if settings.is_own_hba(line) then
+        if settings.is_own_hba(line, user) then
             table.insert(kept, line)
         end
     end
@@ -29,16 +29,19 @@ local function restricted_settings(env)
     return ok and { hba_file = path }, err
 end
 
+local WORDS = { started = "started", already = "runs already", left = "left as it is" }
+local FAILURES = { failed = "not started", skipped = "skipped", waiting = "its commits wait" }
+
 local function report(results)
     local failures = 0
     for _, r in ipairs(results) do
         local name = cluster.name(r.inst)
-        if r.outcome == "failed" or r.outcome == "skipped" then
+        if FAILURES[r.outcome] then
             failures = failures + 1
             term.error(r.err)
-            term.warn("%s: %s", name, r.outcome == "failed" and "not started" or "skipped")
+            term.warn("%s: %s", name, FAILURES[r.outcome])
         else
-            term.info("%s: %s", name, r.outcome == "already" and "runs already" or "started")
+            term.info("%s: %s", name, WORDS[r.outcome])
         end
         if r.note then
             term.warn("%s: %s", name, r.note)
@@ -56,7 +59,7 @@ local function as_json(results)
     return { instances = list }
 end
 
-local function start(ctx, opts)
+local function start_coordinator(ctx, opts)
     local given, err
     if opts.restricted then
         given, err = restricted_settings(ctx.env)
@@ -68,30 +71,44 @@ local function start(ctx, opts)
     outcome, err = bring_up.start_coordinator(ctx, { settings = given })
     if not outcome then
         return nil, err
+    elseif outcome == "started" then
+        bring_down.forget(ctx.env)
     end
-    term.info("Coordinator %s:%d: %s", ctx.env.listen, ctx.env.port,
-        outcome == "already" and "runs already" or "started")
+    term.info("Coordinator %s:%d: %s", ctx.env.listen, ctx.env.port, WORDS[outcome])
     if opts.restricted and outcome == "already" then
         term.warn("it runs without restriction; stop it first")
     end
-    if opts.coordinator_only then
-        return 0
-    end
-    local results
-    results, err = bring_up.start_rest(ctx, { batch = opts.batch, no_standby = opts.no_standby })
+    return outcome
+end
+
+local function start_rest(ctx, opts)
+    local unfinished = handover_resume.all(ctx, "start")
+    local results, err = bring_up.start_rest(ctx,
+        { batch = opts.batch, no_standby = opts.no_standby })
     if not results then
         return nil, err
     end
-    local failures = report(results)
+    local failures = unfinished + report(results)
     if opts.json then
         term.json(as_json(results))
     end
     if failures > 0 then
-        term.warn("%d instances were not started", failures)
+        term.warn("%d instances were not started as they should be", failures)
         return 1
     end
     term.info("Cluster %s is started", ctx.env.name)
     return 0
+end
+
+local function start(ctx, opts)
+    local ok, err = start_coordinator(ctx, opts)
+    if ok and opts.coordinator_only then
+        ok, err = bring_up.coordinator_alone(ctx)
+        return ok and 0, err
+    elseif ok then
+        return start_rest(ctx, opts)
+    end
+    return nil, err
 end
 
 local function plan(env, opts)
@@ -104,30 +121,11 @@ local function plan(env, opts)
 end
 
 local function main(opts)
-    local env, err = home.find(opts)
-    if not env then
-        return nil, err
-    end
-    plan(env, opts)
-    if opts.dry_run then
-        return 0
-    end
-    local go, code = term.confirm("Continue with the start of the cluster", opts.yes)
-    if not go then
-        return code
-    end
-    local ctx = { env = env, agents = agents.new(env) }
-    local results = { pcall(stop_requests.guard, "Stop before everything is started", function()
-        return start(ctx, opts)
-    end) }
-    if ctx.cat then
-        ctx.cat:close()
-    end
-    ctx.agents:close()
-    if not results[1] then
-        error(results[2], 0)
-    end
-    return results[2], results[3]
+    return whole.run(opts, {
+        plan = plan, act = start,
+        question = "Continue with the start of the cluster",
+        stop_question = "Stop before everything is started",
+    })
 end
 
 return {

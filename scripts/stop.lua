@@ -1,13 +1,11 @@
 --- `moonrise stop`: stops the cluster so that nothing of it looks like a failure.
-local agents = require("lib.agents")
 local args = require("lib.args")
 local bring_down = require("lib.bring_down")
 local cluster = require("lib.cluster")
-local home = require("lib.home")
 local instance = require("lib.instance")
 local mr = require("moonrise")
-local stop_requests = require("lib.stop_requests")
 local term = require("lib.term")
+local whole = require("lib.whole")
 
 local MODES = { smart = true, fast = true, immediate = true }
 
@@ -17,6 +15,9 @@ local function check(opts)
     end
     return args.exclusive(opts, { { "reload", "-u" }, { "restart", "-r" } })
         or args.exclusive(opts, { { "reload", "-u" }, { "mode", "-M" } })
+        or args.exclusive(opts, { { "reload", "-u" }, { "timeout", "-t" } })
+        or args.exclusive(opts, { { "reload", "-u" }, { "coordinator_only", "-m" } })
+        or args.exclusive(opts, { { "reload", "-u" }, { "no_standby", "-y" } })
         or args.exclusive(opts, { { "coordinator_only", "-m" }, { "restart", "-r" } })
         or args.exclusive(opts, { { "coordinator_only", "-m" }, { "no_standby", "-y" } })
 end
@@ -38,7 +39,7 @@ local function reload(ctx, opts)
     if not instances then
         return nil, err
     end
-    local up, failures = {}, 0
+    local up, list, failures = {}, {}, 0
     for _, inst in ipairs(instances) do
         if inst.status == "u" then
             table.insert(up, inst)
@@ -53,6 +54,12 @@ local function reload(ctx, opts)
             term.error(results[i].error)
             term.warn("%s: not reloaded", cluster.name(inst))
         end
+        list[i] = { dbid = inst.dbid, content = inst.content,
+            outcome = results[i].error and "failed" or "reloaded",
+            error = results[i].error and tostring(results[i].error) }
+    end
+    if opts.json then
+        term.json({ instances = list })
     end
     term.info("%d instances have read their configuration files again", #up - failures)
     return failures == 0 and 0 or 1
@@ -67,10 +74,10 @@ local function report(results, opts)
             term.warn("%s: not stopped", cluster.name(r.inst))
         else
             term.info("%s: %s", cluster.name(r.inst), r.outcome == "already" and "was stopped"
-                or "stopped")
+                or r.killed and "killed: it did not stop by itself" or "stopped")
         end
         table.insert(list, { dbid = r.inst.dbid, content = r.inst.content, outcome = r.outcome,
-                             error = r.err and tostring(r.err) })
+                             killed = r.killed or nil, error = r.err and tostring(r.err) })
     end
     if opts.json then
         term.json({ instances = list })
@@ -104,13 +111,10 @@ end
 
 local function stop(ctx, opts, catalog_err)
     local options = { mode = opts.mode == "smart" and "fast" or opts.mode, batch = opts.batch,
-                      wait_ms = opts.timeout, no_standby = opts.no_standby }
+                      wait_ms = opts.timeout, no_standby = opts.no_standby,
+                      coordinator_only = opts.coordinator_only }
     if not ctx.cat then
-        local results, err = bring_down.go_on(ctx, options)
-        if not results and catalog_err and err.code == "notfound" then
-            term.debug("%s", tostring(catalog_err))
-        end
-        return results, err
+        return bring_down.go_on(ctx, options, catalog_err)
     end
     local ok, err = clients_are_gone(ctx, opts)
     if not ok then
@@ -153,33 +157,16 @@ local function start_again(opts)
 end
 
 local function main(opts)
-    local env, err = home.find(opts)
-    if not env then
-        return nil, err
-    end
-    plan(env, opts)
-    if opts.dry_run then
-        return 0
-    end
-    local what = opts.reload and "the reload" or "the stop"
-    local go, code = term.confirm("Continue with " .. what .. " of the cluster", opts.yes)
-    if not go then
-        return code
-    end
-    local ctx = { env = env, agents = agents.new(env) }
-    local results = { pcall(stop_requests.guard, "Leave the rest running", function()
-        return run(ctx, opts)
-    end) }
-    if ctx.cat and ctx.cat:is_open() then
-        ctx.cat:close()
-    end
-    ctx.agents:close()
-    if not results[1] then
-        error(results[2], 0)
-    elseif results[2] == 0 and opts.restart then
+    local code, err = whole.run(opts, {
+        plan = plan, act = run,
+        question = ("Continue with %s of the cluster"):format(opts.reload and "the reload"
+            or "the stop"),
+        stop_question = "Leave the rest running",
+    })
+    if code == 0 and opts.restart and not opts.dry_run then
         return start_again(opts)
     end
-    return results[2], results[3]
+    return code, err
 end
 
 return {

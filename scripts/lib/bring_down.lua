@@ -5,11 +5,13 @@
 --- what is to be stopped is written down beside the passfile: an interrupted stop is picked up by
 --- the next.
 local bring_up = require("lib.bring_up")
+local agents = require("lib.agents")
 local catalog = require("lib.catalog")
 local cluster = require("lib.cluster")
 local hold_all = require("lib.hold_all")
 local home = require("lib.home")
 local mr = require("moonrise")
+local reader = require("lib.reader")
 
 local M = {}
 
@@ -35,7 +37,7 @@ function M.clients(ctx)
     return rows and rows[1].n, err
 end
 
--- Stops one instance; one that hangs through an immediate stop is ended by its host.
+-- Stops one instance; one that hangs through an immediate stop is ended by its host, and only then.
 local function stop_instance(ctx, inst, epoch, options)
     local word, err = ctx.agents:inspect(inst)
     if not word then
@@ -46,15 +48,21 @@ local function stop_instance(ctx, inst, epoch, options)
     local done
     done, err = ctx.agents:order(inst, "stop", {
         epoch = epoch, mode = options.mode, wait_ms = options.wait_ms,
+        fence = options.mode == "immediate",
     }, { timeout_ms = options.wait_ms + 10000 })
     if done and done.stopped then
         return done
     elseif options.mode == "immediate" then
-        return ctx.agents:order(inst, "fence", { epoch = epoch, step = 46 })
+        done, err = ctx.agents:order(inst, "fence",
+            { epoch = epoch, step = agents.steps.stop + 1 })
+        return done and { fenced = true }, err
+    elseif err and err.code ~= "timeout" then
+        return nil, err
     end
-    return nil, err or mr.error("timeout",
+    return nil, mr.error("timeout",
         ("it did not stop within %d s"):format(options.wait_ms / 1000),
-        { instance = cluster.name(inst), hint = "run stop again, with -M fast or -M immediate" })
+        { instance = cluster.name(inst),
+          hint = "it goes on stopping: run stop again, or end it with -M immediate" })
 end
 
 local function stop_list(ctx, list, record, options)
@@ -63,7 +71,7 @@ local function stop_list(ctx, list, record, options)
         return stop_instance(ctx, inst, record.epochs[tostring(inst.content)], options)
     end)
     for i, answer in ipairs(answers) do
-        results[i] = { inst = list[i], err = answer.error,
+        results[i] = { inst = list[i], err = answer.error, killed = answer.fenced,
                        outcome = (answer.error and "failed") or (answer.already and "already")
                            or "stopped" }
     end
@@ -95,6 +103,15 @@ local function failed(results)
     return false
 end
 
+-- The contents whose primaries are still about to stop: each needs its mirror for that.
+local function stopping(results)
+    local contents = {}
+    for _, r in ipairs(results) do
+        contents[r.inst.content] = r.err and r.err.code == "timeout" or nil
+    end
+    return contents
+end
+
 -- The coordinator that does not stop keeps the rest running: clients are still there.
 local function carry_out(ctx, record, options)
     local results = stop_list(ctx, of_role(record, function(inst)
@@ -106,8 +123,10 @@ local function carry_out(ctx, record, options)
     append(results, stop_list(ctx, of_role(record, function(inst)
         return inst.content ~= -1 and inst.role == "p"
     end), record, options))
+    local awaited = stopping(results)
     append(results, stop_list(ctx, of_role(record, function(inst)
-        return inst.role == "m" and not (inst.content == -1 and options.no_standby)
+        return inst.role == "m" and not awaited[inst.content]
+            and not (inst.content == -1 and options.no_standby)
     end), record, options))
     if not failed(results) then
         mr.remove_file(record_path(ctx.env))
@@ -195,22 +214,86 @@ function M.coordinator_only(ctx, options)
     return stop_list(ctx, { pair.primary }, { epochs = epochs }, options)
 end
 
---- Goes on with a stop that was interrupted after the coordinator had gone.
+-- One epoch that none of them has seen. The coordinator has it then, and its next start tells the
+-- catalog.
+local function unseen_epoch(ctx, instances)
+    local words = mr.parallel(instances, #instances, function(inst)
+        return ctx.agents:inspect(inst)
+    end)
+    local highest = 0
+    for _, word in ipairs(words) do
+        local seen = not word.error and word.epoch and word.epoch.valid and word.epoch.epoch or 0
+        highest = math.max(highest, seen)
+    end
+    return highest + 1
+end
+
+-- The coordinator hangs: it is ended, and with it what the catalog was last seen to hold.
+local function force(ctx, coordinator, options)
+    local record = { epochs = {}, instances = { coordinator } }
+    coordinator.role = "p"
+    if options.coordinator_only then
+        record.epochs["-1"] = unseen_epoch(ctx, record.instances)
+        return stop_list(ctx, record.instances, record, options)
+    end
+    local rows = reader.remembered(ctx.env)
+    if #rows == 0 then
+        return nil, mr.error("notfound",
+            "the coordinator hangs, and it is not known what else belongs to the cluster",
+            { hint = "moonrise stop -m -M immediate ends it alone" })
+    end
+    for _, row in ipairs(rows) do
+        if row.dbid ~= coordinator.dbid then
+            row.role = row.content == -1 and "m" or row.role
+            table.insert(record.instances, row)
+        end
+    end
+    local epoch = unseen_epoch(ctx, record.instances)
+    for _, inst in ipairs(record.instances) do
+        record.epochs[tostring(inst.content)] = epoch
+    end
+    local ok, err = mr.write_file(record_path(ctx.env), mr.json_encode(record))
+    if not ok then
+        return nil, err
+    end
+    return carry_out(ctx, record, options)
+end
+
+local function nothing_to_go_on(word, catalog_err)
+    if word.stopped then
+        return mr.error("notfound", "the coordinator does not run", { cause = catalog_err,
+            hint = "if others of its cluster still run: moonrise start -m, which starts it " ..
+                "alone, and then stop again" })
+    end
+    return mr.error("notfound", "the coordinator runs, and its catalog cannot be reached",
+        { cause = catalog_err, hint = "if it hangs: moonrise stop -M immediate ends it" })
+end
+
+--- Stops a cluster whose catalog cannot be asked: goes on with a stop that was interrupted after
+--- the coordinator had gone; a coordinator that hangs is ended by an immediate stop.
 ---@param ctx table {env, agents}
 ---@param options table
----@return table[]? results nil when there is none
+---@param catalog_err? Error why the catalog cannot be asked
+---@return table[]? results nil when there is nothing to go on with
 ---@return Error? err
-function M.go_on(ctx, options)
-    local record = read_record(ctx.env)
+function M.go_on(ctx, options, catalog_err)
     local inst, word = bring_up.coordinator(ctx)
     if not inst then
         return nil, word
-    elseif not record then
-        return nil, mr.error("notfound", word.stopped and "the coordinator does not run"
-            or "the coordinator runs, and its catalog cannot be reached",
-            { hint = word.stopped and "moonrise start -m starts the coordinator alone" or nil })
+    elseif not word.stopped and options.mode == "immediate" then
+        return force(ctx, inst, options)
+    end
+    local record = not options.coordinator_only and read_record(ctx.env)
+    if not record then
+        return nil, nothing_to_go_on(word, catalog_err)
     end
     return carry_out(ctx, record, options)
+end
+
+--- Forgets a stop that was interrupted: the coordinator was started, and the next stop begins anew.
+---@param env Env
+function M.forget(env)
+    mr.remove_file(record_path(env))
 end
 
 --- Opens the catalog as ctx.cat, when the coordinator answers.

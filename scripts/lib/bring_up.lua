@@ -1,5 +1,5 @@
 --- Starting a cluster: the coordinator first, then everything that its catalog says belongs.
-local agents = require("lib.agents")
+local alone = require("lib.alone")
 local arming = require("lib.arming")
 local catalog = require("lib.catalog")
 local cluster = require("lib.cluster")
@@ -7,6 +7,8 @@ local guard = require("lib.guard")
 local hold_all = require("lib.hold_all")
 local instance = require("lib.instance")
 local mr = require("moonrise")
+local stop_requests = require("lib.stop_requests")
+local streaming = require("lib.streaming")
 
 local M = {}
 
@@ -111,6 +113,12 @@ local function start_instance(ctx, inst, epoch)
     if not done then
         return result(inst, "failed", err)
     end
+    if inst.role == "p" and done.in_recovery then
+        return result(inst, "failed", mr.error("refused",
+            "it is the catalog's primary and is in recovery: it serves no writes",
+            { instance = cluster.name(inst), hint = "moonrise watch promotes it when its roles "
+                .. "were changed; run start again" }))
+    end
     local r = result(inst, done.already and "already" or "started")
     r.streaming = done.streaming
     return r
@@ -123,12 +131,21 @@ local function start_mirror(ctx, inst, epoch, state)
     end
     local refusal = instance.start_refusal(word, state)
     if refusal then
-        local skipped = result(inst, "skipped", mr.error("refused", refusal,
+        return result(inst, "skipped", mr.error("refused", refusal,
             { instance = cluster.name(inst), hint = "moonrise recoverseg brings it back" }))
-        skipped.runs = not word.stopped
-        return skipped
     end
     return start_instance(ctx, inst, epoch)
+end
+
+-- A mirror that is not to be started; one that runs is taken up like all others.
+local function leave_mirror(ctx, inst, epoch, state)
+    local word, err = ctx.agents:inspect(inst)
+    if not word then
+        return result(inst, "failed", err)
+    elseif word.stopped then
+        return result(inst, "left")
+    end
+    return start_mirror(ctx, inst, epoch, state)
 end
 
 -- What the catalog calls in sync is so only while commits wait for that very mirror.
@@ -167,6 +184,11 @@ local function settle(ctx, pair, token, mirror)
             mirror.note = "it runs and does not stream yet; the watcher takes it up"
             return
         end
+        ok, err = streaming.confirm(ctx, pair.primary, pair.mirror)
+        if not ok then
+            mirror.note = ("%s; %s"):format(err.message, err.hint or "the watcher takes it up")
+            return
+        end
         ok, err = ctx.cat:call("mirror_up", token, pair.content, "started and streaming")
     elseif pair.mirror.mode == "s" then
         ok, err = check_armed(ctx, pair, token)
@@ -182,74 +204,6 @@ local function settle(ctx, pair, token, mirror)
     end
 end
 
--- One host holds every instance, so what this one records a majority has recorded (rule 8). Beyond
--- that the coordinator is not released by a start.
-local function majority(ctx, pair)
-    if pair.content >= 0 then
-        return {}
-    end
-    for _, host in ipairs(ctx.hosts) do
-        if not agents.is_local(host) then
-            return nil
-        end
-    end
-    return { majority = "this host, of one" }
-end
-
-local function commits_wait(ctx, inst)
-    local conn, err = mr.connect(instance.conninfo(ctx.env, inst, { connect_timeout_ms = 3000 }))
-    local rows
-    if conn then
-        rows, err = conn:query("select current_setting('synchronous_standby_names') <> '' as wait")
-        conn:close()
-    end
-    return rows and rows[1].wait, err
-end
-
--- What runs in the mirror's directory and is none may take commits of its own: it is marked and
--- ended before its primary takes any without it.
-local function end_rival(ctx, pair, token)
-    local epoch, err = ctx.cat:call("epoch_reserve", token, pair.content, "fence: it is no mirror")
-    local ok
-    if epoch then
-        ok, err = ctx.agents:order(pair.mirror, "mark",
-            { epoch = epoch, reason = "it runs and is no mirror" })
-    end
-    if ok then
-        ok, err = ctx.agents:order(pair.mirror, "fence",
-            { epoch = epoch, step = agents.steps.mark + 1 })
-    end
-    return ok, err
-end
-
--- The mirror is not there: recorded first, then the primary goes on alone.
-local function go_on_alone(ctx, pair, token, reason, rival)
-    local facts = majority(ctx, pair)
-    if not facts then
-        return nil,
-            mr.error("refused", "commits on the coordinator wait for its standby: a majority " ..
-            "of the hosts has to record that it is gone")
-    end
-    local ok, err = ctx.cat:call("mirror_down", token, pair.content, reason, facts)
-    if ok and rival then
-        ok, err = end_rival(ctx, pair, token)
-    end
-    if not ok then
-        return nil, err
-    end
-    local wait
-    wait, err = commits_wait(ctx, pair.primary)
-    if not wait then
-        return err == nil or nil, err
-    end
-    local epoch
-    epoch, err = ctx.cat:call("epoch_reserve", token, pair.content, "release: " .. reason)
-    if not epoch then
-        return nil, err
-    end
-    return ctx.agents:order(pair.primary, "release", { epoch = epoch })
-end
-
 local function jobs_of(ctx, pair, epoch, state, options)
     local jobs = {}
     if pair.content ~= -1 then
@@ -257,31 +211,33 @@ local function jobs_of(ctx, pair, epoch, state, options)
             return start_instance(ctx, pair.primary, epoch)
         end)
     end
-    if pair.mirror and not (pair.content == -1 and options.no_standby) then
+    if pair.mirror then
+        local leave = pair.content == -1 and options.no_standby
         table.insert(jobs, function()
-            return start_mirror(ctx, pair.mirror, epoch, state)
+            return (leave and leave_mirror or start_mirror)(ctx, pair.mirror, epoch, state)
         end)
     end
     return jobs
 end
 
--- What follows from how primary and mirror came up.
+-- What follows from how primary and mirror came up; nothing does from a start that was
+-- interrupted.
 local function conclude(ctx, pair, token, results)
     local by_dbid = {}
     for _, r in ipairs(results) do
         by_dbid[r.inst.dbid] = r
     end
     local primary, mirror = by_dbid[pair.primary.dbid], pair.mirror and by_dbid[pair.mirror.dbid]
-    if not pair.mirror or (primary and primary.outcome == "failed") then
+    if not mirror or (primary and primary.outcome == "failed") or stop_requests.asked() then
         return
-    elseif mirror and mirror.outcome ~= "failed" and mirror.outcome ~= "skipped" then
+    elseif mirror.outcome == "started" or mirror.outcome == "already" then
         settle(ctx, pair, token, mirror)
         return
     end
-    local why = mirror and "its start failed" or "started without it"
-    local ok, err = go_on_alone(ctx, pair, token, why, mirror and mirror.runs)
+    local why = mirror.outcome == "left" and "started without it" or "its start failed"
+    local ok, err = alone.go_on(ctx, pair, token, why)
     if not ok then
-        table.insert(results, result(pair.primary, "failed", err))
+        table.insert(results, result(pair.primary, "waiting", err))
     end
 end
 
@@ -346,7 +302,10 @@ local function start_all(ctx, pairs_list, leases, options)
             end
         end
     end
-    if next(leases.skipped) then
+    if stop_requests.asked() then
+        return nil, mr.error("cancelled", "the start was interrupted",
+            { hint = "what was begun goes on when start is run again" })
+    elseif next(leases.skipped) then
         return results
     end
     local ok, err = ctx.cat:call("cluster_set_state", hold_all.list(leases.tokens), "running",
@@ -357,13 +316,7 @@ local function start_all(ctx, pairs_list, leases, options)
     return results
 end
 
---- Starts all instances but the coordinator, which runs. In a cluster that is running already,
---- contents that somebody else works on are skipped, and named with who it is.
----@param ctx table {env, agents, cat}
----@param options {batch: integer, no_standby: boolean?}
----@return {inst: table, outcome: string, err: Error?, note: string?}[]? results
----@return Error? err
-function M.start_rest(ctx, options)
+local function read_pairs(ctx)
     local instances, err = ctx.cat:instances()
     if not instances then
         return nil, err
@@ -372,8 +325,51 @@ function M.start_rest(ctx, options)
     for i, inst in ipairs(instances) do
         ctx.hosts[i] = inst.hostname
     end
-    local list, contents = cluster.pairs(instances), {}
-    for i, pair in ipairs(list) do
+    return cluster.pairs(instances)
+end
+
+local function without_standby(ctx, token)
+    local list, err = read_pairs(ctx)
+    if not list then
+        return nil, err
+    end
+    for _, pair in ipairs(list) do
+        if pair.content == -1 and pair.mirror then
+            local word = ctx.agents:inspect(pair.mirror)
+            local state = ctx.cat:pair_state(-1)
+            if word and state and not word.stopped and not instance.start_refusal(word, state) then
+                return true
+            end
+            return alone.go_on(ctx, pair, token, "started without it")
+        end
+    end
+    return true
+end
+
+--- What becomes of a coordinator that was started and nothing else with it: its commits do not wait
+--- for a standby that does not run.
+---@param ctx table {env, agents, cat}
+---@return boolean? ok
+---@return Error? err
+function M.coordinator_alone(ctx)
+    return hold_all.contents(ctx, { -1 }, "start", function(leases)
+        return without_standby(ctx, leases.tokens[-1])
+    end)
+end
+
+--- Starts all instances but the coordinator, which runs. In a cluster that is running already,
+--- contents that somebody else works on are skipped, and named with who it is.
+---@param ctx table {env, agents, cat}
+---@param options {batch: integer, no_standby: boolean?}
+---@return {inst: table, outcome: string, err: Error?, note: string?}[]? results
+---@return Error? err
+function M.start_rest(ctx, options)
+    local before, err = read_pairs(ctx)
+    if not before then
+        return nil, err
+    end
+    local contents = {}
+    for i, pair in ipairs(before) do
         contents[i] = pair.content
     end
     local state
@@ -382,6 +378,11 @@ function M.start_rest(ctx, options)
         return nil, err
     end
     return hold_all.contents(ctx, contents, "start", function(leases)
+        -- Until now somebody else may have changed roles.
+        local list, problem = read_pairs(ctx)
+        if not list then
+            return nil, problem
+        end
         return start_all(ctx, list, leases, options)
     end, state.state == "running")
 end

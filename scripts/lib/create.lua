@@ -4,6 +4,7 @@ local catalog = require("lib.catalog")
 local cluster = require("lib.cluster")
 local create_plan = require("lib.create_plan")
 local fdw = require("lib.fdw")
+local guard = require("lib.guard")
 local hold = require("lib.hold")
 local home = require("lib.home")
 local instance = require("lib.instance")
@@ -173,7 +174,47 @@ local function register(ctx, plan)
     return true
 end
 
-local function make_mirror(ctx, pair, token, options)
+-- Why waiting would not bring this pair in sync; it is whole nevertheless.
+local function never_in_sync(ctx, pair)
+    local conn, err = mr.connect(instance.conninfo(ctx.env, pair.primary))
+    if not conn then
+        return nil, err
+    end
+    local version = conn:server_version()
+    local rows
+    rows, err = conn:query("show synchronous_commit")
+    conn:close()
+    if not rows then
+        return nil, err
+    end
+    local level = rows[1].synchronous_commit
+    if level ~= "on" and level ~= "remote_apply" then
+        return ("its synchronous_commit is %s: commits do not wait"):format(level)
+    elseif not guard.server_waits(version) then
+        return ("its version %d lets commits through while it starts"):format(version)
+    end
+    return false
+end
+
+local function bring_in_sync(ctx, pair, plan)
+    local token = plan.tokens[pair.content]
+    local ok, err = ctx.cat:call("mirror_up", token, pair.content, "init")
+    if not ok then
+        return nil, err
+    end
+    local why
+    why, err = never_in_sync(ctx, pair)
+    if why then
+        plan.out_of_sync[pair.primary.dbid] = why
+        return true
+    elseif why == nil then
+        return nil, err
+    end
+    return arming.arm_within(ctx, pair, token, ARM_DEADLINE_MS)
+end
+
+local function make_mirror(ctx, pair, plan, options)
+    local token = plan.tokens[pair.content]
     local env, mirror, primary = ctx.env, pair.mirror, pair.primary
     local epoch, err = ctx.cat:call("epoch_reserve", token, pair.content, "init: make the mirror")
     if not epoch then
@@ -192,12 +233,7 @@ local function make_mirror(ctx, pair, token, options)
     if not done then
         return nil, err
     end
-    local ok
-    ok, err = ctx.cat:call("mirror_up", token, pair.content, "init")
-    if not ok then
-        return nil, err
-    end
-    return arming.arm_within(ctx, pair, token, ARM_DEADLINE_MS)
+    return bring_in_sync(ctx, pair, plan)
 end
 
 local function make_mirrors(ctx, plan, options)
@@ -213,7 +249,7 @@ local function make_mirrors(ctx, plan, options)
         end
     end
     return each(list, options.batch, function(pair)
-        return make_mirror(ctx, pair, plan.tokens[pair.content], options)
+        return make_mirror(ctx, pair, plan, options)
     end)
 end
 
@@ -310,12 +346,14 @@ local function with_catalog(plan, options, stage)
 end
 
 --- Makes everything; the first failure comes back, and what was made lies where it is (see undo).
+--- plan.out_of_sync[dbid] says of a primary why its pair is not in sync and will not be.
 ---@param plan CreatePlan
 ---@param options {batch: integer, stage: function, progress: function?}
 ---@return boolean? ok
 ---@return Error? err
 function M.run(plan, options)
     local stage = options.stage
+    plan.out_of_sync = {}
     local ok, err = mr.make_dir(home.state_dir(plan.config.name))
     if ok then
         ok, err = write_record(plan, "making")

@@ -2,7 +2,8 @@
 --- coordinator.
 ---
 --- Where the standby is cannot be asked of a coordinator that is gone, so the rows that were last
---- read are kept in the state directory; they are used for nothing else.
+--- read are kept in the state directory; they are used for that, and to stop a cluster whose
+--- coordinator hangs.
 local catalog = require("lib.catalog")
 local home = require("lib.home")
 local instance = require("lib.instance")
@@ -33,13 +34,28 @@ function M.remember(env, instances)
     end
 end
 
+local COLUMNS = { dbid = "number", content = "number", role = "string", port = "number",
+                  hostname = "string", address = "string", datadir = "string" }
+
 -- What is in the file was written by us, but a file is a file.
-local function remembered(env)
+local function is_row(row)
+    for name, kind in pairs(COLUMNS) do
+        if type(row) ~= "table" or type(row[name]) ~= kind then
+            return false
+        end
+    end
+    return true
+end
+
+--- The rows that were kept last; roles may have changed since.
+---@param env Env
+---@return table[] instances
+function M.remembered(env)
     local text = path(env) and mr.read_file(path(env))
     local rows = text and mr.json_decode(text)
     local found = {}
     for _, row in ipairs(type(rows) == "table" and rows or {}) do
-        if type(row) == "table" and row.content == -1 and row.address and row.port then
+        if is_row(row) then
             table.insert(found, row)
         end
     end
@@ -96,8 +112,8 @@ local function from_standby(reader, timeout_ms)
 end
 
 local function any_standby(env, err, timeout_ms)
-    for _, row in ipairs(remembered(env)) do
-        local reader = open_at(env, row, timeout_ms)
+    for _, row in ipairs(M.remembered(env)) do
+        local reader = row.content == -1 and open_at(env, row, timeout_ms)
         if reader then
             reader.coordinator_error = err
             return reader

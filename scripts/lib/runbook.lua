@@ -120,9 +120,9 @@ function M.list()
             local name = file:match("^([%w][%w_-]*)%.lua$")
             if name and not seen[name] then
                 seen[name] = true
-                local book = load_book(dir .. "/" .. file)
+                local ok, book = pcall(load_book, dir .. "/" .. file)
                 table.insert(found,
-                    { name = name, summary = book and book.summary or "(does not load)" })
+                    { name = name, summary = ok and book and book.summary or "(does not load)" })
             end
         end
     end
@@ -144,15 +144,18 @@ local function overview()
     return table.concat(lines, "\n")
 end
 
+-- Without a log where nobody asked for one; a directory that somebody names has to do.
 local function log_path(options, name)
-    local dir = options.log_dir
-    if not dir then
-        dir = mr.whoami().home .. "/gpAdminLogs"
+    local dir = options.log_dir or (mr.whoami().home .. "/gpAdminLogs")
+    local path = ("%s/%s_%s.log"):format(dir, name, os.date("%Y%m%d"))
+    local ok, err = mr.make_dir(dir)
+    if ok then
+        ok, err = mr.append_file(path, "")
     end
-    if not mr.make_dir(dir) then
-        return nil
+    if not ok then
+        return nil, options.log_dir and ("no log can be written to %s: %s"):format(dir, err.message)
     end
-    return ("%s/%s_%s.log"):format(dir, name, os.date("%Y%m%d"))
+    return path
 end
 
 local function wrong_use(name, problem)
@@ -208,10 +211,17 @@ function M.run(name, book, argv, invoked)
     if problem then
         return wrong_use(name, problem)
     end
+    local path
+    if book.log ~= false then
+        path, problem = log_path(options, invoked or name)
+        if problem then
+            return wrong_use(name, problem)
+        end
+    end
     term.setup({
         program = invoked or name, gp = invoked ~= nil, quiet = options.quiet,
         verbose = options.verbose, json = options.json,
-        log_path = log_path(options, invoked or name),
+        log_path = path,
     })
     options.program = invoked or ("moonrise " .. name)
     options.argv = argv

@@ -75,6 +75,16 @@ local function addresses(instances)
     return list
 end
 
+local MOONRISE_HBA = "local all,replication moonrise scram-sha-256"
+
+local function superuser_hba(os_user)
+    return ('local all "%s" peer'):format(os_user)
+end
+
+local function moonrise_hba(kind, address)
+    return ("%s all,replication moonrise %s scram-sha-256"):format(kind, address)
+end
+
 --- pg_hba.conf: the operating system's user by peer, moonrise by SCRAM from the cluster's
 --- addresses, and what cluster.lua adds. `restricted` leaves the latter out.
 ---@param config Config
@@ -83,14 +93,10 @@ end
 ---@param restricted? boolean
 ---@return string[] lines
 function M.hba(config, instances, os_user, restricted)
-    local lines = {
-        ('local all "%s" peer'):format(os_user),
-        "local all,replication moonrise scram-sha-256",
-    }
+    local lines = { superuser_hba(os_user), MOONRISE_HBA }
     local kind = config.tls and "hostssl" or "host"
     for _, address in ipairs(addresses(instances)) do
-        table.insert(lines, ("%s all,replication moonrise %s scram-sha-256")
-            :format(kind, cidr(address)))
+        table.insert(lines, moonrise_hba(kind, cidr(address)))
     end
     for _, line in ipairs(restricted and {} or config.hba) do
         table.insert(lines, line)
@@ -98,12 +104,21 @@ function M.hba(config, instances, os_user, restricted)
     return lines
 end
 
---- Whether a line of pg_hba.conf is one that every instance has: the superuser's and moonrise's.
+--- Whether a line of pg_hba.conf is one that `hba` gives to every instance: the superuser's and
+--- moonrise's, whatever the address.
 ---@param line string
+---@param os_user string
 ---@return boolean
-function M.is_own_hba(line)
-    return line:match("^local%s+all%s+%S+%s+peer%s*$") ~= nil
-        or line:match("^%a+%s+all,replication%s+moonrise%s") ~= nil
+function M.is_own_hba(line, os_user)
+    local address = line:match("^%a+ all,replication moonrise (%S+) scram%-sha%-256$")
+    for _, own in ipairs({ superuser_hba(os_user), MOONRISE_HBA,
+                           address and moonrise_hba("host", address),
+                           address and moonrise_hba("hostssl", address) }) do
+        if line == own then
+            return true
+        end
+    end
+    return false
 end
 
 return M

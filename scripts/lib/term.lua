@@ -84,7 +84,22 @@ function M.debug(fmt, ...)
     end
 end
 
---- An error, to standard error, its hint on a line of its own.
+-- What an error does not say itself of what led to it, the nearest first.
+local function causes(err)
+    local told, list = tostring(err.message), {}
+    local cause = err.cause
+    while type(cause) == "table" do
+        local text = tostring(cause.message)
+        if not told:find(text, 1, true) then
+            told = told .. "\n" .. text
+            table.insert(list, text)
+        end
+        cause = cause.cause
+    end
+    return list
+end
+
+--- An error, to standard error, its causes and its hint on lines of their own.
 ---@param err Error|string
 function M.error(err)
     if type(err) ~= "table" then
@@ -96,6 +111,9 @@ function M.error(err)
         text = ("%s: %s"):format(err.instance, text)
     end
     emit("ERROR", text, true)
+    for _, cause in ipairs(causes(err)) do
+        emit("ERROR", "  cause: " .. cause, true)
+    end
     if err.hint and err.hint ~= "" then
         emit("ERROR", "  " .. err.hint, true)
     end

@@ -64,6 +64,27 @@ describe("init", function()
         place:close()
     end)
 
+    it("takes a host's name for its address, as the README does", function()
+        local cluster = cluster_of.new(place, { standby = true })
+        local text = place_of.read(cluster.file):gsub('%["address"%] = "127.0.0.1",', "")
+        place:write("cluster.lua", text)
+        cluster:must({ "init", "-a", cluster.file })
+        cluster:must({ "state", "-e" })
+        for _, inst in ipairs(cluster:catalog("select address from gp_segment_configuration")) do
+            assert.equal("localhost", inst.address)
+        end
+    end)
+
+    it("refuses an address that does not exist before it makes anything", function()
+        local cluster = cluster_of.new(place)
+        rewrite(cluster, '(%["coordinator"%] = {\n%s*%["address"%] = )"127.0.0.1"',
+            '%1"no-such-host.invalid"')
+        local result = cluster:moonrise({ "init", "-a", cluster.file })
+        assert.equal(1, result.code)
+        assert.matches("address no%-such%-host.invalid: ", result.err)
+        nothing_left(place, cluster)
+    end)
+
     it("makes servers, roles, mirrors and standby, all of it in sync", function()
         local cluster = cluster_of.new(place, { segments = 2, standby = true,
             hba = { "host all all 127.0.0.1/32 scram-sha-256" } })
@@ -132,9 +153,32 @@ describe("init", function()
         local out = cluster:must({ "init", "--dry-run", cluster.file })
         assert.matches(cluster.config.segments[1].mirror.datadir, out, 1, true)
         nothing_left(place, cluster)
+        assert.is_false(exists(place:path("home/state")))
         local asked = cluster:moonrise({ "init", cluster.file })
         assert.equal(2, asked.code)
         assert.matches("use -a", asked.err, 1, true)
+        nothing_left(place, cluster)
+    end)
+
+    it("makes pairs whose commits do not wait, and says that they are not in sync", function()
+        local cluster = cluster_of.new(place, { segments = 1,
+            settings = { synchronous_commit = "local" } })
+        local out = cluster:must({ "init", "-a", cluster.file }, { timeout_s = 50 })
+        assert.matches("made, not in sync: its synchronous_commit is local", out, 1, true)
+        for _, row in ipairs(cluster:rows()) do
+            assert.equal("nu", row.mode .. row.status)
+        end
+        assert.same({}, cluster:catalog("select * from content_lease"))
+    end)
+
+    it("says why it cannot keep another init away", function()
+        local cluster = cluster_of.new(place, { segments = 1 })
+        place:write("home/state", "in the way")
+        local result = cluster:moonrise({ "init", "-a", cluster.file })
+        assert.equal(1, result.code)
+        assert.is_nil(result.err:find("another init", 1, true), result.err)
+        assert.matches("home/state", result.err, 1, true)
+        place:must({ "rm", place:path("home/state") })
         nothing_left(place, cluster)
     end)
 

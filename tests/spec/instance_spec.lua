@@ -98,9 +98,14 @@ describe("settings", function()
         assert.equal(conf.hba[1], lines[#lines])
         assert.equal(8, #lines)
         for i = 1, #lines - 1 do
-            assert.is_true(settings.is_own_hba(lines[i]), lines[i])
+            assert.is_true(settings.is_own_hba(lines[i], "gpadmin"), lines[i])
         end
-        assert.is_false(settings.is_own_hba(lines[#lines]))
+        for _, line in ipairs({ lines[#lines], "local all all peer", "local all gpadmin peer",
+                                'local all "other" peer',
+                                "host all,replication moonrise 10.0.0.1/32 trust",
+                                "host all,replication moonrise,all 10.0.0.1/32 scram-sha-256" }) do
+            assert.is_false(settings.is_own_hba(line, "gpadmin"), line)
+        end
         assert.equal(7, #settings.hba(conf, rows, "gpadmin", true))
     end)
 
@@ -126,7 +131,9 @@ describe("home", function()
     it("says what is missing where there is no cluster", function()
         local env, err = home.read("/nowhere/at/all/")
         assert.is_nil(env)
-        assert.matches("/nowhere/at/all is not the data directory of a coordinator", err.message, 1,
-            true)
+        assert.equal("there is no directory /nowhere/at/all", err.message)
+        env, err = home.read("/")
+        assert.is_nil(env)
+        assert.matches("/ is not the data directory of a coordinator", err.message, 1, true)
     end)
 end)

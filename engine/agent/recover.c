@@ -22,7 +22,7 @@
 /* A restart of the source takes less, most of the time; when it does not, running the recovery again does. */
 #define SOURCE_GONE_MS 3000
 
-static const char *const stage_names[] = {"listing", "copying", "deleting", "flushing", "flushed"};
+static const char *const stage_names[] = {"listing", "deleting", "copying", "flushing", "flushed"};
 
 /* The patch on a thread of its own, so that this one can report, and watch the source's session. */
 struct copying {
@@ -117,6 +117,7 @@ copy(struct recovery *r, struct err *e)
         .target_wal_dir = message_text(r->o->args, "wal_dir", NULL),
         .tablespaces = r->target.spaces,
         .tablespace_count = r->target.space_count,
+        .target_flushed = r->target.flushed,
         .threads = (int)message_int(r->o->args, "threads", 0),
         .max_rate = (uint64_t)message_int(r->o->args, "max_rate", 0),
         .progress = &c->progress,

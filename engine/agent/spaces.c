@@ -123,6 +123,47 @@ may_go_to(const struct target *t, const char *real, const char *to)
            !(path_inside(home, to) && !path_inside(t->o->datadir, to)) && !same_directory(real, to);
 }
 
+/* Whether one of the target's own links leads there: an earlier recovery has sent it, and goes on. */
+static bool
+is_own_place(const struct target *t, const char *to)
+{
+    char *dir_name = path_join(t->o->datadir, "pg_tblspc");
+    DIR *dir = opendir(dir_name);
+    struct dirent *entry;
+    bool own = path_inside(t->o->datadir, to);
+    while (dir && !own && (entry = readdir(dir)) != NULL) {
+        char *link = read_link(t->o->datadir, entry->d_name);
+        own = link && (strcmp(link, to) == 0 || same_directory(link, to));
+        free(link);
+    }
+    if (dir)
+        closedir(dir);
+    free(dir_name);
+    return own;
+}
+
+/* A place that is new to the target is nobody else's: what its PG_* folders hold would be deleted. */
+static int
+check_unused(const struct target *t, const char *oid, const char *to, struct err *e)
+{
+    if (is_own_place(t, to))
+        return 0;
+    DIR *dir = opendir(to);
+    if (!dir)
+        return errno == ENOENT ? 0 : err_sys(e, errno, "%s", to);
+    struct dirent *entry;
+    bool used = false;
+    while (!used && (entry = readdir(dir)) != NULL)
+        used = strncmp(entry->d_name, "PG_", 3) == 0;
+    closedir(dir);
+    if (!used)
+        return 0;
+    err_set(e, ERR_REFUSED, "tablespace %s cannot go to '%s': there is a tablespace already", oid,
+            to);
+    err_hint(e, "name another directory, or empty it when no instance uses it");
+    return ERR_REFUSED;
+}
+
 /* Adds one of the source's links. */
 static int
 add_space(struct target *t, const char *oid, const char *prefix, const char *path, struct err *e)
@@ -138,6 +179,8 @@ add_space(struct target *t, const char *oid, const char *prefix, const char *pat
         rc =
             err_set(e, ERR_REFUSED, "tablespace %s cannot go to '%s': the source uses it", oid, to);
     else
+        rc = check_unused(t, oid, to, e);
+    if (rc == 0)
         rc = io_make_dirs(to, 0700, e);
     if (rc < 0) {
         free(real);

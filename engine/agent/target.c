@@ -68,6 +68,17 @@ check_system(struct target *t, enum datadir_kind kind, struct err *e)
     return 0;
 }
 
+/* A shutdown ends in a checkpoint, which panics unless everything was flushed; so "shut down" in a pg_control
+ * that is in its place says that the disk holds what the cache holds. */
+static bool
+was_shut_down(const struct target *t)
+{
+    struct control c;
+    bool aside;
+    return aside_read(&c, &aside, t->o->datadir, NULL) == 0 && !aside &&
+           (c.state == CONTROL_SHUTDOWNED || c.state == CONTROL_SHUTDOWNED_IN_RECOVERY);
+}
+
 static int
 check_places(const struct target *t, struct err *e)
 {
@@ -183,6 +194,7 @@ target_take(struct target *t, struct err *e)
     char *init = order_path(t->o, "moonrise.init");
     /* The source's checkpoint may have taken minutes, in which somebody has started a server here. */
     int rc = process_prove_stopped(t->o->datadir, e);
+    t->flushed = rc == 0 && !half_made && was_shut_down(t);
     if (rc == 0)
         rc = write_note(t, "copying", e);
     if (rc == 0)

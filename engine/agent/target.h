@@ -21,6 +21,7 @@ struct target {
     int space_count;
     bool locked;     /* postmaster.pid is ours, negated */
     bool own_system; /* it says that it is of the source's system */
+    bool flushed;    /* its server was shut down, and nothing was written since: its disk has all */
     /* A full recovery that was interrupted goes on: the blocks that it has written are compared, not
      * written again. Whatever they hold, what differs is written. */
     bool resumes;

@@ -14,8 +14,8 @@
 /*
  * A tablespace that the source has dropped while the target was away: its link in pg_tblspc is not listed
  * and goes, the directory outside that it led to stays with what is in it. Nothing has replaced it, and
- * nobody told us that it is the target's alone (SAFETY.md, rule 10): who mapped it there removes it. A new
- * tablespace that is sent to the same place finds it, and then it is cleaned like any directory.
+ * nobody told us that it is the target's alone (SAFETY.md, rule 10): who mapped it there removes it. Until
+ * then the agent sends no new tablespace there.
  */
 
 /* The walk over one target directory beside its entries in the list; both are sorted. */

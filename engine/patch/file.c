@@ -10,7 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+/* How long a worker waits for descriptors that others have. */
+#define STARVED_MS       30000
+#define STARVED_PAUSE_MS 10
 
 enum file_state { FILE_NEW, FILE_OPEN, FILE_GONE, FILE_FAILED };
 
@@ -102,6 +107,8 @@ file_open_target(struct patch_worker *w, struct patch_file *f, struct err *e)
     if (rc)
         return rc;
     f->fresh = f->io.size == 0;
+    if (!f->fresh && !w->run->spec->target_flushed)
+        patch_io_forget(&f->io);
     if (f->io.size < f->size && f->size > PATCH_RANGE_BYTES) {
         rc = patch_io_allocate(&f->io, f->size, e);
         f->allocated = true;
@@ -109,27 +116,92 @@ file_open_target(struct patch_worker *w, struct patch_file *f, struct err *e)
     return rc;
 }
 
+/* Flushes the finished files: their data is on its way already, and the first one's journal commit is
+ * the commit of all. A file whose flush fails is dropped from the cache, so that a rerun compares what
+ * the disk holds and not what it was to hold. */
+static int
+worker_flush(struct patch_worker *w, bool cancelled, struct err *e)
+{
+    int rc = 0;
+    for (int i = 0; i < w->finished_count; i++) {
+        int fd = w->finished[i].fd;
+        const struct patch_dir *dir = w->finished[i].dir;
+        if (!cancelled && fsync(fd) != 0) {
+            int sys = errno;
+            posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+            char *path =
+                patch_target_path(&w->run->target, dir->root, dir->path, w->finished[i].name);
+            if (rc == 0)
+                rc = err_sys(e, sys, "cannot flush %s", path);
+            free(path);
+        }
+        close(fd);
+    }
+    w->finished_count = 0;
+    return rc;
+}
+
+/* One attempt at opening both sides; what it has opened before a failure is closed again. */
+static int
+file_open(struct patch_worker *w, struct patch_file *f, struct err *e)
+{
+    struct patch_name name = {f->dir->root, f->dir->path, f->name, f->size};
+    struct patch_source *source = w->run->source;
+    int rc = source->open(source, &f->source, &name, e);
+    if (rc == ERR_NOTFOUND)
+        f->state = FILE_GONE;
+    if (rc)
+        return rc == ERR_NOTFOUND ? 0 : rc;
+    rc = file_open_target(w, f, e);
+    if (rc == 0) {
+        f->state = FILE_OPEN;
+        return 0;
+    }
+    file_wrap(w->run, f, e);
+    patch_io_close(&f->io);
+    source->close(source, f->source);
+    f->source = NULL;
+    return rc;
+}
+
+/* The process has no descriptor left: gives back what this worker has, else waits for the others, also those
+ * of other recoveries. Who has a file open ends it without a further descriptor. */
+static int
+worker_starved(struct patch_worker *w, int *waited_ms, struct err *e)
+{
+    w->finished_most = 1;
+    if (w->dir_fd >= 0)
+        close(w->dir_fd);
+    w->dir_fd = -1;
+    if (w->finished_count)
+        return worker_flush(w, false, e);
+    if (*waited_ms >= STARVED_MS || patch_run_stopped(w->run))
+        return e->code;
+    nanosleep(&(struct timespec){.tv_nsec = STARVED_PAUSE_MS * 1000000L}, NULL);
+    *waited_ms += STARVED_PAUSE_MS;
+    return 0;
+}
+
 /* Opens both sides, once. Who comes after a failure says nothing: the first one does. */
 static int
 file_begin(struct patch_worker *w, struct patch_file *f, struct err *e)
 {
-    struct patch_name name = {f->dir->root, f->dir->path, f->name, f->size};
-    int rc = 0;
-    pthread_mutex_lock(&f->lock);
-    if (f->state == FILE_NEW) {
-        rc = w->run->source->open(w->run->source, &f->source, &name, e);
-        if (rc == ERR_NOTFOUND) {
-            f->state = FILE_GONE;
-            rc = 0;
-        } else if (rc == 0) {
-            rc = file_open_target(w, f, e);
-            if (rc)
-                file_wrap(w->run, f, e);
-        }
+    bool starved;
+    int waited_ms = 0;
+    int rc;
+    do {
+        rc = 0;
+        pthread_mutex_lock(&f->lock);
         if (f->state == FILE_NEW)
-            f->state = rc ? FILE_FAILED : FILE_OPEN;
-    }
-    pthread_mutex_unlock(&f->lock);
+            rc = file_open(w, f, e);
+        starved = rc && (e->sys_errno == EMFILE || e->sys_errno == ENFILE);
+        if (rc && !starved)
+            f->state = FILE_FAILED;
+        /* Not held while waiting: who waits for it may have descriptors to give back, too. */
+        pthread_mutex_unlock(&f->lock);
+        if (starved)
+            rc = worker_starved(w, &waited_ms, e);
+    } while (starved && rc == 0);
     return rc;
 }
 
@@ -226,31 +298,6 @@ patch_file_range(struct patch_worker *w, const struct patch_range *r, struct err
     return rc;
 }
 
-/* Flushes the finished files: their data is on its way already, and the first one's journal commit is
- * the commit of all. A file whose flush fails is dropped from the cache, so that a rerun compares what
- * the disk holds and not what it was to hold. */
-static int
-worker_flush(struct patch_worker *w, bool cancelled, struct err *e)
-{
-    int rc = 0;
-    for (int i = 0; i < w->finished_count; i++) {
-        int fd = w->finished[i].fd;
-        const struct patch_dir *dir = w->finished[i].dir;
-        if (!cancelled && fsync(fd) != 0) {
-            int sys = errno;
-            posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-            char *path =
-                patch_target_path(&w->run->target, dir->root, dir->path, w->finished[i].name);
-            if (rc == 0)
-                rc = err_sys(e, sys, "cannot flush %s", path);
-            free(path);
-        }
-        close(fd);
-    }
-    w->finished_count = 0;
-    return rc;
-}
-
 /* Every file is flushed, also one in which nothing differed: an earlier run, or the server that used it,
  * may have left it in the cache only. */
 static int
@@ -270,7 +317,7 @@ file_finish(struct patch_worker *w, struct patch_file *f, struct err *e)
     w->finished[w->finished_count].fd = patch_io_take(&f->io);
     w->finished[w->finished_count].dir = f->dir;
     w->finished[w->finished_count++].name = f->name;
-    return w->finished_count == PATCH_FLUSH_FILES ? worker_flush(w, false, e) : 0;
+    return w->finished_count >= w->finished_most ? worker_flush(w, false, e) : 0;
 }
 
 int
@@ -280,10 +327,12 @@ patch_file_release(struct patch_run *run, struct patch_worker *w, struct patch_f
     if (atomic_fetch_sub_explicit(&f->ranges_left, 1, memory_order_acq_rel) != 1)
         return 0;
     int rc = 0;
-    if (f->state == FILE_GONE)
+    if (f->state == FILE_GONE) {
         patch_list_mark(run->list, f->at, PATCH_ENTRY_GONE);
-    else if (f->state == FILE_OPEN && w && !patch_run_stopped(run))
+        atomic_store(&run->gone, true);
+    } else if (f->state == FILE_OPEN && w && !patch_run_stopped(run)) {
         rc = file_finish(w, f, e);
+    }
     if (rc == 0)
         atomic_fetch_add_explicit(&run->progress->files_done, 1, memory_order_relaxed);
     if (f->source)
@@ -297,7 +346,7 @@ patch_file_release(struct patch_run *run, struct patch_worker *w, struct patch_f
 void
 patch_worker_init(struct patch_worker *w, struct patch_run *run)
 {
-    *w = (struct patch_worker){.run = run, .dir_fd = -1};
+    *w = (struct patch_worker){.run = run, .dir_fd = -1, .finished_most = PATCH_FLUSH_FILES};
     w->source_bytes = aligned_alloc(PATCH_BUFFER_ALIGN, PATCH_RANGE_BYTES);
     w->target_bytes = aligned_alloc(PATCH_BUFFER_ALIGN, PATCH_RANGE_BYTES);
     must(w->source_bytes && w->target_bytes);

@@ -23,6 +23,7 @@ struct patch_worker {
         const char *name;
     } finished[PATCH_FLUSH_FILES]; /* files to be flushed together: one journal commit for all */
     int finished_count;
+    int finished_most; /* when to flush: one, once descriptors have run out */
 };
 
 void patch_worker_init(struct patch_worker *w, struct patch_run *run);

@@ -173,6 +173,18 @@ patch_io_allocate(struct patch_io *io, uint64_t size, struct err *e)
     return err_sys(e, errno, "cannot make room for %llu bytes", (unsigned long long)size);
 }
 
+/* No error matters here: the pages of a failed write are dropped as well, and then the disk tells, or they
+ * are dirty still, and the flush at the end writes them again. No fsync: it would wait for the journal, once
+ * for every file. */
+void
+patch_io_forget(struct patch_io *io)
+{
+    sync_file_range(io->fd, 0, 0,
+                    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                        SYNC_FILE_RANGE_WAIT_AFTER);
+    posix_fadvise(io->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 void
 patch_io_start_flush(struct patch_io *io)
 {

@@ -63,6 +63,10 @@ int patch_io_resize(struct patch_io *io, uint64_t size, struct err *e);
  * writes the page out, which retries for ever or panics. ERR_IO, ERR_SPACE. */
 int patch_io_allocate(struct patch_io *io, uint64_t size, struct err *e);
 
+/* Makes what is read from now on come from the disk: writes out what is dirty and drops the file from the
+ * cache. */
+void patch_io_forget(struct patch_io *io);
+
 /* Starts writing out what is in the cache, without waiting. */
 void patch_io_start_flush(struct patch_io *io);
 

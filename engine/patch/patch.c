@@ -206,12 +206,14 @@ run_all(struct patch_run *run, struct err *e)
         rc = patch_places_check(run->spec, local, e);
     if (rc)
         return rc;
-    run_stage(run, PATCH_COPYING);
-    rc = run_copy(run, e);
-    if (rc)
-        return rc;
     run_stage(run, PATCH_DELETING);
     rc = patch_run_delete(run, e);
+    if (rc)
+        return rc;
+    run_stage(run, PATCH_COPYING);
+    rc = run_copy(run, e);
+    if (rc == 0 && atomic_load(&run->gone))
+        rc = patch_run_delete(run, e);
     if (rc)
         return rc;
     run_stage(run, PATCH_FLUSHING);

@@ -27,6 +27,7 @@ struct patch_run {
     struct patch_queue queue; /* shared */
     struct patch_rate rate;   /* shared */
     atomic_bool stop;         /* shared: somebody failed, or the patch is cancelled */
+    atomic_bool gone;         /* shared: some entry was marked PATCH_ENTRY_GONE */
     pthread_mutex_t lock;     /* guards the two below */
     int code;
     struct err first; /* the first failure; the others are its consequences */
@@ -38,7 +39,7 @@ void patch_run_fail(struct patch_run *run, const struct err *why);
 /* Whether to stop; notices a cancelled patch. */
 bool patch_run_stopped(struct patch_run *run);
 
-/* Deletes what the target has and the source has not. */
+/* Deletes what the target has and the source has not. Called again when files of the source are gone. */
 int patch_run_delete(struct patch_run *run, struct err *e);
 
 #endif

@@ -137,6 +137,24 @@ target_make_tablespaces(struct patch_target *t, const struct patch_list *l,
     return rc;
 }
 
+/* What is below would be deleted: the place of a new pg_wal is nobody's yet. */
+static int
+target_is_empty(const char *path, struct err *e)
+{
+    struct patch_names names = {.count = 0};
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 ? err_sys(e, errno, "cannot open the directory %s", path) : 0;
+    if (rc == 0)
+        rc = patch_names_read(&names, fd, e);
+    for (uint32_t i = 0; rc == 0 && i < names.count; i++)
+        if (strcmp(patch_names_at(&names, i), "lost+found") != 0)
+            rc = err_set(e, ERR_REFUSED, "the WAL directory %s is not empty", path);
+    patch_names_free(&names);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
 /* pg_wal: what is there stays, also a link; a link whose directory is gone gets it back. Returns 1 when
  * there is nothing left to do. */
 static int
@@ -158,6 +176,8 @@ target_make_wal(struct patch_target *t, int parent, struct err *e)
     if (!t->spec->target_wal_dir)
         return 0;
     int rc = target_make_outside(t->spec->target_wal_dir, e);
+    if (rc == 0)
+        rc = target_is_empty(t->spec->target_wal_dir, e);
     if (rc == 0 && symlinkat(t->spec->target_wal_dir, parent, "pg_wal") != 0)
         rc = err_sys(e, errno, "cannot make the link %s/pg_wal", t->spec->target_dir);
     return rc ? rc : 1;

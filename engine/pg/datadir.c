@@ -75,9 +75,23 @@ classify_below_top(const char *path, const char *slash)
     return DATADIR_COPY;
 }
 
+/* The lost+found of a file system that is mounted as the data directory or as its pg_wal: the system's own,
+ * which the server's user can neither read nor remove. */
+static bool
+is_lost_found(const char *path, bool is_dir)
+{
+    path += begins(path, "pg_wal/") ? strlen("pg_wal/") : 0;
+    if (!begins(path, "lost+found"))
+        return false;
+    path += strlen("lost+found");
+    return *path == '/' || (*path == '\0' && is_dir);
+}
+
 enum datadir_class
 datadir_classify(const char *path, bool is_dir)
 {
+    if (is_lost_found(path, is_dir))
+        return DATADIR_SKIP;
     const char *slash = strchr(path, '/');
     enum datadir_class top = slash ? classify_below_top(path, slash) : classify_top(path, is_dir);
     if (top != DATADIR_COPY)

@@ -102,9 +102,11 @@ static int
 run(enum patch_type type, const char *source, const char *target, int threads)
 {
     struct patch_progress p = {0};
+    /* As after a clean stop: what was written to the target was flushed. */
     struct patch_spec spec = {.type = type,
                               .source_dir = source,
                               .target_dir = target,
+                              .target_flushed = true,
                               .threads = threads,
                               .progress = &p};
     struct err e = {0};

@@ -15,7 +15,13 @@
  * syncfs(2) would not do: it names no file, it reports write errors since Linux 5.8 only, and it waits
  * for all that is dirty on the file system, the source server's own pages included. A file whose flush
  * failed is dropped from the page cache: the kernel forgets an error that it has told once and calls the
- * pages clean, and the next run would find equal in the cache what the disk does not hold.
+ * pages clean, and the next run would find equal in the cache what the disk does not hold. The target's
+ * server may have been told of such an error, and have panicked: unless it is known to have flushed all
+ * (target_flushed: it was shut down, which ends in a checkpoint, and nobody wrote since), each file that is
+ * compared is written out and dropped from the cache first, so that the disk is asked.
+ *
+ * Room. What the source has not is deleted before anything is copied: a target that has no room for both
+ * would fail again and again. It cannot be started by then in any case.
  *
  * Memory does not depend on the size of the data: two buffers of a range for each of at most four threads
  * and a queue of 64 ranges, about 10 MB. It grows with the number of files: the list takes about 17 bytes
@@ -40,7 +46,7 @@ enum patch_type {
     PATCH_DIFFERENTIAL, /* blocks that differ are written */
 };
 
-enum patch_stage { PATCH_LISTING, PATCH_COPYING, PATCH_DELETING, PATCH_FLUSHING, PATCH_DONE };
+enum patch_stage { PATCH_LISTING, PATCH_DELETING, PATCH_COPYING, PATCH_FLUSHING, PATCH_DONE };
 
 /* Numbers that only grow, written by the workers, read by whoever shows progress. */
 struct patch_progress {
@@ -64,11 +70,13 @@ struct patch_spec {
     enum patch_type type;
     const char *source_dir;
     const char *target_dir;
-    const char *target_wal_dir; /* where pg_wal of a new target points to, or NULL: inside it */
+    /* Where pg_wal of a new target points to, missing or empty, or NULL: inside it. */
+    const char *target_wal_dir;
     const struct patch_tablespace *tablespaces;
     int tablespace_count;
-    int threads;                     /* at most 4; 0: 4 */
-    uint64_t max_rate;               /* bytes a second read from the source, 0: no limit */
+    bool target_flushed; /* the target's disk holds what its server wrote: see Flushing */
+    int threads;         /* at most 4; 0: 4 */
+    uint64_t max_rate;   /* bytes a second read from the source, 0: no limit */
     struct patch_progress *progress; /* or NULL */
     const atomic_bool *cancel;       /* or NULL */
     struct patch_source *source;     /* NULL: source_dir and tablespaces[].source, of this host */
@@ -78,7 +86,7 @@ struct patch_spec {
  * target directory exists (it may be empty) and no server uses it. A file that vanishes or shrinks on
  * the source meanwhile is no error (the WAL replay of the target settles it). Called again after any
  * interruption it goes on. ERR_IO, ERR_SPACE, ERR_CANCELLED, ERR_REFUSED (both directories, or two
- * tablespaces, are one), ERR_FORMAT. */
+ * tablespaces, are one; the new WAL directory is in use), ERR_FORMAT. */
 int patch_run(const struct patch_spec *spec, struct err *e);
 
 /* Copies the source's pg_control into the target, last, durably: written beside, flushed, renamed,

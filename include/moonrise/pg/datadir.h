@@ -5,9 +5,10 @@
  * noChecksumFiles) and add the files that are moonrise's or this instance's own. Any thread.
  *
  * Own (SKIP): moonrise.*, postgresql.auto.conf (merged by whoever configures), the signal files,
- * postmaster.pid and .opts, sockets, log/. postgresql.conf, pg_hba.conf and pg_ident.conf are data
+ * postmaster.pid and .opts, sockets, log/, and a file system's lost+found where one is mounted (the top and
+ * pg_wal). postgresql.conf, pg_hba.conf and pg_ident.conf are data
  * (COPY): the pair's common configuration. What differs inside a pair (port, sockets) stands in
- * moonrise.conf, which postgresql.conf includes last. Below a DATADIR_EMPTY_DIR everything is DROP.
+ * moonrise.conf, which postgresql.conf includes last. Below a DATADIR_EMPTY_DIR everything else is DROP.
  */
 #ifndef MOONRISE_PG_DATADIR_H
 #define MOONRISE_PG_DATADIR_H

@@ -82,14 +82,33 @@ set_names(struct armer *a, const char *names, struct err *e)
     return sql_alter_system(a->db, "synchronous_standby_names", names, sql_deadline(), e);
 }
 
-/* Whether this server's commits can wait at all. What this database or role was given says nothing about
- * others. */
+/* synchronous_commit as this server gives it to everybody. What this database or role was given, a higher one
+ * too, says nothing about others. */
+static int
+server_level(char **out, struct armer *a, struct err *e)
+{
+    static const char level[] =
+        "select reset_val from pg_settings where name = 'synchronous_commit'"
+        " and source not in ('database', 'user', 'database user')";
+    int rc = sql_text(out, a->canary, level, sql_deadline(), e);
+    if (rc < 0 || *out)
+        return rc;
+    rc = sql_server_setting(out, a->o, "synchronous_commit", e);
+    if (rc == 0 || rc == ERR_CANCELLED || rc == ERR_TIMEOUT)
+        return rc;
+    struct err why = e ? *e : (struct err){0};
+    err_set(e, ERR_REFUSED,
+            "the server's synchronous_commit is not to be seen, since this database or role has its"
+            " own: %.300s",
+            why.message);
+    return err_hint(e, "let %s connect for replication over the socket, or reset its own value",
+                    a->o->user ? a->o->user : "its superuser");
+}
+
+/* Whether this server's commits can wait at all. */
 static int
 check_primary(struct armer *a, struct err *e)
 {
-    static const char level[] =
-        "select case when source in ('database', 'user', 'database user') then boot_val"
-        " else reset_val end from pg_settings where name = 'synchronous_commit'";
     bool in_recovery;
     char *commit = NULL;
     int rc = sql_bool(&in_recovery, a->db, "select pg_is_in_recovery()", sql_deadline(), e);
@@ -97,7 +116,7 @@ check_primary(struct armer *a, struct err *e)
         rc = err_set(e, ERR_REFUSED, "%s is in recovery: no primary", a->o->datadir);
     /* The canary's session was opened without a wish of its own: it has what everybody gets. */
     if (rc == 0)
-        rc = sql_text(&commit, a->canary, level, sql_deadline(), e);
+        rc = server_level(&commit, a, e);
     if (rc == 0 && strcmp(commit, "on") != 0 && strcmp(commit, "remote_apply") != 0) {
         err_set(e, ERR_REFUSED, "synchronous_commit is %s: commits do not wait", commit);
         rc = err_hint(e, "set it to on for the whole server");
@@ -105,7 +124,7 @@ check_primary(struct armer *a, struct err *e)
     if (rc == 0)
         rc = sql_run(a->canary, "set synchronous_commit = on", sql_deadline(), e);
     free(commit);
-    return rc;
+    return rc < 0 ? rc : 0;
 }
 
 /* One look at the walsender that holds the mirror's slot. */

@@ -23,7 +23,8 @@ connect_to(struct db **out, const struct sql_place *place, const struct pidfile 
     snprintf(options, sizeof options, "-c statement_timeout=%" PRId64 "%s", place->statement_ms,
              place->waits ? "" : " -c synchronous_commit=local");
     const char *const keywords[] = {
-        "host", "port", "user", "passfile", "dbname", "options", "application_name", NULL};
+        "host",        "port", "user", "passfile", "dbname", "options", "application_name",
+        "replication", NULL};
     const char *const values[] = {pf->socket_dir[0] ? pf->socket_dir : pf->listen,
                                   port,
                                   place->user,
@@ -31,6 +32,7 @@ connect_to(struct db **out, const struct sql_place *place, const struct pidfile 
                                   place->dbname,
                                   options,
                                   place->name,
+                                  place->walsender ? "true" : "",
                                   NULL};
     struct conn_params params = {.keywords = keywords, .values = values};
     return db_open(out, &params, clock_ms() + CONNECT_TIMEOUT_MS, o->call->cancel, e);
@@ -41,8 +43,7 @@ static int
 verify_place(struct db *db, const struct sql_place *place, struct err *e)
 {
     char *told, *is = NULL;
-    int rc = sql_text(&told, db, "select current_setting('data_directory')",
-                      clock_ms() + CONNECT_TIMEOUT_MS, e);
+    int rc = sql_text(&told, db, "SHOW data_directory", clock_ms() + CONNECT_TIMEOUT_MS, e);
     if (rc == 0)
         rc = path_canonical(&is, told ? told : "", e);
     if (rc == 0 && strcmp(is, place->datadir) != 0)
@@ -72,7 +73,9 @@ sql_connect(struct db **out, const struct sql_place *place, const struct order *
         db_close(*out);
         *out = NULL;
     }
-    return rc < 0 ? err_wrap(e, "session with %s", place->datadir) : 0;
+    if (rc < 0)
+        err_wrap(e, "session with %s", place->datadir);
+    return rc;
 }
 
 /* Ends what earlier orders have left behind; their late statements must not win. */
@@ -114,6 +117,29 @@ sql_open(struct db **out, const struct order *o, bool first, struct err *e)
         db_close(*out);
         *out = NULL;
     }
+    return rc;
+}
+
+int
+sql_server_setting(char **out, const struct order *o, const char *name, struct err *e)
+{
+    char session[48], show[80];
+    snprintf(session, sizeof session, "moonrise agent %" PRIu64, o->claim.epoch);
+    snprintf(show, sizeof show, "SHOW %s", name); /* a walsender knows no "show" */
+    struct sql_place place = {.datadir = o->datadir,
+                              .user = o->user,
+                              .passfile = o->passfile,
+                              .dbname = o->dbname,
+                              .name = session,
+                              .waits = true,
+                              .walsender = true,
+                              .statement_ms = SQL_TIMEOUT_MS};
+    struct db *db;
+    *out = NULL;
+    int rc = sql_connect(&db, &place, o, e);
+    if (rc == 0)
+        rc = sql_text(out, db, show, clock_ms() + SQL_TIMEOUT_MS, e);
+    db_close(db);
     return rc;
 }
 

@@ -27,6 +27,7 @@ struct sql_place {
     const char *name;
     int64_t statement_ms; /* statement_timeout, 0 is none */
     bool waits;           /* its commits wait as everybody's do; else synchronous_commit is local */
+    bool walsender;       /* a session of physical replication: it takes SHOW only */
 };
 
 /* Connects to the server of place->datadir. ERR_NOTFOUND when no server is up there, ERR_CONNECT, ... */
@@ -37,6 +38,11 @@ int sql_connect(struct db **out, const struct sql_place *place, const struct ord
  * and sees them gone, or fails with ERR_TIMEOUT; its commits wait for nobody. A second one's do, as those
  * of any client. */
 int sql_open(struct db **out, const struct order *o, bool first, struct err *e);
+
+/* A setting as sessions get it whose database and role were given none of their own, *out to be freed with
+ * free(). Only a walsender tells: what the order's database or role was given hides the server's value in
+ * every other session, and does not reach one of physical replication (InitPostgres in postinit.c). */
+int sql_server_setting(char **out, const struct order *o, const char *name, struct err *e);
 
 /* The first field of the first row, to be freed with free(); NULL for SQL NULL or no row. */
 int sql_text(char **out, struct db *db, const char *sql, int64_t deadline_ms, struct err *e);

@@ -27,12 +27,14 @@ static const struct {
     {"does not support SSL", EKEYREJECTED},
     {"requires peer", EKEYREJECTED},
     {"requirepeer", EKEYREJECTED},
+    {"out of memory", ENOMEM},
 };
 
+/* What this process lacks comes first: of several hosts that were tried it says something about none. */
 static const int words_errnos[] = {
-    ECONNREFUSED, ENOENT,    ECONNRESET, EPIPE,  ECONNABORTED, EHOSTUNREACH,
-    ENETUNREACH,  EHOSTDOWN, ENETDOWN,   EAGAIN, ETIMEDOUT,    EADDRNOTAVAIL,
-    EACCES,       EPERM,     EMFILE,     ENFILE, ENOTSOCK,
+    EMFILE,     ENFILE,    ENOMEM,       ENOBUFS,      EADDRNOTAVAIL, ECONNREFUSED, ENOENT,
+    ECONNRESET, EPIPE,     ECONNABORTED, EHOSTUNREACH, ENETUNREACH,   EHOSTDOWN,    ENETDOWN,
+    EAGAIN,     ETIMEDOUT, EACCES,       EPERM,        ENOTSOCK,
 };
 
 static int

@@ -1,12 +1,15 @@
 #include "bind.h"
 #include "objects.h"
 #include "params.h"
+#include "resolve.h"
 #include "runtime.h"
 
 #include "moonrise/base/err.h"
+#include "moonrise/base/str.h"
 #include "moonrise/loop/loop.h"
 #include "moonrise/probe/prober.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define PROBER "moonrise.Prober"
@@ -16,6 +19,15 @@ struct object {
     struct runtime *rt;
     struct prober *prober; /* NULL once closed */
     int observed_ref;
+    struct lookup *lookups;
+};
+
+/* A host name that is being looked up. That cannot be stopped: it may outlive the prober. */
+struct lookup {
+    struct lookup *next;
+    struct object *object; /* NULL once the prober is closed */
+    uint64_t ticket;
+    struct params params;
 };
 
 static void
@@ -24,6 +36,8 @@ object_close(struct open_object *o)
     struct object *p = (struct object *)o;
     prober_free(p->prober);
     p->prober = NULL;
+    for (; p->lookups; p->lookups = p->lookups->next)
+        p->lookups->object = NULL;
     luaL_unref(p->rt->L, LUA_REGISTRYINDEX, p->observed_ref);
     p->observed_ref = LUA_NOREF;
 }
@@ -111,6 +125,44 @@ prober_observed(void *arg, const struct observation *o)
     runtime_callback(p->rt, p->observed_ref, push_observation, (void *)o);
 }
 
+static void
+lookup_found(void *arg, const struct resolution *found)
+{
+    struct lookup *l = arg;
+    struct object *p = l->object;
+    bool known = params_resolve(&l->params, found);
+    struct conn_params params = params_borrow(&l->params);
+    if (p) {
+        struct lookup **at = &p->lookups;
+        while (*at != l)
+            at = &(*at)->next;
+        *at = l->next;
+        prober_found(p->prober, l->ticket, known ? &params : NULL);
+    }
+    params_done(&l->params);
+    free(l);
+}
+
+static bool
+lookup_begin(void *arg, uint64_t ticket, const struct conn_params *params)
+{
+    struct object *p = arg;
+    struct lookup *l = mem_zalloc(sizeof(*l));
+    struct err e;
+    l->object = p;
+    l->ticket = ticket;
+    for (size_t i = 0; params->keywords[i]; i++)
+        params_set(&l->params, params->keywords[i], params->values[i]);
+    if (resolve_start(p->rt, params_get(&l->params, "host"), lookup_found, l, &e)) {
+        params_done(&l->params);
+        free(l);
+        return false;
+    }
+    l->next = p->lookups;
+    p->lookups = l;
+    return true;
+}
+
 /* mr.prober(options) -> Prober */
 int
 prober_open(lua_State *L)
@@ -122,7 +174,8 @@ prober_open(lua_State *L)
     struct prober_spec spec = {.interval_ms = (int64_t)opt_number(L, 1, "interval_ms", 1000),
                                .timeout_ms = (int64_t)opt_number(L, 1, "timeout_ms", 2000),
                                .fresh_ms = (int64_t)opt_number(L, 1, "fresh_ms", 5000),
-                               .observed = prober_observed};
+                               .observed = prober_observed,
+                               .find = lookup_begin};
     luaL_argcheck(L, spec.interval_ms > 0 && spec.timeout_ms > 0, 1,
                   "options.interval_ms, options.timeout_ms: at least 1");
     if (!opt_function(L, 1, "observed"))
@@ -131,6 +184,7 @@ prober_open(lua_State *L)
     struct object *p = class_new(L, PROBER, sizeof(*p));
     p->rt = rt;
     p->observed_ref = ref;
+    p->lookups = NULL;
     p->open.close = object_close;
     spec.arg = p;
     prober_new(&p->prober, rt->loop, &spec);
@@ -170,6 +224,7 @@ l_set(lua_State *L)
     struct params params;
     params_read(L, 3, lua_gettop(L), &params);
     spec.params = params_borrow(&params);
+    spec.named = params_need_lookup(&params);
     prober_set(p->prober, &spec);
     params_done(&params);
     return 0;

@@ -22,6 +22,7 @@ static const char *const evidence_names[] = {
     [EVIDENCE_SQLSTATE] = "sqlstate",
     [EVIDENCE_WRONG_SYSTEM] = "wrong_system",
     [EVIDENCE_NO_NEW_SESSION] = "no_new_session",
+    [EVIDENCE_SHORTAGE] = "shortage",
 };
 
 const char *
@@ -143,8 +144,13 @@ evidence_of_errno(int sys)
     case ENETUNREACH:
     case EHOSTDOWN:
     case ENETDOWN:
-    case EADDRNOTAVAIL:
         return EVIDENCE_UNREACHABLE;
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case ENOBUFS:
+    case EADDRNOTAVAIL: /* no port of ours is free */
+        return EVIDENCE_SHORTAGE;
     case ETIMEDOUT:
     case EAGAIN: /* a socket file whose queue is full: nobody accepts */
         return EVIDENCE_TIMEOUT;

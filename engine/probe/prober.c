@@ -20,6 +20,7 @@ struct asking {
     struct target *t;
     struct conn *conn; /* NULL while there is no session */
     bool fresh;        /* nothing was answered on it yet */
+    bool own_level;    /* its synchronous_commit is its database's or role's own */
     int64_t began_ms;  /* the question, or the attempt to get a session for it */
 };
 
@@ -28,18 +29,26 @@ struct target {
     struct prober *p;
     int dbid;
     struct conn_params params;
-    char *sysid, *peer_slot; /* or NULL */
+    char *sysid, *peer_slot;    /* or NULL */
+    bool named;                 /* its host is a name, that `find` looks up */
+    struct conn_params address; /* what was found last, keywords NULL before that */
+    uint64_t ticket;            /* of the look-up that is under way, 0 is none */
+    int64_t find_ms;            /* when that began */
     struct timer *tick;
     struct asking standing; /* kept open, asked every interval */
     struct asking extra;    /* opened beside it now and then, for one question */
-    int64_t fresh_ms;       /* when a session was last asked for */
-    int64_t answered_ms;    /* when the standing session last answered */
+    struct conn *walsender; /* while it is asked for `level`, else NULL */
+    char level[24]; /* the server's synchronous_commit where own_level hides it, "" not told yet */
+    int64_t level_ms;    /* when it was last asked for, 0 never */
+    int64_t fresh_ms;    /* when a session was last asked for */
+    int64_t answered_ms; /* when the standing session last answered */
 };
 
 struct prober {
     struct loop *l;
     struct prober_spec spec;
     struct target *first;
+    uint64_t tickets; /* given out so far */
 };
 
 static void probe_begin(struct asking *a);
@@ -65,6 +74,36 @@ probe_fill_error(struct observation *o, enum evidence ev, const struct err *e)
     o->evidence = ev;
     memcpy(o->sqlstate, e->sqlstate, sizeof(o->sqlstate));
     snprintf(o->message, sizeof(o->message), "%.*s", (int)sizeof(o->message) - 1, e->message);
+}
+
+static void
+probe_unresolved(struct target *t)
+{
+    struct observation o = {.dbid = t->dbid, .fresh = true, .evidence = EVIDENCE_UNRESOLVED};
+    o.at_ms = clock_ms();
+    o.took_ms = o.at_ms - t->find_ms;
+    snprintf(o.message, sizeof(o.message), "no address is known for the host's name");
+    probe_tell(t->p, &o);
+}
+
+/* Has the name looked up, again where that was done before: the host may have moved. What was found last
+ * holds until something else is found. */
+static void
+target_find(struct target *t)
+{
+    struct prober *p = t->p;
+    if (!t->named || t->ticket)
+        return;
+    t->find_ms = clock_ms();
+    t->ticket = ++p->tickets;
+    if (!p->spec.find(p->spec.arg, t->ticket, &t->params))
+        t->ticket = 0;
+}
+
+static const struct conn_params *
+target_place(const struct target *t)
+{
+    return t->named ? &t->address : &t->params;
 }
 
 static void
@@ -106,7 +145,7 @@ probe_failed(struct asking *a, const struct err *e)
     bool alive = conn_is_open(a->conn);
     probe_outcome(&o, a);
     enum evidence ev = evidence_of(e);
-    if (kept && !alive && ev != EVIDENCE_TIMEOUT)
+    if (kept && !alive && ev != EVIDENCE_TIMEOUT && ev != EVIDENCE_SHORTAGE)
         ev = EVIDENCE_RESET;
     if (a == &t->extra && ev == EVIDENCE_TIMEOUT && probe_still_answers(t, o.took_ms))
         ev = EVIDENCE_NO_NEW_SESSION;
@@ -116,6 +155,8 @@ probe_failed(struct asking *a, const struct err *e)
     /* Until one comes about again, a fresh session is tried every interval. */
     if (a == &t->extra)
         t->fresh_ms = 0;
+    if (!o.sqlstate[0])
+        target_find(t);
     if (ev == EVIDENCE_RESET && kept)
         probe_reopen(t);
     probe_tell(p, &o);
@@ -127,6 +168,59 @@ probe_lost(void *arg, const struct err *e)
     struct asking *a = arg;
     a->began_ms = clock_ms();
     probe_failed(a, e);
+}
+
+/* What was told before stays when nothing is told now, unless we are not let in at all. */
+static void
+level_told(void *arg, const struct result *r, const struct err *e)
+{
+    struct target *t = arg;
+    const char *level = e || result_rows(r) != 1 ? NULL : result_get(r, 0, 0);
+    if (e && (evidence_of(e) == EVIDENCE_AUTHENTICATION || strcmp(e->sqlstate, "42501") == 0))
+        level = "unknown";
+    if (level)
+        snprintf(t->level, sizeof(t->level), "%s", level);
+    conn_free(t->walsender);
+    t->walsender = NULL;
+}
+
+static void
+level_opened(void *arg, const struct err *e)
+{
+    struct target *t = arg;
+    struct statement st = {.sql = "SHOW synchronous_commit"}; /* a walsender knows no "show" */
+    if (e)
+        level_told(t, NULL, e);
+    else
+        conn_query(t->walsender, &st, t->p->spec.timeout_ms, level_told, t);
+}
+
+/* Asks for the server's own level. Only a walsender tells: what a database or role was given does not reach
+ * a session of physical replication (InitPostgres in postinit.c). It is not kept: there are few of them. */
+static void
+level_ask(struct target *t)
+{
+    size_t n = 0;
+    int64_t now = clock_ms();
+    if (t->walsender || (t->level_ms && now - t->level_ms < t->p->spec.fresh_ms))
+        return;
+    const struct conn_params *place = target_place(t);
+    while (place->keywords[n])
+        n++;
+    const char **keywords = mem_zalloc((n + 2) * sizeof(*keywords));
+    const char **values = mem_zalloc((n + 2) * sizeof(*values));
+    memcpy(keywords, place->keywords, n * sizeof(*keywords));
+    memcpy(values, place->values, n * sizeof(*values));
+    keywords[n] = "replication";
+    values[n] = "true";
+    struct conn_spec spec = {.params = {keywords, values},
+                             .timeout_ms = t->p->spec.timeout_ms,
+                             .done = level_opened,
+                             .arg = t};
+    t->level_ms = now;
+    conn_open(&t->walsender, t->p->l, &spec);
+    free(keywords);
+    free(values);
 }
 
 static void
@@ -142,12 +236,17 @@ probe_answered(void *arg, const struct result *r, const struct err *e)
         return;
     }
     probe_outcome(&o, a);
-    if (question_read(&o, r, &bad) != 0) {
+    if (question_read(&o, &a->own_level, r, &bad) != 0) {
         probe_fill_error(&o, EVIDENCE_SQLSTATE, &bad);
     } else if (t->sysid && strcmp(t->sysid, o.sysid) != 0) {
         o.evidence = EVIDENCE_WRONG_SYSTEM;
         snprintf(o.message, sizeof(o.message), "system identifier %s where %s was expected",
                  o.sysid, t->sysid);
+        target_find(t);
+    }
+    if (a->own_level) {
+        memcpy(o.sync_commit, t->level, sizeof(o.sync_commit));
+        level_ask(t);
     }
     a->fresh = false;
     if (a == &t->extra)
@@ -161,8 +260,8 @@ static void
 probe_ask(struct asking *a)
 {
     struct target *t = a->t;
-    const char *params[] = {t->peer_slot};
-    struct statement st = {.sql = question_sql, .nparams = 1, .params = params};
+    const char *params[] = {t->peer_slot, a->fresh ? "t" : "f"};
+    struct statement st = {.sql = question_sql, .nparams = 2, .params = params};
     int64_t left = a->began_ms + t->p->spec.timeout_ms - clock_ms();
     conn_query(a->conn, &st, left > 0 ? left : 0, probe_answered, a);
 }
@@ -194,9 +293,16 @@ probe_begin(struct asking *a)
     }
     probe_close(a);
     a->fresh = true;
+    a->own_level = false;
     t->fresh_ms = a->began_ms;
-    struct conn_spec spec = {
-        .params = t->params, .timeout_ms = t->p->spec.timeout_ms, .done = probe_opened, .arg = a};
+    if (t->named && !t->address.keywords) {
+        target_find(t);
+        return;
+    }
+    struct conn_spec spec = {.params = *target_place(t),
+                             .timeout_ms = t->p->spec.timeout_ms,
+                             .done = probe_opened,
+                             .arg = a};
     conn_open(&a->conn, t->p->l, &spec);
 }
 
@@ -214,7 +320,10 @@ static void
 probe_tick(void *arg)
 {
     struct target *t = arg;
-    if (clock_ms() - t->fresh_ms >= t->p->spec.fresh_ms)
+    /* A resolver that says nothing is no better than one that knows nothing. */
+    if (t->ticket && !t->address.keywords && clock_ms() - t->find_ms >= t->p->spec.timeout_ms)
+        probe_unresolved(t);
+    else if (clock_ms() - t->fresh_ms >= t->p->spec.fresh_ms)
         probe_freshly(t);
     else
         probe_begin(&t->standing);
@@ -232,6 +341,7 @@ static void
 target_learn(struct target *t, const struct target_spec *spec)
 {
     conn_params_copy(&t->params, &spec->params);
+    t->named = spec->named && t->p->spec.find;
     t->sysid = spec->sysid ? mem_strdup(spec->sysid) : NULL;
     t->peer_slot = spec->peer_slot ? mem_strdup(spec->peer_slot) : NULL;
 }
@@ -307,8 +417,30 @@ prober_drop(struct prober *p, int dbid)
     timer_free(t->tick);
     probe_close(&t->standing);
     probe_close(&t->extra);
+    conn_free(t->walsender);
+    conn_params_free(&t->address);
     target_forget(t);
     free(t);
+}
+
+void
+prober_found(struct prober *p, uint64_t ticket, const struct conn_params *params)
+{
+    struct target *t = p->first;
+    while (t && t->ticket != ticket)
+        t = t->next;
+    if (!t)
+        return;
+    bool first = !t->address.keywords;
+    t->ticket = 0;
+    if (params) {
+        conn_params_free(&t->address);
+        conn_params_copy(&t->address, params);
+    }
+    if (first && params)
+        probe_begin(&t->standing);
+    else if (first)
+        probe_unresolved(t);
 }
 
 void

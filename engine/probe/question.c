@@ -17,6 +17,7 @@ enum column {
     ASK_RECEIVER,
     ASK_SYNC_NAMES,
     ASK_SYNC_COMMIT,
+    ASK_OWN_LEVEL,
     ASK_WAITING,
     ASK_PEER_PID,
     ASK_PEER_NAME,
@@ -38,8 +39,9 @@ enum column {
  * received position falls back when its receiver
  * starts again, at the beginning of a segment: what it has replayed it has received.
  *
- * A level of commits that this database or role was given says nothing about the others'. All settings are
- * read only when it matters, since that takes as long as the rest. */
+ * A level of commits that this database or role was given, a higher one too, says nothing about the others'.
+ * A session gets it once and for all at its start: where it came from is asked only then ($2), since all
+ * settings are read for that, which takes as long as the rest. */
 const char question_sql[] =
     "with me as materialized (select pg_catalog.pg_is_in_recovery() as standby),"
     " receiver as (select received_tli, status from pg_catalog.pg_stat_get_wal_receiver()"
@@ -64,10 +66,8 @@ const char question_sql[] =
     " case when me.standby then pg_catalog.pg_is_wal_replay_paused() end,"
     " exists (select from receiver where status = 'streaming'),"
     " pg_catalog.current_setting('synchronous_standby_names'),"
-    " case when pg_catalog.current_setting('synchronous_commit') in ('on', 'remote_apply')"
-    "  then pg_catalog.current_setting('synchronous_commit')"
-    "  else (select case when source in ('database', 'user', 'database user') then boot_val"
-    "    else reset_val end"
+    " pg_catalog.current_setting('synchronous_commit'),"
+    " case when $2::bool then (select source in ('database', 'user', 'database user')"
     "   from pg_catalog.pg_show_all_settings() where name = 'synchronous_commit') end,"
     " (select count(*) from pg_catalog.pg_stat_get_activity(null) where wait_event = 'SyncRep'),"
     " peer.pid, peer.application_name, peer.state, peer.sync_state, peer.sent_lsn, peer.flush_lsn,"
@@ -119,7 +119,7 @@ question_peer(struct observation *o, const struct result *r, struct err *e)
 }
 
 int
-question_read(struct observation *o, const struct result *r, struct err *e)
+question_read(struct observation *o, bool *own_level, const struct result *r, struct err *e)
 {
     if (result_rows(r) != 1 || result_columns(r) != ASK_COLUMNS)
         return err_set(e, ERR_PROTOCOL, "a probe's answer has %d rows of %d columns",
@@ -131,6 +131,8 @@ question_read(struct observation *o, const struct result *r, struct err *e)
     o->receiver = question_true(r, ASK_RECEIVER);
     question_text(o->sync_names, sizeof(o->sync_names), r, ASK_SYNC_NAMES);
     question_text(o->sync_commit, sizeof(o->sync_commit), r, ASK_SYNC_COMMIT);
+    if (result_get(r, 0, ASK_OWN_LEVEL))
+        *own_level = question_true(r, ASK_OWN_LEVEL);
     o->waiting = (int)question_number(r, ASK_WAITING);
     int rc = question_lsn(&o->lsn, r, ASK_LSN, e);
     if (rc == 0 && o->in_recovery)

@@ -20,10 +20,10 @@ local PARAMETERS = "'max_connections', 'max_worker_processes', 'max_wal_senders'
 local PRIMARY_SQL = [[
 select s.pid, s.application_name as name, s.state, r.slot_name as slot,
        pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.flush_lsn)::float8 as lag_bytes,
-       -- What this database or role was given says nothing about others.
-       (select case when source in ('database', 'user', 'database user') then boot_val
-               else reset_val end
-        from pg_settings where name = 'synchronous_commit') as sync_commit,
+       -- What this database or role was given, a higher one too, says nothing about others: then it
+       -- is for the agent to find out.
+       (select reset_val from pg_settings where name = 'synchronous_commit'
+        and source not in ('database', 'user', 'database user')) as sync_commit,
        current_setting('server_version_num')::integer as version,
        ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int as timeline,
        (select json_object_agg(name, setting::bigint)::text from pg_settings
@@ -83,9 +83,9 @@ end
 
 -- Whether the primary's commits can wait, and the mirror is near enough for them to.
 local function ready(primary, pair, settings)
-    if primary.sync_commit ~= "on" and primary.sync_commit ~= "remote_apply" then
-        return refuse(pair.primary, "its synchronous_commit is %s: commits do not wait",
-            primary.sync_commit)
+    local level = primary.sync_commit
+    if level and level ~= "on" and level ~= "remote_apply" then
+        return refuse(pair.primary, "its synchronous_commit is %s: commits do not wait", level)
     elseif primary.slot == nil then
         return refuse(pair.primary, "it has no slot %s", instance.slot_name(pair.mirror))
     elseif primary.pid == nil or primary.state ~= "streaming" then

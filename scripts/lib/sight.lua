@@ -193,6 +193,10 @@ end
 
 local function on_observation(memory, input)
     local seen = input.event.observation
+    -- What the watcher's own process lacks is no news about an instance.
+    if seen.evidence == "shortage" then
+        return
+    end
     local inst = instance(memory, seen.dbid)
     local before = inst.seen
     observe(inst, seen, input.settings)

@@ -28,6 +28,7 @@ M.TIMEOUT_MS = 2000
 local FRESH_MS = 5000
 local IDLE_MS = 1000
 local SAMPLE_MS = 5000
+local LACKS_EVERY_MS = 60000
 
 ---@class Watcher
 ---@field env Env
@@ -121,6 +122,15 @@ function Watcher:read_config()
     end
 end
 
+-- Said once a minute: nothing is known about the instances meanwhile.
+local function lacks(self, message)
+    local now = mr.clock()
+    if not self.lacked_at or now - self.lacked_at >= LACKS_EVERY_MS then
+        self.lacked_at = now
+        term.warn("this process lacks what it needs to ask: %s", message)
+    end
+end
+
 function Watcher:start_prober()
     if self.prober then
         return
@@ -130,6 +140,9 @@ function Watcher:start_prober()
         interval_ms = self.settings.interval_ms, timeout_ms = self.settings.timeout_ms,
         fresh_ms = FRESH_MS,
         observed = function(observation)
+            if observation.evidence == "shortage" then
+                return lacks(self, observation.message)
+            end
             events:push({ kind = "observation", observation = observation,
                 dbid = observation.dbid })
         end,

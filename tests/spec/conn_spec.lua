@@ -206,6 +206,27 @@ describe("with a server", function()
             prober:close()
         end))
 
+        it("finds the addresses of names", main(function()
+            local seen = mr.queue()
+            local prober = mr.prober({
+                interval_ms = 20,
+                observed = function(observation)
+                    seen:push(observation)
+                end,
+            })
+            prober:set(7, { conn = options({ host = "localhost" }) })
+            assert.equals("ok", mr.check(seen:pop(10000)).evidence)
+            prober:drop(7)
+            prober:set(8, { conn = options({ host = "nowhere.invalid" }) })
+            local last
+            repeat
+                last = mr.check(seen:pop(20000))
+            until last.dbid == 8
+            assert.equals("unresolved", last.evidence)
+            prober:set(9, { conn = options({ host = "elsewhere.invalid" }) })
+            prober:close()
+        end))
+
         it("refuses wrong use", main(function()
             local wrongs = { {}, { observed = 1 }, { observed = print, interval_ms = 0 } }
             for _, wrong in ipairs(wrongs) do

@@ -324,6 +324,16 @@ describe("fts: what the catalog says and is not so", function()
         end
     end)
 
+    it("whatever the watcher itself lacks", function()
+        local pair = new():settle()
+        for _ = 1, 100 do
+            pair:after(1000):sees(P, "shortage"):sees(M, "shortage")
+        end
+        assert.are.same({}, pair:story())
+        assert.are.same({ "ok", "ok" },
+            { pair.memory.inst[P].evidence, pair.memory.inst[M].evidence })
+    end)
+
     it("is not judged by a look from before it was said", function()
         local pair = new({ mode = "n" }):settle()
         pair:recorded("in_sync"):sees(P, "ok", { sync_names = "", took = 500 })

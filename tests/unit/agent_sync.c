@@ -155,6 +155,27 @@ an_old_wait_is_no_proof(void **state)
     lab_do(lab, &prim, "release", "");
 }
 
+/* What the order's own role was given hides the server's level, above it as well as below. */
+static void
+only_the_server_s_own_level_counts(void **state)
+{
+    struct lab *lab = *state;
+    char *own = mem_printf("alter role %s set synchronous_commit = on", lab->user);
+    char *reset = mem_printf("alter role %s reset synchronous_commit", lab->user);
+    name_it(lab);
+    lab_sql_is(lab, &prim, own, "");
+    free(lab_sql(lab, &prim, "alter system set synchronous_commit = off"));
+    free(lab_sql(lab, &prim, "select pg_reload_conf()"));
+    lab_refused(lab, &prim, "arm", ARM, ERR_REFUSED);
+    free(lab_sql(lab, &prim, "alter system reset synchronous_commit"));
+    free(lab_sql(lab, &prim, "select pg_reload_conf()"));
+    lab_do(lab, &prim, "arm", ARM);
+    lab_do(lab, &prim, "release", "");
+    free(lab_sql(lab, &prim, reset));
+    free(own);
+    free(reset);
+}
+
 /* Waits until the server was told to wait for nobody, then gives the call up, as the end of a session does. */
 static void *
 give_up(void *arg)
@@ -373,6 +394,7 @@ main(int argc, char **argv)
         cmocka_unit_test(an_arming_that_fails_is_undone),
         cmocka_unit_test(an_arming_that_is_given_up_is_undone),
         cmocka_unit_test(an_old_wait_is_no_proof),
+        cmocka_unit_test(only_the_server_s_own_level_counts),
         cmocka_unit_test(a_borrowed_name_is_refused),
         cmocka_unit_test(sessions_of_earlier_orders_are_ended),
         cmocka_unit_test(a_promotion_asks_the_mirror_first),

@@ -193,13 +193,18 @@ test_errors(void **state)
         {ERR_CONNECT, "", EDESTADDRREQ, EVIDENCE_UNRESOLVED},
         {ERR_CONNECT, "", EKEYREJECTED, EVIDENCE_AUTHENTICATION},
         {ERR_CONNECT, "", 0, EVIDENCE_RESET},
+        {ERR_CONNECT, "", EMFILE, EVIDENCE_SHORTAGE},
+        {ERR_CONNECT, "", ENFILE, EVIDENCE_SHORTAGE},
+        {ERR_CONNECT, "", ENOMEM, EVIDENCE_SHORTAGE},
+        {ERR_CONNECT, "", ENOBUFS, EVIDENCE_SHORTAGE},
+        {ERR_CONNECT, "", EADDRNOTAVAIL, EVIDENCE_SHORTAGE},
     };
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct err e = failure(cases[i].code, cases[i].sqlstate, cases[i].sys);
         assert_int_equal(evidence_of(&e), cases[i].ev);
     }
-    for (int ev = EVIDENCE_NONE; ev <= EVIDENCE_NO_NEW_SESSION; ev++)
+    for (int ev = EVIDENCE_NONE; ev <= EVIDENCE_SHORTAGE; ev++)
         assert_string_not_equal(evidence_name((enum evidence)ev), "unknown");
 }
 

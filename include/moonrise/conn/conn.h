@@ -9,7 +9,8 @@
  *
  * An ERR_CONNECT says in sys_errno what happened: ECONNREFUSED or ENOENT (nobody listens),
  * ECONNRESET (the session broke), EHOSTUNREACH and the like, EDESTADDRREQ (the name has no
- * address), EKEYREJECTED (server and client could not agree on who they are).
+ * address), EKEYREJECTED (server and client could not agree on who they are); EMFILE, ENFILE, ENOMEM,
+ * ENOBUFS, EADDRNOTAVAIL (this process or host lacks something: says nothing of the server).
  */
 #ifndef MOONRISE_CONN_CONN_H
 #define MOONRISE_CONN_CONN_H

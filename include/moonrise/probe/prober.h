@@ -37,6 +37,7 @@ enum evidence {
     EVIDENCE_SQLSTATE,     /* any other answer: alive */
     EVIDENCE_WRONG_SYSTEM, /* another system identifier answers at this address */
     EVIDENCE_NO_NEW_SESSION, /* the standing session answers, a fresh one does not come about */
+    EVIDENCE_SHORTAGE, /* this process lacks descriptors, memory or ports: says nothing of the instance */
 };
 
 /* What one probe brought. */
@@ -57,7 +58,8 @@ struct observation {
     bool replay_paused;   /* mirror */
     bool receiver;        /* mirror: a WAL receiver is streaming */
     char sync_names[256]; /* synchronous_standby_names */
-    char sync_commit[24]; /* synchronous_commit, server-wide */
+    char sync_commit
+        [24]; /* synchronous_commit, server-wide; "" not told yet, "unknown" not to be told */
     /* primary: the walsender that holds slot `peer_slot`, if any */
     bool peer;
     char peer_name[72];  /* application_name */
@@ -72,6 +74,7 @@ struct target_spec {
     struct conn_params params;
     const char *sysid;     /* expected, or NULL */
     const char *peer_slot; /* the slot of this instance's mirror, or NULL */
+    bool named;            /* the host is a name: see `find` */
 };
 
 struct prober_spec {
@@ -79,6 +82,10 @@ struct prober_spec {
     int64_t timeout_ms;  /* for an answer, and for a session to come about and answer */
     int64_t fresh_ms;    /* between two fresh sessions */
     void (*observed)(void *arg, const struct observation *o); /* every probe's outcome */
+    /* Begins to look up the host of `params`, which it borrows, off the loop: the system's resolver blocks.
+     * The answer comes later by prober_found. False when it could not begin: it is tried again. Asked at
+     * first, and after failures. NULL: libpq looks names up, and the loop waits. */
+    bool (*find)(void *arg, uint64_t ticket, const struct conn_params *params);
     void *arg;
 };
 
@@ -88,6 +95,10 @@ void prober_new(struct prober **out, struct loop *l, const struct prober_spec *s
 void prober_set(struct prober *p, const struct target_spec *spec);
 
 void prober_drop(struct prober *p, int dbid);
+
+/* What `find` has found: the same parameters with hostaddr, copied; NULL when there is no address. Nothing is
+ * done when nobody waits for this ticket any more. */
+void prober_found(struct prober *p, uint64_t ticket, const struct conn_params *params);
 
 /* Probes this instance now with a fresh session, beside the interval. */
 void prober_now(struct prober *p, int dbid);

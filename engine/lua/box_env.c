@@ -94,9 +94,9 @@ l_rep(lua_State *L)
 /* An upper bound of the steps a pattern takes on a text of `len` bytes: each part that can match
  * several lengths multiplies by the length, and so does the search for the place. */
 static double
-pattern_steps(const char *pattern, size_t pattern_len, size_t len)
+pattern_steps(const char *pattern, size_t pattern_len, size_t len, bool anchored)
 {
-    double steps = pattern_len > 0 && pattern[0] == '^' ? 1 : (double)len + 1;
+    double steps = anchored ? 1 : (double)len + 1;
     size_t in_sets = 1;
     bool in_set = false;
     for (size_t i = 0; i < pattern_len; i++) {
@@ -106,6 +106,8 @@ pattern_steps(const char *pattern, size_t pattern_len, size_t len)
             c = pattern[++i];
             if (!in_set && (c == 'b' || (c >= '1' && c <= '9')))
                 steps *= (double)len + 1;
+            if (!in_set && c == 'b')
+                i += 2; /* the delimiters, which may look like anything else */
         } else if (c == '[' && !in_set)
             in_set = true;
         else if (c == ']' && in_set)
@@ -125,10 +127,54 @@ l_pattern(lua_State *L)
     box_guard(L);
     luaL_checklstring(L, 1, &len);
     const char *pattern = luaL_checklstring(L, 2, &pattern_len);
-    if (pattern_steps(pattern, pattern_len, len) > PATTERN_STEPS_MAX)
+    const char *name = lua_tostring(L, lua_upvalueindex(2));
+    bool anchored = pattern[0] == '^' && strcmp(name, "gmatch") != 0; /* there it is a character */
+    if (pattern_steps(pattern, pattern_len, len, anchored) > PATTERN_STEPS_MAX)
         return luaL_error(L, "%s: too much work, a shorter text or a simpler pattern is needed",
-                          lua_tostring(L, lua_upvalueindex(2)));
+                          name);
     return call_original(L);
+}
+
+/* The iterator searches each time it is called, also after its end: it is guarded like the rest. */
+static int
+l_gmatch(lua_State *L)
+{
+    l_pattern(L);
+    lua_pushvalue(L, lua_upvalueindex(2));
+    lua_pushcclosure(L, l_guarded, 2);
+    return 1;
+}
+
+/* Whether a format has a %p, which writes the address of anything, text too. */
+static bool
+format_shows_address(const char *format, size_t len)
+{
+    const char *end = format + len;
+    while ((format = memchr(format, '%', (size_t)(end - format)))) {
+        format++;
+        format += strspn(format, "-+ #0123456789.");
+        if (*format == 'p')
+            return true;
+        format += format < end;
+    }
+    return false;
+}
+
+/* string.format: no addresses, as in tostring. */
+static int
+l_format(lua_State *L)
+{
+    size_t len;
+    const char *format = luaL_checklstring(L, 1, &len);
+    if (format_shows_address(format, len))
+        return luaL_error(L, "format: '%%p' would show an address");
+    for (int i = 2; i <= lua_gettop(L); i++) {
+        if (lua_type(L, i) <= LUA_TSTRING)
+            continue;
+        lua_pushstring(L, luaL_typename(L, i));
+        lua_replace(L, i);
+    }
+    return l_guarded(L);
 }
 
 static int
@@ -279,8 +325,8 @@ static void
 push_string_library(lua_State *L)
 {
     static const luaL_Reg guards[] = {
-        {"rep", l_rep},         {"find", l_find},      {"match", l_pattern}, {"gmatch", l_pattern},
-        {"gsub", l_pattern},    {"format", l_guarded}, {"upper", l_guarded}, {"lower", l_guarded},
+        {"rep", l_rep},         {"find", l_find},     {"match", l_pattern}, {"gmatch", l_gmatch},
+        {"gsub", l_pattern},    {"format", l_format}, {"upper", l_guarded}, {"lower", l_guarded},
         {"reverse", l_guarded}, {NULL, NULL}};
     int from = open_library(L, LUA_STRLIBNAME, luaopen_string);
     lua_newtable(L);

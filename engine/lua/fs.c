@@ -1,10 +1,12 @@
 #include "bind.h"
 #include "objects.h"
+#include "runtime.h"
 
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
 #include "moonrise/base/str.h"
+#include "moonrise/loop/job.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -66,49 +68,142 @@ l_read_file(lua_State *L)
     return rc ? error_return(L, &e) : 1;
 }
 
-/* mr.write_file(path, text, mode?) -> true, or nil, err */
-static int
-l_write_file(lua_State *L)
-{
-    const char *path = check_path(L, 1);
+/* A write that is flushed, which may take seconds: done by a thread while a task waits. */
+struct fs_write {
+    struct wait wait;
+    struct runtime *rt;
+    char *path, *text;
     size_t len;
-    const char *text = luaL_checklstring(L, 2, &len);
+    mode_t mode;
+    bool append, durable;
+    int rc;
     struct err e;
-    return push_ok(L, io_write_durable(path, text, len, check_mode(L, 3, "0600"), &e), &e);
+};
+
+/* A line that did not fit leaves nothing behind, or the next one would be glued to it. When another
+ * process has appended meanwhile it stays: its line must not be cut. */
+static void
+take_back(int fd, ssize_t written)
+{
+    struct stat st;
+    off_t end = lseek(fd, 0, SEEK_CUR);
+    if (written > 0 && end >= written && fstat(fd, &st) == 0 && st.st_size == end &&
+        ftruncate(fd, end - written) < 0)
+        return; /* the write's own failure is told */
 }
 
 /* One write, so that lines of several processes do not mix. */
 static int
-append_line(const char *path, const char *line, size_t len, bool durable, struct err *e)
+append_line(const struct fs_write *w, struct err *e)
 {
-    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    int fd = open(w->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
-        return err_sys(e, errno, "open %s", path);
+        return err_sys(e, errno, "open %s", w->path);
     int rc = 0;
-    ssize_t n = write(fd, line, len);
-    if (n != (ssize_t)len)
-        rc = err_sys(e, n < 0 ? errno : ENOSPC, "write %s", path);
-    else if (durable && fdatasync(fd) < 0)
-        rc = err_sys(e, errno, "flush %s", path);
+    ssize_t n = write(fd, w->text, w->len);
+    if (n != (ssize_t)w->len) {
+        rc = err_sys(e, n < 0 ? errno : ENOSPC, "write %s", w->path);
+        take_back(fd, n);
+    } else if (w->durable && fdatasync(fd) < 0)
+        rc = err_sys(e, errno, "flush %s", w->path);
     if (close(fd) < 0 && rc == 0)
-        rc = err_sys(e, errno, "close %s", path);
+        rc = err_sys(e, errno, "close %s", w->path);
     return rc;
+}
+
+static void
+fs_write_run(struct job_self *self, void *arg)
+{
+    struct fs_write *w = arg;
+    (void)self;
+    w->rc = w->append ? append_line(w, &w->e)
+                      : io_write_durable(w->path, w->text, w->len, w->mode, &w->e);
+}
+
+static void
+fs_write_free(struct fs_write *w)
+{
+    free(w->path);
+    free(w->text);
+    free(w);
+}
+
+static void
+fs_write_done(void *arg)
+{
+    struct fs_write *w = arg;
+    w->rt->jobs--;
+    wait_end(&w->wait, w->rc ? push_error : NULL, &w->e);
+    fs_write_free(w);
+}
+
+/* What is being written is written; by force the task just does not wait for it. */
+static bool
+fs_write_cancel(struct wait *w, bool force)
+{
+    (void)w;
+    return force;
+}
+
+/* The task that can wait for a write. One that was cancelled, or that runs while the program ends,
+ * writes at once: it does so to leave things in order. */
+static struct task *
+fs_write_task(lua_State *L)
+{
+    struct task *t = runtime_of(L)->current;
+    return t && t->co == L && !t->cancelled && !t->rt->closing ? t : NULL;
+}
+
+/* Writes the text on top of the stack to the path at 1, as `given` says. */
+static int
+fs_write(lua_State *L, const struct fs_write *given)
+{
+    struct fs_write *w = mem_alloc(sizeof(*w));
+    struct task *t = fs_write_task(L);
+    struct job *job;
+    *w = *given;
+    const char *text = lua_tolstring(L, -1, &w->len);
+    w->path = mem_strdup(lua_tostring(L, 1));
+    w->text = mem_alloc(w->len + 1);
+    memcpy(w->text, text, w->len);
+    w->wait.cancel = fs_write_cancel;
+    w->wait.what = "a file to be written";
+    struct job_spec spec = {.run = fs_write_run, .done = fs_write_done, .arg = w};
+    if (t && (w->durable || !w->append) && task_enter(L, "write_file", &t) == 0 &&
+        job_start(&job, t->rt->loop, &spec, &w->e) == 0) {
+        w->rt = t->rt;
+        w->rt->jobs++;
+        return task_wait(L, t, &w->wait, -1, 0);
+    }
+    fs_write_run(NULL, w);
+    struct err e = w->e;
+    int rc = w->rc;
+    fs_write_free(w);
+    return push_ok(L, rc, &e);
+}
+
+/* mr.write_file(path, text, mode?) -> true, or nil, err */
+static int
+l_write_file(lua_State *L)
+{
+    check_path(L, 1);
+    luaL_checkstring(L, 2);
+    struct fs_write w = {.mode = check_mode(L, 3, "0600")};
+    lua_settop(L, 2);
+    return fs_write(L, &w);
 }
 
 /* mr.append_file(path, text, durable?) -> true, or nil, err */
 static int
 l_append_file(lua_State *L)
 {
-    const char *path = check_path(L, 1);
+    check_path(L, 1);
     luaL_checkstring(L, 2);
-    bool durable = lua_toboolean(L, 3);
-    size_t len;
+    struct fs_write w = {.append = true, .durable = lua_toboolean(L, 3)};
     lua_settop(L, 2);
     lua_pushliteral(L, "\n");
     lua_concat(L, 2);
-    const char *line = lua_tolstring(L, -1, &len);
-    struct err e;
-    return push_ok(L, append_line(path, line, len, durable, &e), &e);
+    return fs_write(L, &w);
 }
 
 /* mr.make_dir(path, mode?) -> true, or nil, err */

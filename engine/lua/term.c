@@ -7,13 +7,19 @@
 #include "moonrise/loop/job.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#define INPUT "moonrise.input"
+#define INPUT   "moonrise.input"
+#define OUTPUTS "moonrise.outputs"
 
 /* A line of input is read on a thread, because making the terminal non-blocking would change it for
  * the shell that shares it. The thread looks this often whether it should stop. */
@@ -27,6 +33,17 @@ struct input {
     char chunk[4096];  /* the thread's */
     ssize_t got;       /* its last read: -1 nothing, 0 the end */
     bool ended;
+};
+
+/* What standard error may have waiting; standard output, which is asked for, is never cut. */
+enum { QUEUE_BYTES_MAX = 1 << 20 };
+
+struct output {
+    struct runtime *rt;
+    int fd;
+    bool busy;                 /* a thread writes `writing` */
+    struct str queue, writing; /* what comes after it */
+    size_t dropped;
 };
 
 static int
@@ -75,24 +92,123 @@ write_all(int fd, const char *text, size_t len)
     }
 }
 
+static int output_start(struct output *out, struct err *e);
+
+/* As much as goes without waiting; -1 and EAGAIN when that is nothing. The descriptor is shared with
+ * others and stays blocking: a terminal is opened once more, a pipe takes PIPE_BUF when it is ready. */
+static ssize_t
+write_some(int fd, const char *text, size_t len)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    struct stat st;
+    if (fstat(fd, &st) < 0 || S_ISREG(st.st_mode))
+        return write(fd, text, len);
+    if (S_ISSOCK(st.st_mode))
+        return send(fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    errno = EAGAIN;
+    if (poll(&p, 1, 0) <= 0)
+        return -1;
+    if (S_ISFIFO(st.st_mode))
+        return write(fd, text, len < PIPE_BUF ? len : PIPE_BUF);
+    char name[32];
+    snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+    int own = open(name, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    ssize_t n = own < 0 ? -1 : write(own, text, len);
+    if (own < 0)
+        errno = EAGAIN; /* another user's terminal: a thread writes to it */
+    else
+        close(own);
+    return n;
+}
+
+static void
+output_write(struct job_self *self, void *arg)
+{
+    struct output *out = arg;
+    (void)self;
+    write_all(out->fd, out->writing.data, out->writing.len);
+}
+
+static void
+output_done(void *arg)
+{
+    struct output *out = arg;
+    struct err e;
+    out->rt->jobs--;
+    str_free(&out->writing);
+    out->busy = false;
+    if (out->dropped > 0)
+        str_printf(&out->queue, "moonrise: %zu messages were not written\n", out->dropped);
+    out->dropped = 0;
+    if (out->queue.len > 0 && output_start(out, &e)) {
+        write_all(out->fd, out->queue.data, out->queue.len);
+        str_free(&out->queue);
+    }
+}
+
+/* Hands what is queued to a thread. */
+static int
+output_start(struct output *out, struct err *e)
+{
+    struct job_spec spec = {.run = output_write, .done = output_done, .arg = out};
+    struct job *job;
+    int rc = job_start(&job, out->rt->loop, &spec, e);
+    if (rc)
+        return rc;
+    out->writing = out->queue;
+    out->queue = (struct str)STR_INIT;
+    out->busy = true;
+    out->rt->jobs++;
+    return 0;
+}
+
+/* A reader that has stopped must not stop the loop: what does not go at once goes by a thread, and
+ * what comes meanwhile waits for it. */
+static int
+output_text(lua_State *L, int fd)
+{
+    size_t len;
+    ssize_t n = 0;
+    struct err e;
+    const char *text = luaL_checklstring(L, 1, &len);
+    lua_getfield(L, LUA_REGISTRYINDEX, OUTPUTS);
+    struct output *out = (struct output *)lua_touserdata(L, -1) + (fd == STDERR_FILENO);
+    out->rt = runtime_of(L);
+    out->fd = fd;
+    if (!out->rt->loop) {
+        write_all(fd, text, len);
+        return 0;
+    }
+    while (!out->busy && len > 0 && ((n = write_some(fd, text, len)) > 0 || errno == EINTR)) {
+        text += n > 0 ? n : 0;
+        len -= n > 0 ? (size_t)n : 0;
+    }
+    if (len == 0 || (!out->busy && n < 0 && errno != EAGAIN))
+        return 0;
+    if (fd == STDERR_FILENO && out->queue.len > QUEUE_BYTES_MAX) {
+        out->dropped++;
+        return 0;
+    }
+    str_append(&out->queue, text, len);
+    if (!out->busy && output_start(out, &e)) {
+        write_all(fd, out->queue.data, out->queue.len);
+        str_free(&out->queue);
+    }
+    return 0;
+}
+
 /* mr.out(text) */
 static int
 l_out(lua_State *L)
 {
-    size_t len;
-    const char *text = luaL_checklstring(L, 1, &len);
-    write_all(STDOUT_FILENO, text, len);
-    return 0;
+    return output_text(L, STDOUT_FILENO);
 }
 
 /* mr.err(text) */
 static int
 l_err(lua_State *L)
 {
-    size_t len;
-    const char *text = luaL_checklstring(L, 1, &len);
-    write_all(STDERR_FILENO, text, len);
-    return 0;
+    return output_text(L, STDERR_FILENO);
 }
 
 static void
@@ -221,6 +337,10 @@ term_functions(lua_State *L)
         {"is_tty", l_is_tty}, {"term_width", l_term_width}, {"out", l_out},
         {"err", l_err},       {"read_line", l_read_line},   {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);
+    struct output *out = lua_newuserdata(L, 2 * sizeof(*out));
+    for (int i = 0; i < 2; i++)
+        out[i] = (struct output){.queue = STR_INIT, .writing = STR_INIT};
+    lua_setfield(L, LUA_REGISTRYINDEX, OUTPUTS);
     luaL_newmetatable(L, "moonrise.Input");
     lua_pushcfunction(L, l_input_gc);
     lua_setfield(L, -2, "__gc");

@@ -24,8 +24,9 @@ Journal.__index = Journal
 function M.open(options)
     local self = setmetatable({
         catalog = options.catalog, file = options.file, say = options.say or function() end,
-        queue = mr.queue(), budgets = {}, closed = false,
+        queue = mr.queue(), budgets = {}, closed = false, turn = mr.queue(),
     }, Journal)
+    self.turn:push(true)
     self.task = mr.spawn(self.write_all, self)
     return self
 end
@@ -65,6 +66,20 @@ function Journal:add(kind, entry)
     self.queue:push({ kind = kind, entry = entry })
 end
 
+-- One at a time: a row that is appended while the file is being loaded would go with the file.
+local function in_turn(self, fn, ...)
+    local mine, err = self.turn:pop()
+    if not mine then
+        return nil, err
+    end
+    local fine, result, why = pcall(fn, self, ...)
+    self.turn:push(true)
+    if not fine then
+        error(result, 0)
+    end
+    return result, why
+end
+
 local function to_file(self, row)
     local stat = mr.stat(self.file)
     if stat and stat.size > FILE_BYTES then
@@ -81,7 +96,7 @@ local function write_row(self, row)
     if cat and cat:journal(row.kind, row.entry) then
         return true
     end
-    return to_file(self, row)
+    return in_turn(self, to_file, row)
 end
 
 function Journal:write_all()
@@ -98,34 +113,47 @@ local function plain(value)
     return value ~= mr.null and value or nil
 end
 
-local function load_line(cat, line)
+local function row_of(line)
     local row = mr.json_decode(line)
-    if type(row) ~= "table" or type(row.text) ~= "string" or type(row.kind) ~= "string" then
-        return true
-    end
+    return type(row) == "table" and type(row.text) == "string" and type(row.kind) == "string"
+        and row or nil
+end
+
+local function load_row(cat, row)
     return cat:journal(row.kind,
         { content = plain(row.content), dbid = plain(row.dbid), text = row.text,
                                    data = plain(row.data) })
 end
 
---- Loads what was written while there was no coordinator, and removes the file. After a failure
---- what is left stays in the file.
----@param cat table
----@return integer? loaded
----@return Error? err
-function Journal:load(cat)
-    local text, err = mr.read_file(self.file, FILE_BYTES * 2)
-    if not text then
-        return err.code == "notfound" and 0 or nil, err
-    end
-    local loaded, rest = 0, {}
+-- Gives the catalog the rows of a text: how many it took, the lines that are left, and those that
+-- are no rows.
+local function load_lines(cat, text)
+    local loaded, rest, unreadable = 0, {}, {}
     for line in text:gmatch("[^\n]+") do
-        if #rest == 0 and load_line(cat, line) then
+        local row = row_of(line)
+        if not row then
+            table.insert(unreadable, line)
+        elseif #rest == 0 and load_row(cat, row) then
             loaded = loaded + 1
             if loaded % LOAD_BATCH == 0 then
                 mr.sleep(0)
             end
         else
+            table.insert(rest, line)
+        end
+    end
+    return loaded, rest, unreadable
+end
+
+local function load_file(self, cat)
+    local text, err = mr.read_file(self.file, FILE_BYTES * 2)
+    if not text then
+        return err.code == "notfound" and 0 or nil, err
+    end
+    local loaded, rest, unreadable = load_lines(cat, text)
+    if #unreadable > 0 and not mr.append_file(self.file .. ".unreadable",
+        table.concat(unreadable, "\n"), true) then
+        for _, line in ipairs(unreadable) do
             table.insert(rest, line)
         end
     end
@@ -135,6 +163,16 @@ function Journal:load(cat)
         mr.write_file(self.file, table.concat(rest, "\n") .. "\n")
     end
     return loaded
+end
+
+--- Loads what was written while there was no coordinator, and removes the file. After a failure
+--- what is left stays in the file. Lines that are no rows (a torn one after a crash) go to the file
+--- beside it whose name ends in .unreadable.
+---@param cat table
+---@return integer? loaded
+---@return Error? err
+function Journal:load(cat)
+    return in_turn(self, load_file, cat)
 end
 
 --- Writes what is queued, for at most so long, and ends.

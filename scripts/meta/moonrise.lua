@@ -204,7 +204,7 @@ local Prober = {}
 
 ---@class Observation
 ---@field dbid integer
----@field evidence string "ok" or the evidence: "refused", "reset", "timeout", ...
+---@field evidence string "ok" or the evidence: "refused", "reset", ...; "shortage": says nothing
 ---@field fresh boolean
 ---@field at number mr.clock()
 ---@field took number
@@ -218,7 +218,7 @@ local Prober = {}
 ---@field replay_paused? boolean
 ---@field receiver? boolean
 ---@field sync_names? string
----@field sync_commit? string
+---@field sync_commit? string the server's own; "unknown": not to be told, nil: not told yet
 ---@field peer? {name: string, state: string, sync: string, sent_lsn: number, flush_lsn: number, replay_lsn: number}
 ---@field waiting? integer
 
@@ -305,7 +305,7 @@ mr.null = nil ---@type userdata
 function mr.read_file(path, max_bytes) end
 
 --- Writes durably: beside, flushed, renamed, directory flushed. Mode is an octal text, default
---- "0600".
+--- "0600". In a task it waits; a cancellation does not stop it.
 ---@param path string
 ---@param text string
 ---@param mode? string
@@ -313,7 +313,7 @@ function mr.read_file(path, max_bytes) end
 ---@return Error? err
 function mr.write_file(path, text, mode) end
 
---- Appends one line, flushed when `durable`.
+--- Appends one line, whole or not at all; flushed when `durable`, for which a task waits.
 ---@param path string
 ---@param text string
 ---@param durable? boolean
@@ -427,7 +427,9 @@ function mr.is_tty(file) end
 ---@return integer
 function mr.term_width() end
 
---- Writes to standard output or error, unbuffered.
+--- Writes to standard output or error, at once or, in mr.main, when a reader that has stopped goes
+--- on; never waits for it. What comes to standard error when 1 MiB is waiting already is dropped,
+--- and their number told.
 ---@param text string
 function mr.out(text) end
 ---@param text string

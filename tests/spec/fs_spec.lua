@@ -40,6 +40,66 @@ describe("files", function()
         assert.equals("first\nsecond\n", mr.read_file(path))
     end)
 
+    it("are written beside the other tasks, which go on meanwhile", function()
+        local path = place:path("beside")
+        mr.main(function()
+            for _, write in ipairs({
+                function() return mr.write_file(path, "one\n") end,
+                function() return mr.append_file(path, "two", true) end,
+            }) do
+                local went_on = false
+                mr.spawn(function() went_on = true end)
+                assert.is_true(write())
+                assert.is_true(went_on)
+            end
+            assert.equals("one\ntwo\n", mr.read_file(path))
+            local missing = place:path("no/such/file")
+            assert.equals("notfound", select(2, mr.write_file(missing, "x")).code)
+            assert.equals("notfound", select(2, mr.append_file(missing, "x", true)).code)
+        end)
+        assert.equals(0, mr._handles())
+    end)
+
+    it("are written by a task that is cancelled, and when the program ends", function()
+        local one, two = place:path("cancelled"), place:path("ending")
+        mr.main(function()
+            local task = mr.spawn(function()
+                mr.queue():pop()
+                return mr.write_file(one, "kept")
+            end)
+            mr.spawn(function() end):wait()
+            task:cancel()
+            assert.is_true(task:wait())
+            mr.spawn(function()
+                mr.queue():pop()
+                mr.write_file(two, "kept")
+            end)
+            mr.spawn(function() end):wait()
+        end)
+        assert.equals("kept", mr.read_file(one))
+        assert.equals("kept", mr.read_file(two))
+        assert.equals(0, mr._handles())
+    end)
+
+    it("keep no part of a line that did not fit", function()
+        local path = place:path("full")
+        local code = ([[
+            package.cpath = %q
+            local mr = require("moonrise")
+            local function append(char, count)
+                local ok, err = mr.append_file(arg[1], char:rep(count), true)
+                io.write(tostring(ok or err.code), "\n")
+            end
+            append("a", 500)
+            append("b", 4000)
+            append("c", 10)]]):format(package.cpath)
+        local script = place:write("full.lua", code)
+        local said = place:must({ "bash", "-c", "ulimit -f 2; exec luajit \"$@\" | cat", "bash",
+            script, path })
+        assert.equals("true\nspace\ntrue\n", said)
+        assert.equals(("a"):rep(500) .. "\n" .. ("c"):rep(10) .. "\n", mr.read_file(path))
+    end)
+
     it("that cannot be had say why", function()
         local missing = place:path("no/such/file")
         assert.equals("notfound", select(2, mr.read_file(missing)).code)

@@ -228,6 +228,29 @@ describe("a pattern in a sandbox", function()
         end
     end)
 
+    it("cannot hide its work behind delimiters or an anchor that is none", function()
+        for _, expression in ipairs({
+            "('[' .. s):find('^%b[a' .. ('.*'):rep(4) .. 'z')",
+            "('^'):rep(1000):gmatch('^.*.*z')()",
+        }) do
+            assert_code("raised", ([[return function()
+                local s = ('a'):rep(200)
+                return (%s)
+            end]]):format(expression), "too much work")
+        end
+        assert.equals("(x)", call("return function() return ('a(x)b'):match('%b()') end"))
+        assert.has_no_error(function()
+            call("return function() return ('a(x)b'):match('%b') end")
+        end)
+    end)
+
+    it("is bounded again whenever an iterator is called", function()
+        assert_code("limit", [[return function()
+            local next_one = ('a'):rep(1900):gmatch('.*b')
+            return (('x'):rep(3000):gsub('x', next_one))
+        end]])
+    end)
+
     it("that is at its bound keeps the budget", function()
         local start = mr.clock()
         local value = call([[return function()
@@ -235,6 +258,18 @@ describe("a pattern in a sandbox", function()
         end]])
         assert.equals("none", value)
         assert.is_true(mr.clock() - start < box_of.TOO_LONG_MS)
+    end)
+end)
+
+describe("a format in a sandbox", function()
+    it("shows no address", function()
+        assert.equals("table function true nil 007 %p x", call([[return function()
+            return ("%s %s %s %s %03d %%p %s"):format({}, pairs, true, nil, 7, "x")
+        end]]))
+        for _, form in ipairs({ "%p", "%-20p", "%s%p", "\\0%p", "%%%p" }) do
+            assert_code("raised", ("return function() return ('%s'):format('x', 'y') end")
+                :format(form), "address")
+        end
     end)
 end)
 

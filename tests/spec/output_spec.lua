@@ -1,0 +1,51 @@
+--- What the program says to somebody who does not read.
+local mr = require("moonrise")
+
+local place_of = require("tests.lib.place")
+
+describe("a reader that has stopped", function()
+    local place
+
+    setup(function()
+        place = place_of.new()
+    end)
+
+    teardown(function()
+        place:close()
+    end)
+
+    -- Runs code with its output in a pipe that nobody else reads; arg[1] is the pipe.
+    local function run(stream, code)
+        local script = place:write(stream .. ".lua", ([[
+            package.cpath = %q
+            local mr = require("moonrise")
+            local function read(filter)
+                return mr.run({ "sh", "-c", "{ " .. filter .. "; } <\"$1\"", "sh", arg[1] }).stdout
+            end
+            mr.main(function() %s end)]]):format(package.cpath, code))
+        local said = place:path(stream .. ".said")
+        local program = place:run({ "bash", "-c",
+            'mkfifo "$2" && exec 3<>"$2" && luajit "$1" "$2" "$3" ' .. stream .. '>&3', "bash",
+            script, place:path(stream .. ".pipe"), said }, { timeout_s = 20 })
+        return program.code, mr.read_file(said), program
+    end
+
+    it("does not stop the loop, and gets all of standard output", function()
+        local code, said = run("1", [[
+            mr.out(("x"):rep(300000))
+            mr.out("end\n")
+            mr.write_file(arg[2], read("head -c 300004 | md5sum"))]])
+        assert.equals(0, code)
+        local expected = place:must({ "md5sum" }, { stdin = ("x"):rep(300000) .. "end\n" })
+        assert.equals(expected, said)
+    end)
+
+    it("is told what it missed on standard error", function()
+        local code, said = run("2", [[
+            for _ = 1, 3000 do mr.err(("x"):rep(1023) .. "\n") end
+            mr.write_file(arg[2], read("sed '/not written/q' | tail -n 1"))]])
+        assert.equals(0, code)
+        local missed = tonumber((said or ""):match("^moonrise: (%d+) messages were not written\n$"))
+        assert.is_true(missed and missed > 1500 and missed < 2500, said)
+    end)
+end)

@@ -13,8 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* How long work that was told to stop may take after the session's end. */
-#define END_GRACE_MS 3000
+/* How long work that was told to stop may take after the session's end: longer than undoing an arming does,
+ * which may have to connect first and otherwise leaves every commit waiting for nobody. */
+#define END_GRACE_MS 10000
 
 static const struct operation {
     const char *name;

@@ -255,7 +255,8 @@ process_scan(struct process_list *out, const char *datadir, struct err *e)
     if (u.uid != geteuid() && geteuid() != 0) {
         err_set(e, ERR_PERMISSION, "%s belongs to user id %u, the agent runs as %u", datadir,
                 (unsigned)u.uid, (unsigned)geteuid());
-        return err_hint(e, "start the agent as the owner of the data directory");
+        err_hint(e, "start the agent as the owner of the data directory");
+        return ERR_PERMISSION;
     }
     rc = scan_pass(out, &u, false, e);
     if (rc == 0 && segment_users(&u) > u.attached)

@@ -98,7 +98,7 @@ int
 err_wrap(struct err *e, const char *fmt, ...)
 {
     if (!e)
-        return 0;
+        return ERR_IO;
     char old[sizeof(e->message)];
     memcpy(old, e->message, sizeof(old));
     va_list ap;
@@ -114,7 +114,7 @@ int
 err_hint(struct err *e, const char *fmt, ...)
 {
     if (!e)
-        return 0;
+        return ERR_IO;
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(e->hint, sizeof(e->hint), fmt, ap);

@@ -5,12 +5,14 @@
 #include "moonrise/conn/conn.h"
 #include "moonrise/lua/script.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #ifndef MOONRISE_VERSION
 #define MOONRISE_VERSION "0.1"
@@ -20,6 +22,18 @@
 #ifndef MOONRISE_NAME_PREFIX
 #define MOONRISE_NAME_PREFIX "gp"
 #endif
+
+/* A descriptor below 3 that is closed would go to the first file that is opened, and take its output. */
+static void
+settle_descriptors(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
 
 /* What the caller's environment says must change nothing: not where libpq connects, not the language
  * of messages that are read by the program, not the mode of files. */
@@ -50,6 +64,7 @@ main(int argc, char **argv)
     const size_t prefix = strlen(MOONRISE_NAME_PREFIX);
     struct script_spec spec = {.verbose = is_verbose(argc, argv)};
 
+    settle_descriptors();
     settle_environment();
     if (strncmp(base, MOONRISE_NAME_PREFIX, prefix) == 0 && base[prefix]) {
         spec.name = base + prefix;

@@ -14,6 +14,7 @@ struct parallel {
     struct runtime *rt;
     int next, count, running;
     bool stopped;
+    bool told; /* an item failed since then */
 };
 
 /* One item's task; its hook's argument. */
@@ -60,11 +61,15 @@ strand_ended(void *arg, struct task *t, lua_State *L)
     if (!failed)
         lua_settop(L, top + 1);
     parallel_store(L, p, s->index, failed);
+    p->told = p->told || (p->stopped && failed);
     lua_settop(L, top);
     p->running--;
     free(s);
     parallel_start(L, p);
     if (p->running == 0) {
+        /* What an item lost by the cancel tells of it; if all ended well the caller's next wait does. */
+        if (p->told && p->wait.task)
+            p->wait.task->cancelled = false;
         wait_end(&p->wait, push_results, p);
         runtime_release(L, p);
         free(p);
@@ -97,6 +102,7 @@ parallel_start(lua_State *L, struct parallel *p)
     for (; p->stopped && p->next < p->count; p->next++) {
         error_pushf(L, ERR_CANCELLED, "cancelled before it began");
         parallel_store(L, p, p->next + 1, true);
+        p->told = true;
     }
     if (p->next < p->count)
         parallel_start_one(L, p);

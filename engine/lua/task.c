@@ -260,6 +260,19 @@ struct delivery {
     void *arg;
 };
 
+/* Whether the results from `first` on say that the operation was cancelled: nil and such an error. */
+static bool
+tells_cancelled(lua_State *L, int first)
+{
+    if (!lua_isnil(L, first) || !error_is(L, first + 1))
+        return false;
+    lua_getfield(L, first + 1, "code");
+    bool told = lua_isstring(L, -1) && strcmp(lua_tostring(L, -1), err_name(ERR_CANCELLED)) == 0;
+    lua_pop(L, 1);
+    return told;
+}
+
+/* An operation that ended otherwise, though its task was cancelled, leaves the cancel to the next one. */
 static int
 deliver(lua_State *L)
 {
@@ -269,6 +282,8 @@ deliver(lua_State *L)
         count = d->push(L, d->arg);
     else
         lua_pushboolean(L, true);
+    if (count > 1 && tells_cancelled(L, lua_gettop(L) - count + 1))
+        d->task->cancelled = false;
     luaL_checkstack(d->task->co, count + LUA_MINSTACK, "results");
     lua_xmove(L, d->task->co, count);
     d->task->nargs = count;
@@ -292,10 +307,8 @@ wait_end(struct wait *w, push_fn push, void *arg)
     bool waits = t != t->rt->current;
     w->task = NULL;
     t->wait = NULL;
-    if (waits) {
-        t->cancelled = false;
+    if (waits)
         task_deliver(t, push, arg);
-    }
     task_unwait(t, w); /* what the wait anchored lives until its results are copied */
     return waits;
 }

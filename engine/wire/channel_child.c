@@ -8,8 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHILD_WORD_BYTES 400  /* of its standard error, for the reason of its end */
-#define CHILD_GRACE_MS   2000 /* to put its work down after its input has ended */
+#define CHILD_WORD_BYTES 400 /* of its standard error, for the reason of its end */
+/* To put its work down after its input has ended: longer than an agent gives itself (END_GRACE_MS). */
+#define CHILD_GRACE_MS 12000
 
 struct channel_to_child {
     struct channel base;

@@ -32,6 +32,25 @@ describe("an agent", function()
         assert.is_true(agent:is_open())
     end))
 
+    it("whose call ends well although it was cancelled lets no other begin", main(function()
+        local agent = mr.check(mr.agent())
+        mr.check(agent:call("hello"))
+        local steps, last = 0, nil
+        local task = mr.spawn(function()
+            while steps < 4 and not last do
+                local word, err = agent:call("inspect",
+                    { datadir = "/no/such/dir", port = 1, bin = "/usr/bin" })
+                steps = steps + (word and 1 or 0)
+                last = err
+            end
+        end)
+        turns.turn()
+        task:cancel()
+        task:wait()
+        assert.is_true(steps <= 1)
+        assert.equals("cancelled", last and last.code)
+    end))
+
     it("gives null fields as nil and lists as lists", main(function()
         local agent = mr.check(mr.agent())
         local result = mr.check(agent:call("inspect",

@@ -211,6 +211,14 @@ describe("the program", function()
         assert.matches("lib.runbook", result.err)
     end)
 
+    it("runs with any of its three descriptors closed", function()
+        for _, closed in ipairs({ "<&-", ">&-", "2>&-", "<&- >&- 2>&-" }) do
+            local result = place:run({ "sh", "-c", 'exec "$0" args ' .. closed, program },
+                { timeout_s = 20 })
+            assert.is_true(result.code < 2, closed .. ": " .. result.code)
+        end
+    end)
+
     it("ends as an agent when its input ends", function()
         assert.are_not.equal(124, place:run({ program, "agent" }, { timeout_s = 20 }).code)
     end)

@@ -246,6 +246,22 @@ describe("parallel", function()
         assert.same({}, mr.parallel({}, 1, error))
     end))
 
+    it("that was cancelled tells of it once: in an item, or at the next wait", main(function()
+        for _, heeds in ipairs({ true, false }) do
+            local task = turns.begin(function()
+                mr.parallel({ 1 }, 1, function()
+                    local _, err = turns.linger()
+                    return not heeds or nil, err
+                end)
+                return select(2, mr.queue():pop(1))
+            end)
+            turns.turn()
+            task:cancel()
+            local err = task:wait(5000)
+            assert.equals(heeds and "timeout" or "cancelled", err.code)
+        end
+    end))
+
     it("cancels what runs and begins nothing new when it is cancelled", main(function()
         local begun = 0
         local task = mr.spawn(function()

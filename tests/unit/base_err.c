@@ -46,6 +46,15 @@ test_wrap_keeps_code_and_hint(void **state)
     assert_string_equal(e.hint, "make room");
 }
 
+/* Whoever asks for no words still learns that it failed. */
+static void
+test_wrap_without_words_is_a_failure(void **state)
+{
+    (void)state;
+    assert_true(err_wrap(NULL, "dbid %d", 3) < 0);
+    assert_true(err_hint(NULL, "make room") < 0);
+}
+
 static void
 test_wrap_cuts_what_does_not_fit(void **state)
 {
@@ -75,6 +84,7 @@ main(void)
         cmocka_unit_test(test_set),
         cmocka_unit_test(test_sys),
         cmocka_unit_test(test_wrap_keeps_code_and_hint),
+        cmocka_unit_test(test_wrap_without_words_is_a_failure),
         cmocka_unit_test(test_wrap_cuts_what_does_not_fit),
         cmocka_unit_test(test_names_go_both_ways),
     };

@@ -45,10 +45,11 @@ int err_set(struct err *e, int code, const char *fmt, ...) __attribute__((format
  * or ERR_IO, the message ends in the system's own words. Returns the code. */
 int err_sys(struct err *e, int sys, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Puts "context: " before the message and returns the unchanged code. */
+/* Puts "context: " before the message and returns the unchanged code. Without *e there is no code to
+ * return: it is ERR_IO then, so whoever may be called with NULL returns its own. */
 int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Sets the hint and returns the unchanged code. */
+/* Sets the hint and returns the unchanged code; the same without *e. */
 int err_hint(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* The lower-case word of a code as scripts see it ("timeout", "refused"), or "unknown". */

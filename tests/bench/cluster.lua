@@ -3,28 +3,34 @@
 --- demo's writers.
 local mr = require("moonrise")
 local demo = require("lib.demo")
+local demo_clean = require("lib.demo_clean")
+local home = require("lib.home")
 
 local M = {}
 
 local SEGMENTS = 3
 local SESSIONS = 4
 local RUNS = 7
+local WATCHED_MS = 30000
 
 local function median(values)
     table.sort(values)
     return values[math.ceil(#values / 2)]
 end
 
-local function with_cluster(fn)
+-- Without a load nobody writes, and there is no ledger to compare.
+local function with_cluster(fn, idle)
     local dir = ("%s/moonrise-bench-%d"):format(mr.getenv("TMPDIR") or "/tmp", mr.whoami().pid)
     local world = mr.check(demo.create(dir, SEGMENTS, function() end))
     mr.check(demo.shard(world))
-    demo.write(world, SESSIONS)
-    mr.check(demo.wait_rows(world, 300))
+    if not idle then
+        demo.write(world, SESSIONS)
+        mr.check(demo.wait_rows(world, 300))
+    end
     local results = { pcall(fn, world) }
-    local proof = demo.compare(world)
+    local proof = idle and { sound = true } or demo.compare(world)
     demo.close(world)
-    mr.check(demo.remove(dir, function() end))
+    mr.check(demo_clean.remove(dir, function() end))
     if not results[1] then
         error(results[2], 0)
     elseif not proof or not proof.sound then
@@ -107,6 +113,45 @@ function M.rebalance()
         end
         return { runs = 3, ours = median(times), all = times, unit = "s", goal = 2.0 }
     end)
+end
+
+-- The processor time of a process so far, all its threads, in seconds (proc(5), stat: utime and
+-- stime, in hundredths).
+local function processor_s(pid)
+    local stat = mr.check(mr.read_file(("/proc/%d/stat"):format(pid)))
+    local fields = {}
+    for field in stat:match("%) (.*)$"):gmatch("%S+") do
+        fields[#fields + 1] = tonumber(field) or field
+    end
+    return (fields[12] + fields[13]) / 100
+end
+
+--- What the watcher of eight healthy instances, and its agent, take of one core.
+---@return table result
+function M.watcher()
+    return with_cluster(function(world)
+        local file = home.state_dir(world.session.env.name) .. "/watch.pid"
+        local pid = tonumber((mr.check(mr.read_file(file)):match("%d+")))
+        local pids = { pid }
+        for child in mr.check(mr.read_file(("/proc/%d/task/%d/children"):format(pid, pid)))
+            :gmatch("%d+") do
+            pids[#pids + 1] = tonumber(child)
+        end
+        local function all()
+            local sum = 0
+            for _, each in ipairs(pids) do
+                sum = sum + processor_s(each)
+            end
+            return sum
+        end
+        local shares = {}
+        for run = 1, 3 do
+            local began, from = all(), mr.clock()
+            mr.sleep(WATCHED_MS)
+            shares[run] = 100 * (all() - began) / ((mr.clock() - from) / 1000)
+        end
+        return { runs = 3, ours = median(shares), all = shares, unit = "% of a core", goal = 1.0 }
+    end, true)
 end
 
 return M

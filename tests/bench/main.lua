@@ -13,6 +13,7 @@ local benches = {
     { "failover", cluster.failover },
     { "mirror_loss", cluster.mirror_loss },
     { "rebalance", cluster.rebalance },
+    { "watcher", cluster.watcher },
     { "differential_local", copies.differential_local },
     { "identical_local", copies.identical_local },
     { "cold_local", copies.cold_local },

@@ -83,19 +83,20 @@ describe("files", function()
 
     it("keep no part of a line that did not fit", function()
         local path = place:path("full")
-        local code = ([[
-            package.cpath = %q
+        local script = place:write("full.lua", [[
             local mr = require("moonrise")
-            local function append(char, count)
-                local ok, err = mr.append_file(arg[1], char:rep(count), true)
-                io.write(tostring(ok or err.code), "\n")
+            local function append(file, char, count)
+                local ok, err = mr.append_file(file, char:rep(count), true)
+                mr.out(tostring(ok or err.code) .. "\n")
             end
-            append("a", 500)
-            append("b", 4000)
-            append("c", 10)]]):format(package.cpath)
-        local script = place:write("full.lua", code)
-        local said = place:must({ "bash", "-c", "ulimit -f 2; exec luajit \"$@\" | cat", "bash",
-            script, path })
+            return { summary = "appends", log = false, arguments = 1, main = function(_, args)
+                append(args[1], "a", 500)
+                append(args[1], "b", 4000)
+                append(args[1], "c", 10)
+                return 0
+            end }]])
+        local said = place:must({ "bash", "-c", "ulimit -f 2; exec \"$@\" | cat", "bash",
+            place_of.moonrise(), "run", script, path })
         assert.equals("true\nspace\ntrue\n", said)
         assert.equals(("a"):rep(500) .. "\n" .. ("c"):rep(10) .. "\n", mr.read_file(path))
     end)

@@ -17,16 +17,19 @@ describe("a reader that has stopped", function()
     -- Runs code with its output in a pipe that nobody else reads; arg[1] is the pipe.
     local function run(stream, code)
         local script = place:write(stream .. ".lua", ([[
-            package.cpath = %q
             local mr = require("moonrise")
-            local function read(filter)
-                return mr.run({ "sh", "-c", "{ " .. filter .. "; } <\"$1\"", "sh", arg[1] }).stdout
-            end
-            mr.main(function() %s end)]]):format(package.cpath, code))
+            return { summary = "speaks", log = false, arguments = 2, main = function(_, arg)
+                local function read(filter)
+                    return mr.run({ "sh", "-c", "{ " .. filter .. "; } <\"$1\"", "sh", arg[1] })
+                        .stdout
+                end
+                %s
+                return 0
+            end }]]):format(code))
         local said = place:path(stream .. ".said")
-        local program = place:run({ "bash", "-c",
-            'mkfifo "$2" && exec 3<>"$2" && luajit "$1" "$2" "$3" ' .. stream .. '>&3', "bash",
-            script, place:path(stream .. ".pipe"), said }, { timeout_s = 20 })
+        local program = place:run({ "bash", "-c", 'mkfifo "$3" && exec 3<>"$3" && "$1" run "$2" ' ..
+            '"$3" "$4" ' .. stream .. ">&3", "bash", place_of.moonrise(), script,
+            place:path(stream .. ".pipe"), said }, { timeout_s = 20 })
         return program.code, mr.read_file(said), program
     end
 

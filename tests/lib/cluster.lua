@@ -130,8 +130,11 @@ end
 --- Whatever a test left: everything runs and is in sync.
 function Cluster:mend()
     self:moonrise({ "start", "-a" })
-    self:moonrise({ "recoverseg", "-a" })
-    self:wait_healthy(60)
+    -- A watcher may find something that is to be recovered while this is under way.
+    wait.eventually("a mended cluster", 120, function()
+        local said = self:moonrise({ "recoverseg", "-a" })
+        return pcall(self.wait_healthy, self, 20), said.out .. said.err
+    end)
 end
 
 --- Has the content's roles switched by a failover, unless they are, and the pair in sync. A watcher

@@ -181,7 +181,9 @@ local function settle(ctx, pair, token, mirror)
     local ok, err = true, nil
     if pair.mirror.status == "d" then
         if not mirror.streaming then
-            mirror.note = "it runs and does not stream yet; the watcher takes it up"
+            local problem = streaming.slot_problem(ctx, pair.primary, pair.mirror)
+            mirror.note = problem and problem .. "; moonrise recoverseg brings it back"
+                or "it runs and does not stream yet; the watcher takes it up"
             return
         end
         ok, err = streaming.confirm(ctx, pair.primary, pair.mirror)

@@ -199,7 +199,7 @@ conn_open(struct conn **out, struct loop *l, const struct conn_spec *spec)
     c->connected = spec->done;
     c->arg = spec->arg;
     c->timeout_ms = spec->timeout_ms;
-    timer_start(&c->timer, l, spec->timeout_ms, conn_timer, c);
+    timer_deadline(&c->timer, l, spec->timeout_ms, conn_timer, c);
     if (pq_start(&c->pq, &spec->params, &e) != 0 || conn_watch(c, FD_WRITE, &e) != 0)
         conn_fail_later(c, &e);
 }

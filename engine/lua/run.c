@@ -186,6 +186,6 @@ run_program(lua_State *L)
         return error_return(L, &e);
     }
     if (timeout_ms > 0)
-        timer_start(&p->timer, t->rt->loop, timeout_ms, program_late, p);
+        timer_deadline(&p->timer, t->rt->loop, timeout_ms, program_late, p);
     return task_wait(L, t, &p->wait, -1, 0);
 }

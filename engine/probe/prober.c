@@ -263,7 +263,8 @@ probe_ask(struct asking *a)
     const char *params[] = {t->peer_slot, a->fresh ? "t" : "f"};
     struct statement st = {.sql = question_sql, .nparams = 2, .params = params};
     int64_t left = a->began_ms + t->p->spec.timeout_ms - clock_ms();
-    conn_query(a->conn, &st, left > 0 ? left : 0, probe_answered, a);
+    /* Nothing is left only after this process was away: see timer_deadline. */
+    conn_query(a->conn, &st, left > 0 ? left : t->p->spec.timeout_ms, probe_answered, a);
 }
 
 static void

@@ -48,7 +48,7 @@ calls_add(struct calls *c, const struct session_call *call, const struct calls_d
     *o = (struct open_call){
         .next = c->first, .id = c->last_id, .call = *call, .deadline = *deadline};
     if (deadline->ms != 0)
-        timer_start(&o->timer, c->l, deadline->ms, calls_due, o);
+        timer_deadline(&o->timer, c->l, deadline->ms, calls_due, o);
     c->first = o;
     return o->id;
 }

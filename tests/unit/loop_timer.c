@@ -15,6 +15,7 @@ struct fixture {
     struct timer *timer;
     struct fdwatch *watch;
     int calls;
+    int rings;
     int events;
     int fds[2];
 };
@@ -84,13 +85,19 @@ test_timer_repeats_and_restarts(void **state)
     timer_free(f->timer);
 }
 
+static void
+be_away(int64_t ms)
+{
+    for (int64_t until = clock_ms() + ms; clock_ms() < until;)
+        continue;
+}
+
 /* A loop that has not looked at the clock for long must not make a timer come early. */
 static void
 test_timer_counts_from_now(void **state)
 {
     struct fixture *f = *state;
-    for (int64_t until = clock_ms() + 60; clock_ms() < until;)
-        continue;
+    be_away(60);
     int64_t began = clock_ms();
     timer_start(&f->timer, f->l, 40, count, f);
     loop_run(f->l);
@@ -107,6 +114,52 @@ ready(void *arg, int events)
     f->events = events;
     fdwatch_free(f->watch);
     f->watch = NULL;
+}
+
+static void
+ring(void *arg)
+{
+    ((struct fixture *)arg)->rings++;
+}
+
+/* What came while the process was away is looked at before anybody is called silent. */
+static void
+test_deadline_after_being_away(void **state)
+{
+    struct fixture *f = *state;
+    struct fdwatch_spec spec = {.fd = f->fds[0], .events = FD_READ, .fn = ready, .arg = f};
+    assert_int_equal(fdwatch_start(&f->watch, f->l, &spec, NULL), 0);
+    timer_deadline(&f->timer, f->l, 30, ring, f);
+    assert_int_equal(write(f->fds[1], "x", 1), 1);
+    be_away(300);
+    until_count(f->l, &f->calls, 1, 5000, "what had come");
+    assert_int_equal(f->rings, 0);
+    int64_t began = clock_ms();
+    until_count(f->l, &f->rings, 1, 5000, "the deadline");
+    assert_in_range(clock_ms() - began, 0, 2000);
+    timer_free(f->timer);
+}
+
+/* The time away is given back once, and never more than what was asked for. */
+static void
+test_deadline_gives_back(void **state)
+{
+    struct fixture *f = *state;
+    timer_deadline(&f->timer, f->l, 100, ring, f);
+    be_away(300);
+    int64_t back = clock_ms();
+    loop_turn(f->l, false);
+    assert_int_equal(f->rings, 0);
+    be_away(300);
+    loop_turn(f->l, false);
+    assert_int_equal(f->rings, 1);
+    assert_true(clock_ms() - back >= 100);
+    timer_again(f->timer, 20, 0);
+    be_away(300);
+    loop_turn(f->l, false);
+    assert_int_equal(f->rings, 1);
+    until_count(f->l, &f->rings, 2, 5000, "the second deadline");
+    timer_free(f->timer);
 }
 
 static void
@@ -233,6 +286,8 @@ main(void)
         cmocka_unit_test_setup_teardown(test_timer_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_timer_repeats_and_restarts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_timer_counts_from_now, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_deadline_after_being_away, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_deadline_gives_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fd_readable, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fd_pause, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fd_hangup, setup, teardown),

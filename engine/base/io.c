@@ -110,34 +110,62 @@ fsync_parent(const char *path, struct err *e)
     return rc;
 }
 
-static int
-write_new_file(const char *path, const void *bytes, size_t len, mode_t mode, struct err *e)
+/* Whether `path` is still the name of the file that is open: another process may have renamed it. */
+static bool
+is_still(const char *path, int fd)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return err_sys(e, errno, "create %s", path);
+    struct stat named, opened;
+    return lstat(path, &named) == 0 && fstat(fd, &opened) == 0 && named.st_ino == opened.st_ino &&
+           named.st_dev == opened.st_dev;
+}
+
+/* Opens PATH.tmp for this thread alone, or a name of our own while another writes the same file: the
+ * last one that renames wins, and neither sees the other's bytes. */
+static int
+open_beside(char **beside, const char *path, struct err *e)
+{
+    const int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
+    *beside = mem_printf("%s.tmp", path);
+    int fd = open(*beside, flags, 0600);
+    if (fd >= 0 && (flock(fd, LOCK_EX | LOCK_NB) < 0 || !is_still(*beside, fd))) {
+        close(fd);
+        free(*beside);
+        *beside = mem_printf("%s.%ld.tmp", path, (long)gettid());
+        fd = open(*beside, flags, 0600);
+    }
+    return fd < 0 ? err_sys(e, errno, "create %s", *beside) : fd;
+}
+
+static int
+fill_file(int fd, const char *path, const void *bytes, size_t len, struct err *e)
+{
     int rc = 0;
-    if (fchmod(fd, mode) < 0)
-        rc = err_sys(e, errno, "set the mode of %s", path);
+    if (ftruncate(fd, 0) < 0)
+        rc = err_sys(e, errno, "empty %s", path);
     if (rc == 0 && (rc = io_pwrite_full(fd, bytes, len, 0, e)) < 0)
         err_wrap(e, "%s", path);
     if (rc == 0 && fsync(fd) < 0)
         rc = err_sys(e, errno, "flush %s", path);
-    if (close(fd) < 0 && rc == 0)
-        rc = err_sys(e, errno, "close %s", path);
     return rc;
 }
 
 int
 io_write_durable(const char *path, const void *bytes, size_t len, mode_t mode, struct err *e)
 {
-    char *beside = mem_printf("%s.tmp", path);
-    int rc = write_new_file(beside, bytes, len, mode, e);
+    char *beside;
+    int fd = open_beside(&beside, path, e);
+    int rc = fd < 0 ? fd : 0;
+    if (rc == 0 && fchmod(fd, mode) < 0)
+        rc = err_sys(e, errno, "set the mode of %s", path);
+    if (rc == 0)
+        rc = fill_file(fd, beside, bytes, len, e);
     if (rc == 0 && rename(beside, path) < 0)
         rc = err_sys(e, errno, "rename %s to %s", beside, path);
-    if (rc < 0)
+    if (fd >= 0 && rc < 0)
         unlink(beside);
-    else
+    if (fd >= 0 && close(fd) < 0 && rc == 0)
+        rc = err_sys(e, errno, "close %s", path);
+    if (rc == 0)
         rc = fsync_parent(path, e);
     free(beside);
     return rc;

@@ -100,6 +100,39 @@ test_write_durable_and_a_planted_link(void **state)
 }
 
 static void
+write_often(struct fixture *f, char letter, size_t len)
+{
+    char text[4000];
+    memset(text, letter, sizeof(text));
+    for (int i = 0; i < 200; i++)
+        if (io_write_durable(f->file, text, len, 0600, &f->e) != 0)
+            _exit(1);
+    _exit(0);
+}
+
+/* Whoever writes the same file at the same time: it holds what one of them wrote, whole. */
+static void
+test_write_durable_by_several(void **state)
+{
+    struct fixture *f = *state;
+    pid_t writers[4];
+    for (int i = 0; i < 4; i++)
+        if ((writers[i] = fork()) == 0)
+            write_often(f, (char)('a' + i), 1000 * (size_t)(i + 1));
+    for (int i = 0; i < 4; i++) {
+        int status;
+        assert_int_equal(waitpid(writers[i], &status, 0), writers[i]);
+        assert_int_equal(status, 0);
+    }
+    struct str text = {0};
+    assert_int_equal(io_read_file(&text, f->file, 4000, &f->e), 0);
+    assert_int_equal(text.len, 1000 * (text.data[0] - 'a' + 1));
+    assert_int_equal(strspn(text.data, (char[]){text.data[0], 0}), text.len);
+    str_free(&text);
+    free(tmpdir_shell(f->dir, "test \"$(ls $DIR)\" = file"));
+}
+
+static void
 test_pread_pwrite(void **state)
 {
     struct fixture *f = *state;
@@ -196,6 +229,7 @@ main(void)
         cmocka_unit_test_setup_teardown(test_write_durable, setup, teardown),
         cmocka_unit_test_setup_teardown(test_write_durable_failing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_write_durable_and_a_planted_link, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_write_durable_by_several, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pread_pwrite, setup, teardown),
         cmocka_unit_test_setup_teardown(test_make_dirs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rename_and_unlink, setup, teardown),

@@ -19,7 +19,8 @@ int io_read_file(struct str *out, const char *path, size_t limit, struct err *e)
 
 /* Makes `path` hold exactly these bytes, or, after a failure or crash at any point, what it held
  * before: written to PATH.tmp beside it (removed when this fails), flushed, renamed, directory
- * flushed. `mode` is applied regardless of the umask. */
+ * flushed. `mode` is applied regardless of the umask. Of several at the same time each writes
+ * its own, and the last one holds. */
 int io_write_durable(const char *path, const void *bytes, size_t len, mode_t mode, struct err *e);
 
 /* Reads `len` bytes at `offset`; fewer only at the end of the file. Returns the number read, or a

@@ -11,12 +11,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #ifndef MOONRISE_VERSION
 #define MOONRISE_VERSION "0.1"
 #endif
+
+#define FILES_WANTED 65536
 
 /* What installed names like gpstate begin with; another one lets them live beside a real Greenplum. */
 #ifndef MOONRISE_NAME_PREFIX
@@ -33,6 +36,17 @@ settle_descriptors(void)
     while (fd >= 0 && fd <= STDERR_FILENO);
     if (fd >= 0)
         close(fd);
+}
+
+/* A patch of many instances has many files open; the usual 1024 are for programs that use select(). */
+static void
+settle_limits(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= FILES_WANTED)
+        return;
+    files.rlim_cur = files.rlim_max < FILES_WANTED ? files.rlim_max : FILES_WANTED;
+    setrlimit(RLIMIT_NOFILE, &files);
 }
 
 /* What the caller's environment says must change nothing: not where libpq connects, not the language
@@ -66,6 +80,7 @@ main(int argc, char **argv)
 
     settle_descriptors();
     settle_environment();
+    settle_limits();
     if (strncmp(base, MOONRISE_NAME_PREFIX, prefix) == 0 && base[prefix]) {
         spec.name = base + prefix;
         spec.invoked = base;

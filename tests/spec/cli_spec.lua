@@ -19,6 +19,9 @@ local tell = {
         io.open(mr.getenv("HOME") .. "/made2", "w"):close()
         mr.out(mr.stat(mr.getenv("HOME") .. "/made2").mode)
     end,
+    files = function()
+        mr.out(mr.read_file("/proc/self/limits"):match("Max open files +(%d+ +%d+)"))
+    end,
     bug = function()
         local nothing
         return nothing.field
@@ -132,6 +135,12 @@ describe("the program", function()
         local result = place:run({ program, "env" },
             { env = { PGHOST = "x", PGOPTIONS = "-c a=b", LANGUAGE = "de", LC_ALL = "de_DE" } })
         assert.equals("PGHOST=nil\nPGOPTIONS=nil\nLANGUAGE=nil\nLC_ALL=C\n0600", result.out)
+    end)
+
+    it("may open as many files as the system lets it", function()
+        local result = place:run({ "sh", "-c", 'ulimit -Sn 300; ulimit -Hn 700; exec "$0" files',
+            program })
+        assert.same({ "700", "700" }, { result.out:match("(%d+) +(%d+)") })
     end)
 
     it("shows a bug as one line, with -v its traceback", function()

@@ -5,6 +5,7 @@
 
 #include "handle.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 
 struct post {
@@ -18,11 +19,28 @@ struct job {
     struct job_self self;
     uv_async_t wake;
     uv_thread_t thread;
-    uv_mutex_t lock; /* posts and finished */
+    uv_mutex_t lock; /* all that follows */
     struct post *first;
     struct post **last;
     bool finished;
+    bool left;   /* by the loop, which did not wait for the thread */
+    bool closed; /* `wake`, after that */
 };
+
+static void
+job_free(struct job *j)
+{
+    uv_mutex_destroy(&j->lock);
+    free(j);
+}
+
+/* Of the thread and the loop that left it, the one that is through last frees the job. */
+static void
+job_free_left(struct job *j)
+{
+    j->spec.left(j->spec.arg);
+    job_free(j);
+}
 
 static void
 job_thread(void *arg)
@@ -31,9 +49,13 @@ job_thread(void *arg)
     j->spec.run(&j->self, j->spec.arg);
     uv_mutex_lock(&j->lock);
     j->finished = true;
+    bool left = j->left, closed = j->closed;
+    /* Under the lock, since a loop that goes away closes the handle. */
+    if (!left)
+        uv_async_send(&j->wake);
     uv_mutex_unlock(&j->lock);
-    /* The loop joins this thread before it closes the handle, so the handle is still there. */
-    uv_async_send(&j->wake);
+    if (closed)
+        job_free_left(j);
 }
 
 void
@@ -78,8 +100,16 @@ static void
 job_closed(uv_handle_t *uv)
 {
     struct job *j = uv->data;
-    uv_mutex_destroy(&j->lock);
-    free(j);
+    uv_mutex_lock(&j->lock);
+    bool ours = !j->left || j->finished;
+    j->closed = true;
+    uv_mutex_unlock(&j->lock);
+    if (!ours)
+        return;
+    if (j->left)
+        job_free_left(j);
+    else
+        job_free(j);
 }
 
 static void
@@ -104,13 +134,32 @@ job_woken(uv_async_t *uv)
         job_finish(j);
 }
 
-/* The loop goes away under a job: it is told to stop and waited for, and `done` is still called, since
- * only that frees what the job works on. */
+static void
+job_leave(struct job *j)
+{
+    uv_mutex_lock(&j->lock);
+    bool left = j->left = !j->finished;
+    uv_mutex_unlock(&j->lock);
+    if (!left) {
+        job_finish(j);
+        return;
+    }
+    must(pthread_detach(j->thread) == 0); /* a uv_thread_t is a pthread_t */
+    handle_remove(&j->handle);
+    uv_close((uv_handle_t *)&j->wake, job_closed);
+}
+
+/* The loop goes away under a job: it is told to stop and waited for, unless it may be left, and `done` is
+ * still called, since only that frees what the job works on. */
 static void
 job_drop(struct handle *h)
 {
-    job_cancel((struct job *)h);
-    job_finish((struct job *)h);
+    struct job *j = (struct job *)h;
+    job_cancel(j);
+    if (j->spec.left)
+        job_leave(j);
+    else
+        job_finish(j);
 }
 
 int
@@ -128,6 +177,8 @@ job_start(struct job **out, struct loop *l, const struct job_spec *spec, struct 
     j->wake.data = j;
     must(uv_mutex_init(&j->lock) == 0);
     handle_add(&j->handle, l, job_drop);
+    if (spec->left)
+        handle_hide(&j->handle);
     *out = j;
     rc = uv_thread_create(&j->thread, job_thread, j);
     if (rc == 0)

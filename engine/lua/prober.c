@@ -130,9 +130,9 @@ lookup_found(void *arg, const struct resolution *found)
 {
     struct lookup *l = arg;
     struct object *p = l->object;
-    bool known = params_resolve(&l->params, found);
-    struct conn_params params = params_borrow(&l->params);
     if (p) {
+        bool known = params_resolve(&l->params, found);
+        struct conn_params params = params_borrow(&l->params);
         struct lookup **at = &p->lookups;
         while (*at != l)
             at = &(*at)->next;

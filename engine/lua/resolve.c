@@ -13,7 +13,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-struct lookup {
+struct resolving {
+    struct resolving *next, **link; /* in the runtime's list, while somebody waits */
     struct runtime *rt;
     struct resolution found;
     void (*done)(void *arg, const struct resolution *found);
@@ -84,7 +85,7 @@ lookup_name(struct resolved *r)
 static void
 lookup_run(struct job_self *self, void *arg)
 {
-    struct lookup *l = arg;
+    struct resolving *l = arg;
     for (size_t i = 0; i < l->found.count && !atomic_load(&self->cancel); i++) {
         struct resolved *r = &l->found.names[i];
         if (is_literal(r->name))
@@ -96,33 +97,62 @@ lookup_run(struct job_self *self, void *arg)
 }
 
 static void
-lookup_done(void *arg)
+lookup_free(void *arg)
 {
-    struct lookup *l = arg;
-    l->rt->jobs--;
-    l->done(l->arg, &l->found);
+    struct resolving *l = arg;
     resolution_done(&l->found);
     free(l);
+}
+
+static void
+lookup_tell(struct resolving *l, const struct resolution *found)
+{
+    *l->link = l->next;
+    if (l->next)
+        l->next->link = l->link;
+    l->link = NULL;
+    l->done(l->arg, found);
+}
+
+static void
+lookup_done(void *arg)
+{
+    struct resolving *l = arg;
+    if (l->link)
+        lookup_tell(l, &l->found);
+    lookup_free(l);
+}
+
+/* A resolver may need half a minute to give up on a server that is gone. */
+void
+resolve_end(struct runtime *rt)
+{
+    const struct resolution nothing = {0};
+    while (rt->resolving)
+        lookup_tell(rt->resolving, &nothing);
 }
 
 int
 resolve_start(struct runtime *rt, const char *hosts,
               void (*done)(void *arg, const struct resolution *found), void *arg, struct err *e)
 {
-    struct lookup *l = mem_zalloc(sizeof(*l));
+    struct resolving *l = mem_zalloc(sizeof(*l));
     l->rt = rt;
     l->done = done;
     l->arg = arg;
     resolution_split(&l->found, hosts);
     struct job *job;
-    struct job_spec spec = {.run = lookup_run, .done = lookup_done, .arg = l};
+    struct job_spec spec = {.run = lookup_run, .done = lookup_done, .left = lookup_free, .arg = l};
     int rc = job_start(&job, rt->loop, &spec, e);
     if (rc) {
-        resolution_done(&l->found);
-        free(l);
+        lookup_free(l);
         return rc;
     }
-    rt->jobs++;
+    l->next = rt->resolving;
+    l->link = &rt->resolving;
+    if (l->next)
+        l->next->link = &l->next;
+    rt->resolving = l;
     return 0;
 }
 

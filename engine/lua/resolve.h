@@ -29,10 +29,14 @@ struct resolution {
 /* Whether a comma list of hosts holds anything but addresses and socket directories. */
 bool resolve_needed(const char *hosts);
 
-/* Looks up a comma list of hosts. `done` is called once, on the loop, and borrows the result. */
+/* Looks up a comma list of hosts. `done` is called once, on the loop, and borrows the result, which is
+ * empty when the runtime ended first. */
 int resolve_start(struct runtime *rt, const char *hosts,
                   void (*done)(void *arg, const struct resolution *found), void *arg,
                   struct err *e);
+
+/* The runtime ends, when nothing waits any more: what is still looked up is told nothing, and left. */
+void resolve_end(struct runtime *rt);
 
 /* mr.resolve. */
 int resolve_name(lua_State *L);

@@ -1,6 +1,7 @@
 #include "runtime.h"
 
 #include "bind.h"
+#include "resolve.h"
 
 #include "moonrise/base/err.h"
 #include "moonrise/loop/loop.h"
@@ -270,6 +271,7 @@ runtime_close_loop(struct runtime *rt)
         sigwatch_free(rt->signals[i]);
         rt->signals[i] = NULL;
     }
+    resolve_end(rt);
     while (rt->jobs > 0)
         loop_turn(rt->loop, true);
     if (rt->loop)

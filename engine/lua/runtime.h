@@ -44,8 +44,9 @@ struct runtime {
     struct timer *keep; /* keeps the loop alive while a script handles signals */
     bool turning;       /* the loop is calling back */
     bool closing;
-    int jobs;     /* threads whose end is awaited before the loop goes away */
-    bool verbose; /* tracebacks with errors nobody caught */
+    struct resolving *resolving; /* host names that are looked up */
+    int jobs;                    /* threads whose end is awaited before the loop goes away */
+    bool verbose;                /* tracebacks with errors nobody caught */
     struct task *current;
     struct task *main;
     struct task *tasks;

@@ -166,6 +166,55 @@ test_loop_free_cancels(void **state)
     assert_int_equal(w->said, 1);
 }
 
+static void
+run_read_left(struct job_self *self, void *arg)
+{
+    char c;
+    (void)self;
+    *(ssize_t *)arg = read(*(int *)arg, &c, 1);
+}
+
+static int left_fd;
+
+static void
+left(void *arg)
+{
+    free(arg);
+    if (write(left_fd, "x", 1) != 1)
+        abort(); /* cmocka's failures are for its own thread */
+}
+
+/* Starts a job that reads from one end of a pipe, and frees its loop. */
+static void
+leave_reading(struct work *w, int fd)
+{
+    struct loop *own;
+    struct job *job;
+    ssize_t *arg = mem_zalloc(sizeof(*arg));
+    *(int *)arg = fd;
+    struct job_spec spec = {.run = run_read_left, .done = done, .left = left, .arg = arg};
+    assert_int_equal(loop_new(&own, NULL), 0);
+    assert_int_equal(job_start(&job, own, &spec, NULL), 0);
+    loop_free(own);
+    assert_int_equal(w->done, 0);
+}
+
+/* A loop that goes away does not wait for work that may be left, and who is through last frees it. */
+static void
+test_loop_free_leaves(void **state)
+{
+    struct work *w = *state;
+    int ended[2];
+    char c;
+    assert_int_equal(pipe(ended), 0);
+    left_fd = ended[1];
+    leave_reading(w, w->fds[0]);
+    assert_int_equal(write(w->fds[1], "x", 1), 1);
+    assert_int_equal(read(ended[0], &c, 1), 1);
+    close(ended[0]);
+    close(ended[1]);
+}
+
 int
 main(void)
 {
@@ -175,6 +224,7 @@ main(void)
         cmocka_unit_test_setup_teardown(test_loop_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many, setup, teardown),
         cmocka_unit_test_setup_teardown(test_loop_free_cancels, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_loop_free_leaves, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

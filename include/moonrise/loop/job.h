@@ -24,6 +24,10 @@ struct job_spec {
     void (*run)(struct job_self *self, void *arg); /* on the job's thread */
     void (*done)(void *arg);                       /* on the loop, once, after run returned */
     void (*said)(void *arg, void *message);        /* on the loop, for each job_post; may be NULL */
+    /* NULL, or for work that cannot be cancelled and may be left alone: a loop that goes away does not
+     * wait for it. `done` does not come then; this frees what it works on, on either thread. Such work
+     * posts nothing. */
+    void (*left)(void *arg);
     void *arg;
 };
 

@@ -152,11 +152,15 @@ output_start(struct output *out, struct err *e)
 {
     struct job_spec spec = {.run = output_write, .done = output_done, .arg = out};
     struct job *job;
-    int rc = job_start(&job, out->rt->loop, &spec, e);
-    if (rc)
-        return rc;
+    /* Before the thread begins: it may be through before job_start returns. */
     out->writing = out->queue;
     out->queue = (struct str)STR_INIT;
+    int rc = job_start(&job, out->rt->loop, &spec, e);
+    if (rc) {
+        out->queue = out->writing;
+        out->writing = (struct str)STR_INIT;
+        return rc;
+    }
     out->busy = true;
     out->rt->jobs++;
     return 0;

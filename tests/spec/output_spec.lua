@@ -14,9 +14,9 @@ describe("a reader that has stopped", function()
         place:close()
     end)
 
-    -- Runs code with its output in a pipe that nobody else reads; arg[1] is the pipe.
-    local function run(stream, code)
-        local script = place:write(stream .. ".lua", ([[
+    -- Runs code with a stream of its output in a pipe that nobody else reads; arg[1] is the pipe.
+    local function run(name, stream, code)
+        local script = place:write(name .. ".lua", ([[
             local mr = require("moonrise")
             return { summary = "speaks", log = false, arguments = 2, main = function(_, arg)
                 local function read(filter)
@@ -26,15 +26,15 @@ describe("a reader that has stopped", function()
                 %s
                 return 0
             end }]]):format(code))
-        local said = place:path(stream .. ".said")
+        local said = place:path(name .. ".said")
         local program = place:run({ "bash", "-c", 'mkfifo "$3" && exec 3<>"$3" && "$1" run "$2" ' ..
             '"$3" "$4" ' .. stream .. ">&3", "bash", place_of.moonrise(), script,
-            place:path(stream .. ".pipe"), said }, { timeout_s = 20 })
+            place:path(name .. ".pipe"), said }, { timeout_s = 20 })
         return program.code, mr.read_file(said), program
     end
 
     it("does not stop the loop, and gets all of standard output", function()
-        local code, said = run("1", [[
+        local code, said = run("all", 1, [[
             mr.out(("x"):rep(300000))
             mr.out("end\n")
             mr.write_file(arg[2], read("head -c 300004 | md5sum"))]])
@@ -43,8 +43,19 @@ describe("a reader that has stopped", function()
         assert.equals(expected, said)
     end)
 
+    it("gets what came while a thread wrote, every time", function()
+        local code, said = run("between", 1, [[
+            for _ = 1, 40 do
+                mr.out(("x"):rep(70000))
+                mr.out("end\n")
+                mr.append_file(arg[2], read("head -c 70004 | tail -c 4 | head -c 3"))
+            end]])
+        assert.equals(0, code)
+        assert.equals(("end\n"):rep(40), said)
+    end)
+
     it("is told what it missed on standard error", function()
-        local code, said = run("2", [[
+        local code, said = run("missed", 2, [[
             for _ = 1, 3000 do mr.err(("x"):rep(1023) .. "\n") end
             mr.write_file(arg[2], read("sed '/not written/q' | tail -n 1"))]])
         assert.equals(0, code)

@@ -94,13 +94,13 @@ build-asan:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan SAN="-fsanitize=address,undefined \
 	    -fno-sanitize-recover=all -fno-omit-frame-pointer" all units
 build-tsan:
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan SAN=-fsanitize=thread units
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan SAN=-fsanitize=thread all units
 
 # The tools may have come with deps only now, and pkg-config is asked while this file is read: so
 # what builds after deps is another make, here and in tests/run.
 lint: suites = lint
 asan: suites = unit-asan spec-asan
-tsan: suites = unit-tsan
+tsan: suites = unit-tsan cluster-tsan
 campaign: export MOONRISE_CAMPAIGN = 1
 test lint asan tsan campaign: deps
 	@BUILD=$(BUILD) MAKE="$(MAKE)" tests/run -b $(suites)

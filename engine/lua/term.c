@@ -177,8 +177,10 @@ output_text(lua_State *L, int fd)
     const char *text = luaL_checklstring(L, 1, &len);
     lua_getfield(L, LUA_REGISTRYINDEX, OUTPUTS);
     struct output *out = (struct output *)lua_touserdata(L, -1) + (fd == STDERR_FILENO);
-    out->rt = runtime_of(L);
-    out->fd = fd;
+    if (!out->busy) {
+        out->rt = runtime_of(L);
+        out->fd = fd;
+    }
     if (!out->rt->loop) {
         write_all(fd, text, len);
         return 0;

@@ -254,12 +254,19 @@ function kinds.take_over(w, pair, action)
     return ok, err
 end
 
+-- What is done in the catalog fails with its session, and the loss of that is told by itself.
+local function in_reach(w, action)
+    return action.kind == "order" or w:leads() and w.lease.cat and w.lease.cat:is_open()
+end
+
 -- How each result is told; what says nothing here is told by the catalog's own row.
 local function tell(w, pair, action, ok, err)
     local what = action.fn or action.op or action.kind
     local row = row_of(pair, action.dbid)
     local name = row and cluster.name(row) or ("dbid %s"):format(tostring(action.dbid))
-    if not ok then
+    if not ok and not in_reach(w, action) then
+        return
+    elseif not ok then
         w.journal:add("failed",
             { content = pair.content, dbid = action.dbid, text = ("%s %s: %s"):format(
             what, name, tostring(err)),

@@ -309,8 +309,8 @@ local function tell_change(memory, view, actions)
 end
 
 -- The next moment at which something may be due without an event: the watcher sends a tick then.
-local function wake(memory, now)
-    local at
+local function wake(memory, view)
+    local at, now = nil, view.now
     local function sooner(when)
         if when and when > now and (not at or when < at) then
             at = when
@@ -321,6 +321,8 @@ local function wake(memory, now)
     end
     local answer = memory.answer
     sooner(answer and answer.until_ms and answer.at + answer.until_ms)
+    sooner(view:ask_at("primary"))
+    sooner(view:ask_at("mirror"))
     return at
 end
 
@@ -363,7 +365,7 @@ function M.step(memory, input)
             fire(view, row, actions)
         end
     end
-    next_memory.wake = wake(next_memory, input.now)
+    next_memory.wake = wake(next_memory, view)
     return next_memory, actions
 end
 

@@ -207,31 +207,51 @@ function View:must_set_aside()
         and (self.m.marked_at or -1) < self.m.word_at
 end
 
--- When an instance's host is asked: at once for news, each second while it is in question, and now
--- and then in peace.
-local function ask_due(view, inst, row, condition)
-    local s, age = view.settings, inst.asked_at and view.now - inst.asked_at
-    if not age then
-        return true
+-- A server that was killed is deaf a moment before its processes are gone: a live one would not
+-- refuse. Its host is asked again at once, for this long.
+local DYING_MS = 2000
+
+local function dying(view, inst, condition)
+    return condition == "hung" and view.now - inst.since < DYING_MS
+        and (inst.evidence == "refused" or inst.evidence == "reset")
+end
+
+-- When an instance's host is asked next: at once for news, each second while it is in question, and
+-- now and then in peace.
+local function ask_at(view, inst, row, condition)
+    local s, asked = view.settings, inst.asked_at
+    if not asked then
+        return view.now
     elseif inst.since and not (inst.word_begun and inst.word_begun >= inst.since) then
-        return age >= 20
-    elseif inst.since and (inst.evidence_at or 0) > inst.word_begun then
-        return age >= 100
+        return asked + 20
+    elseif inst.since and ((inst.evidence_at or 0) > inst.word_begun
+        or dying(view, inst, condition)) then
+        return asked + 100
     elseif condition == "wrong_role" then
-        return age >= s.ask_ms
+        return asked + s.ask_ms
     elseif inst.since and condition ~= "stopped" and row.status == "u" then
-        return age >= s.ask_ms
+        return asked + s.ask_ms
     end
-    return age >= s.check_ms
+    return asked + s.check_ms
+end
+
+--- When the host of one of the two is to be asked; nil while it is being asked, or is not there.
+---@param who "primary"|"mirror"
+---@return number?
+function View:ask_at(who)
+    local row = self[who]
+    if row and self:free("ask:" .. row.dbid) then
+        return who == "primary" and ask_at(self, self.p, row, self.pc)
+            or ask_at(self, self.m, row, self.mc)
+    end
 end
 
 function View:ask_primary_due()
-    return self:free("ask:" .. self.primary.dbid) and ask_due(self, self.p, self.primary, self.pc)
+    return self.now >= (self:ask_at("primary") or math.huge)
 end
 
 function View:ask_mirror_due()
-    return self.mirror ~= nil and self:free("ask:" .. self.mirror.dbid)
-        and ask_due(self, self.m, self.mirror, self.mc)
+    return self.now >= (self:ask_at("mirror") or math.huge)
 end
 
 local function disk_due(view, inst, condition)

@@ -208,6 +208,33 @@ describe("fts: the primary is lost", function()
         end
     end)
 
+    it("is asked for again soon when it refuses and its postmaster seems to live", function()
+        local pair = new():settle()
+        local hung = { postmaster = { alive = true }, processes = { { pid = 1 } } }
+        pair:after(100):sees(P, "refused"):sees(M, "ok"):says(P, hung)
+        local answered = pair.now
+        pair.log = {}
+        assert.are.equal(answered + 100, pair.memory.wake)
+        pair:after(99):event({ kind = "tick" })
+        assert.is_nil(pair:asked("ask", P))
+        pair:after(1):event({ kind = "tick" })
+        assert.is_not_nil(pair:asked("ask", P))
+        pair:after(1):says(P, pair_of.stopped):sees(M, "ok")
+        assert.are.same({ "promote" }, pair:story())
+        -- One that goes on living is asked for each second.
+        pair = new():settle()
+        pair:after(100):sees(P, "refused"):sees(M, "ok")
+        for _ = 1, 19 do
+            pair:says(P, hung):after(100):event({ kind = "tick" })
+            assert.is_not_nil(pair:asked("ask", P))
+            pair.log = {}
+        end
+        pair:after(200):says(P, hung):after(999):event({ kind = "tick" })
+        assert.is_nil(pair:asked("ask", P))
+        pair:after(1):event({ kind = "tick" })
+        assert.is_not_nil(pair:asked("ask", P))
+    end)
+
     it("is recorded by the epoch of the pair it was decided by", function()
         local pair = new():settle()
         pair:after(100):sees(P, "reset"):sees(M, "ok"):says(P, pair_of.stopped)

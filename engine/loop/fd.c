@@ -10,6 +10,7 @@
 struct fdwatch {
     struct handle handle;
     uv_poll_t uv;
+    int wanted; /* libuv's events */
     void (*fn)(void *arg, int events);
     void *arg;
 };
@@ -19,6 +20,9 @@ fd_ready(uv_poll_t *uv, int status, int events)
 {
     struct fdwatch *w = uv->data;
     int ready = 0;
+    /* libuv stops watching a descriptor that has an error. What its peer said before may come first. */
+    if (status < 0)
+        must(uv_poll_start(&w->uv, w->wanted, fd_ready) == 0);
     if (status < 0 || (events & UV_READABLE))
         ready |= FD_READ;
     if (status < 0 || (events & UV_WRITABLE))
@@ -59,8 +63,8 @@ fdwatch_start(struct fdwatch **out, struct loop *l, const struct fdwatch_spec *s
 void
 fdwatch_set(struct fdwatch *w, int events)
 {
-    int wanted = (events & FD_READ ? UV_READABLE : 0) | (events & FD_WRITE ? UV_WRITABLE : 0);
-    int rc = wanted ? uv_poll_start(&w->uv, wanted, fd_ready) : uv_poll_stop(&w->uv);
+    w->wanted = (events & FD_READ ? UV_READABLE : 0) | (events & FD_WRITE ? UV_WRITABLE : 0);
+    int rc = w->wanted ? uv_poll_start(&w->uv, w->wanted, fd_ready) : uv_poll_stop(&w->uv);
     must(rc == 0);
 }
 

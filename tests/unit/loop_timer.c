@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 struct fixture {
@@ -18,6 +19,7 @@ struct fixture {
     int rings;
     int events;
     int fds[2];
+    int pair[2];
 };
 
 static int
@@ -243,6 +245,41 @@ test_signal(void **state)
 }
 
 static void
+read_one(void *arg, int events)
+{
+    struct fixture *f = arg;
+    char c;
+    (void)events;
+    ssize_t n = read(f->pair[0], &c, 1);
+    f->calls++;
+    if (n == 1)
+        f->events++;
+    else if (n == 0) {
+        fdwatch_free(f->watch);
+        f->watch = NULL;
+    }
+}
+
+/* A peer that goes away without having read everything leaves an error behind: what it said before is
+ * read first, and its end is seen then. */
+static void
+test_fd_error_and_more(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, f->pair), 0);
+    struct fdwatch_spec spec = {.fd = f->pair[0], .events = FD_READ, .fn = read_one, .arg = f};
+    assert_int_equal(fdwatch_start(&f->watch, f->l, &spec, NULL), 0);
+    assert_int_equal(write(f->pair[0], "unread", 6), 6);
+    assert_int_equal(write(f->pair[1], "words", 5), 5);
+    close(f->pair[1]);
+    /* Five bytes, the error, the end. */
+    until_count(f->l, &f->calls, 7, 5000, "the peer's words and its end");
+    assert_int_equal(f->events, 5);
+    assert_null(f->watch);
+    close(f->pair[0]);
+}
+
+static void
 test_broken_pipe_is_an_error(void **state)
 {
     struct fixture *f = *state;
@@ -293,6 +330,7 @@ main(void)
         cmocka_unit_test_setup_teardown(test_fd_hangup, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fd_regular_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_signal, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_fd_error_and_more, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broken_pipe_is_an_error, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_and_free_with_handles, setup, teardown),
     };

@@ -107,9 +107,7 @@ describe("catalog", function()
         load_catalog("catalog")
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     before_each(function()
         local tokens = fresh()
@@ -428,9 +426,7 @@ describe("catalog: the watcher", function()
         load_catalog("catalog")
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     before_each(function()
         sessions = {}

@@ -33,11 +33,7 @@ describe("failovers in a row", function()
         cluster:wait_healthy(30)
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     local function timeline(server)
         return tonumber(server:value("(select timeline_id from pg_control_checkpoint())"))

@@ -84,11 +84,7 @@ describe("failover in the middle of", function()
         make_goods()
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     before_each(function()
         cluster:must({ "recoverseg", "-a" })

@@ -60,11 +60,7 @@ describe("failover and roles", function()
         watch = cluster:watched()
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     before_each(function()
         cluster:mend()

@@ -59,11 +59,7 @@ describe("failover", function()
         watch = cluster:watched()
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     it("promotes the mirror of a killed primary, and tells it with times", function()
         local since = last_id()

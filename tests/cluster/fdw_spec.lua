@@ -89,11 +89,7 @@ describe("foreign servers", function()
         watch:says("watching", SOON_S)
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     it("list both instances, the primary first, and bound every wait", function()
         local options = server_options()

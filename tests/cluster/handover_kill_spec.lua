@@ -23,11 +23,7 @@ describe("recoverseg -r, killed", function()
         cluster:watched()
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     -- Every test begins with switched roles, in sync.
     before_each(function()

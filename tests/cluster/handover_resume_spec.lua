@@ -34,11 +34,7 @@ describe("recoverseg -r, killed without a watcher", function()
         cluster:primary(0):sql("create table grown (t text)")
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     -- Every test begins with switched roles, in sync, and nobody who watches.
     before_each(function()

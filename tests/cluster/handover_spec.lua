@@ -22,11 +22,7 @@ describe("recoverseg -r", function()
         cluster:watched()
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     -- Every test begins with switched roles, in sync.
     before_each(function()

@@ -13,9 +13,7 @@ describe("harness", function()
         server:start()
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     it("gives rows, with NULL as nil, and an empty result as no rows", function()
         assert.are.same({ { a = "1", b = "x\ny" }, { a = "2", c = "" } }, server:sql(

@@ -2,6 +2,7 @@
 --- file (and line), the packaged one decides, and whoever asked lives on.
 
 local cluster_of = require("tests.lib.cluster")
+local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
 local SOON_S = 15
@@ -32,16 +33,12 @@ describe("a policy with", function()
     local place, cluster, watch
 
     setup(function()
-        place = require("tests.lib.place").new()
+        place = place_of.new()
         cluster = cluster_of.new(place, { segments = 1 })
         cluster:init()
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     before_each(function()
         cluster:must({ "recoverseg", "-a" })

@@ -30,11 +30,7 @@ describe("recoverseg, killed,", function()
         cluster:watched()
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     -- Whatever a test left, the next one finds a pair in sync.
     before_each(function()

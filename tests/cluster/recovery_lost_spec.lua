@@ -37,11 +37,7 @@ describe("with", function()
             "generate_series(1, 100000) i")
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     before_each(function()
         pair:heal()

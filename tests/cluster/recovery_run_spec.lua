@@ -23,11 +23,7 @@ describe("recoverseg, run", function()
         end
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     before_each(function()
         cluster:moonrise({ "recoverseg", "-a" })

@@ -25,11 +25,7 @@ describe("recoverseg", function()
         cluster:watched()
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     -- Whatever a test left, the next one finds a pair in sync.
     before_each(function()

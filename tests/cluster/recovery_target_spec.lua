@@ -22,11 +22,7 @@ describe("recoverseg, with a target", function()
         workload.fill(cluster:primary(0))
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     before_each(function()
         pair:heal()

@@ -18,9 +18,7 @@ describe("start and stop, when something is amiss,", function()
         primary, mirror = cluster.config.segments[1].primary, cluster.config.segments[1].mirror
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     -- What an earlier test left.
     before_each(function()

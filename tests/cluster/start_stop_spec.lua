@@ -17,9 +17,7 @@ describe("start and stop", function()
         primary, mirror = cluster.config.segments[1].primary, cluster.config.segments[1].mirror
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     local function at(where)
         return pg.at(place, where.datadir)

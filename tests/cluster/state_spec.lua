@@ -51,9 +51,7 @@ describe("state", function()
         stopped = {}
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     it("of a healthy cluster is 0 with every option", function()
         with_every_option(cluster, {}, function(option, code, output)
@@ -191,9 +189,7 @@ describe("history", function()
         cluster:init()
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     it("ends with the newest and keeps to what was asked for", function()
         for _, text in ipairs({ "'the first' || chr(10) || 'of two'", "'the second'" }) do

@@ -17,11 +17,7 @@ describe("a pair", function()
         cluster:primary(0):sql("create extension amcheck; create table t (who text)")
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     before_each(function()
         cluster:mend()

@@ -44,11 +44,7 @@ describe("what was not finished:", function()
         cluster:init()
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     it("a primary is not released while the catalog may say s", function()
         local file = place:write("arm.lua", LOSES_THE_ANSWER)

@@ -16,11 +16,7 @@ describe("watch", function()
         cluster:init()
     end)
 
-    teardown(function()
-        if place then
-            place:close()
-        end
-    end)
+    teardown(place_of.close_all)
 
     local function state_files()
         return place:path("home/state/moonrise/" .. cluster.config.name)

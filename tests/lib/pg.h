@@ -10,6 +10,7 @@
 #define MOONRISE_TESTS_PG_H
 
 #include "moment.h"
+#include "tmpdir.h"
 #include "until.h"
 
 #include "moonrise/base/err.h"
@@ -36,7 +37,7 @@
 #define PG_DEADLINE_MS 60000
 
 struct pg {
-    char dir[200];  /* the data directory, and where the socket is */
+    char *dir;      /* the data directory, and where the socket is */
     char bin[200];  /* where the programs are */
     char port[12];  /* text, as libpq wants it */
     char *settings; /* more of postgresql.conf; may be NULL */
@@ -118,13 +119,11 @@ pg_write(const struct pg *pg, const char *name, const char *mode, const char *te
 static inline void
 pg_make(struct pg *pg, const char *settings)
 {
-    const char *tmp = getenv("TMPDIR");
     int status;
     memset(pg, 0, sizeof(*pg));
     pg_find_bin(pg);
     pg_free_port(pg->port, sizeof(pg->port));
-    snprintf(pg->dir, sizeof(pg->dir), "%s/moonrise-unit-XXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(pg->dir));
+    pg->dir = tmpdir_make();
     char *log = mem_printf("%s.log", pg->dir);
     char *password = mem_printf("%s.pw", pg->dir);
     FILE *f = fopen(password, "w");
@@ -265,20 +264,13 @@ pg_signal_all(const struct pg *pg, int signum)
 static inline void
 pg_remove(struct pg *pg)
 {
-    int status;
     if (pg->pid > 0) {
         pg_signal_all(pg, SIGCONT);
         pg_signal(pg, SIGQUIT);
     }
-    char *log = mem_printf("%s.log", pg->dir);
-    char *argv[] = {(char *)"/bin/rm", (char *)"-rf", pg->dir, log, NULL};
-    pid_t pid = fork();
-    if (pid == 0) {
-        execv(argv[0], argv);
-        _exit(127);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    free(log);
+    tmpdir_do(pg->dir, "rm -f \"$DIR.log\"");
+    tmpdir_remove(pg->dir);
+    pg->dir = NULL;
 }
 
 #endif

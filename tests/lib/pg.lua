@@ -1,10 +1,10 @@
 --- Stock PostgreSQL servers for specs: copies of one initdb'ed template, private sockets only.
 ---
----     local place = require("tests.lib.place").new()
+---     local place = place_of.new()
 ---     local server = pg.new(place, { settings = { wal_level = "replica" } })
 ---     server:start()
 ---     assert.are.same({ { one = "1" } }, server:sql("select 1 as one"))
----     place:close()    -- in a teardown: ends and removes everything
+---     teardown(place_of.close_all)    -- ends and removes everything
 
 local place_of = require("tests.lib.place")
 local psql = require("tests.lib.psql")

@@ -7,6 +7,7 @@ local wait = require("tests.lib.wait")
 local M = {}
 local Place, Program = {}, {}
 Place.__index, Program.__index = Place, Program
+local open = {}
 
 local function quote(text)
     return "'" .. tostring(text):gsub("'", "'\\''") .. "'"
@@ -42,7 +43,15 @@ function M.new()
     -- "e": programs that are started later do not inherit the pipe, or it would never end.
     place.guard = assert(io.popen("exec tests/lib/sweep -w " .. quote(dir), "we"))
     os.execute("mkdir -m 700 " .. quote(dir .. "/home"))
+    table.insert(open, place)
     return place
+end
+
+--- What a spec file's teardown does: closes every place that is open, also when its setup failed.
+function M.close_all()
+    while #open > 0 do
+        table.remove(open):close()
+    end
 end
 
 --- Ends what runs in the place and removes it.

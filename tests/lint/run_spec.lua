@@ -29,9 +29,7 @@ describe("tests/run", function()
         place = place_of.new()
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     it("adds up what the suites report", function()
         local last, code = run({ a = "echo ok 1 - x; echo ok 2 - y; echo 1..2",

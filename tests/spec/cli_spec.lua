@@ -99,9 +99,7 @@ describe("the program", function()
         program = place:path("build/moonrise")
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     local function run(...)
         return place:run({ program, ... })

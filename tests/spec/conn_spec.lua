@@ -18,9 +18,7 @@ describe("with a server", function()
         server:sql("create role tester login; grant pg_signal_backend, pg_monitor to tester")
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     local function options(more)
         local all = { host = "127.0.0.1", port = server.port, user = "tester", dbname = "postgres" }

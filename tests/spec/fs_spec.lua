@@ -10,9 +10,7 @@ describe("files", function()
         place = place_of.new()
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     it("are written and read whole, with their mode", function()
         local path = place:path("file")

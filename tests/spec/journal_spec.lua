@@ -15,9 +15,7 @@ describe("a journal", function()
         place = place_of.new()
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     -- Loads `file` into a list of texts; `meanwhile` runs with each row. nil refuses the row.
     local function loaded_from(file, meanwhile)

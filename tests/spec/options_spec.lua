@@ -23,9 +23,7 @@ describe("a command line", function()
         end
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     for _, words in ipairs(REFUSED) do
         local line = table.concat(words, " ")

@@ -10,9 +10,7 @@ describe("a reader that has stopped", function()
         place = place_of.new()
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     -- Runs code with a stream of its output in a pipe that nobody else reads; arg[1] is the pipe.
     local function run(name, stream, code)

@@ -9,9 +9,7 @@ describe("a user's runbook", function()
         place:must({ "mkdir", "-p", "home/.config/moonrise/scripts" })
     end)
 
-    teardown(function()
-        place:close()
-    end)
+    teardown(place_of.close_all)
 
     local function moonrise(...)
         return place:run({ place_of.moonrise(), ... })

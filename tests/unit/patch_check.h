@@ -1,6 +1,5 @@
 /*
- * Compares the two data directories of a struct tree without using anything of the engine. To be included
- * after cmocka.h.
+ * Compares the two data directories of a struct tree without using anything of the engine.
  */
 #ifndef TESTS_UNIT_PATCH_CHECK_H
 #define TESTS_UNIT_PATCH_CHECK_H

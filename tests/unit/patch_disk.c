@@ -4,59 +4,13 @@
  */
 #include "moonrise/patch/patch.h"
 
-#include "moonrise/base/err.h"
-#include "patch_tree.h"
+#include "patch_setup.h"
 
 #include <inttypes.h>
 #include <linux/magic.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <sys/resource.h>
 #include <sys/vfs.h>
-
-#include <cmocka.h>
-
-/* A differential of the tree; the strings live in *s. */
-struct setup {
-    struct patch_spec spec;
-    struct patch_progress progress;
-    char *paths[3];
-};
-
-static void
-setup_init(struct setup *s, const struct tree *t)
-{
-    static const char *const names[] = {"source", "target", "target_wal"};
-    memset(s, 0, sizeof(*s));
-    for (int i = 0; i < 3; i++)
-        s->paths[i] = tree_path(t, "%s", names[i]);
-    s->spec = (struct patch_spec){
-        .type = PATCH_DIFFERENTIAL,
-        .source_dir = s->paths[0],
-        .target_dir = s->paths[1],
-        .target_wal_dir = s->paths[2],
-        .progress = &s->progress,
-    };
-}
-
-static void
-setup_done(struct setup *s)
-{
-    for (int i = 0; i < 3; i++)
-        free(s->paths[i]);
-}
-
-static void
-run_well(struct setup *s)
-{
-    struct err e = {0};
-    if (patch_run(&s->spec, &e) != 0)
-        fail_msg("%s", e.message);
-    assert_int_equal(s->progress.stage, PATCH_DONE);
-}
 
 /* What this process has had the disk read for it; false where the system does not count it. */
 static bool
@@ -105,7 +59,7 @@ test_compares_the_disk(void **state)
         struct setup s;
         uint64_t before, after, size = 405 * 8192;
         twins(&t, i != 0);
-        setup_init(&s, &t);
+        setup_init(&s, &t, PATCH_DIFFERENTIAL);
         s.spec.target_flushed = i == 2;
         struct statfs fs;
         bool counted = disk_read(&before) && statfs(t.top, &fs) == 0 && fs.f_type != TMPFS_MAGIC;
@@ -137,7 +91,7 @@ test_deletes_first(void **state)
     char *big = tree_path(&t, "source/base/1/20002");
     tree_write(&t, stale, 8192, false);
     tree_write(&t, big, 900 * 8192, false);
-    setup_init(&s, &t);
+    setup_init(&s, &t, PATCH_DIFFERENTIAL);
     signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
     struct rlimit small = {.rlim_cur = 6u << 20, .rlim_max = old.rlim_max};
@@ -165,7 +119,7 @@ test_wal_directory_in_use(void **state)
     tree_mkdir(&t, "target_wal/lost+found");
     char *theirs = tree_path(&t, "target_wal/000000010000000000000009");
     tree_write(&t, theirs, 8192, false);
-    setup_init(&s, &t);
+    setup_init(&s, &t, PATCH_DIFFERENTIAL);
     assert_int_equal(patch_run(&s.spec, &e), ERR_REFUSED);
     assert_non_null(strstr(e.message, "target_wal"));
     assert_int_equal(access(theirs, F_OK), 0);
@@ -195,7 +149,7 @@ test_few_descriptors(void **state)
         tree_write(&t, path, 8192, false);
         free(path);
     }
-    setup_init(&s, &t);
+    setup_init(&s, &t, PATCH_DIFFERENTIAL);
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
     struct rlimit few = {.rlim_cur = 48, .rlim_max = old.rlim_max};
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);

@@ -9,13 +9,7 @@
 #include "moonrise/patch/patch.h"
 #include "patch_tree.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <sys/resource.h>
-
-#include <cmocka.h>
 
 static void
 test_round_trip(void **state)

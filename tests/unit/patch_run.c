@@ -5,66 +5,14 @@
 #include "moonrise/patch/patch.h"
 
 #include "../lib/moment.h"
-#include "moonrise/base/err.h"
-#include "patch_tree.h"
+#include "patch_setup.h"
 
 #include <pthread.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-#include <cmocka.h>
-
 #include "patch_check.h"
-
-/* A spec for the tree; the strings live in *s. */
-struct setup {
-    struct patch_spec spec;
-    struct patch_tablespace ts;
-    struct patch_progress progress;
-    atomic_bool cancel;
-    char *paths[5];
-};
-
-static void
-setup_init(struct setup *s, const struct tree *t, enum patch_type type)
-{
-    static const char *const names[] = {"source", "target", "ts_source", "ts_target", "target_wal"};
-    memset(s, 0, sizeof(*s));
-    for (int i = 0; i < 5; i++)
-        s->paths[i] = tree_path(t, "%s", names[i]);
-    s->ts = (struct patch_tablespace){"16500", s->paths[2], s->paths[3]};
-    s->spec = (struct patch_spec){
-        .type = type,
-        .source_dir = s->paths[0],
-        .target_dir = s->paths[1],
-        .target_wal_dir = s->paths[4],
-        .tablespaces = &s->ts,
-        .tablespace_count = 1,
-        .progress = &s->progress,
-        .cancel = &s->cancel,
-    };
-}
-
-static void
-setup_done(struct setup *s)
-{
-    for (int i = 0; i < 5; i++)
-        free(s->paths[i]);
-}
-
-static void
-run_well(struct setup *s)
-{
-    struct err e = {0};
-    if (patch_run(&s->spec, &e) != 0)
-        fail_msg("%s", e.message);
-    assert_int_equal(s->progress.stage, PATCH_DONE);
-}
 
 static uint64_t
 canary_sum(struct tree *t)

@@ -9,13 +9,6 @@
 #include "moonrise/pg/control.h"
 #include "patch_tree.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 static int
 run_between(const char *source, const char *target, const char *ts_source, const char *ts_target)
 {

@@ -5,6 +5,8 @@
 #ifndef TESTS_UNIT_PATCH_TREE_H
 #define TESTS_UNIT_PATCH_TREE_H
 
+#include "../lib/tmpdir.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +24,7 @@
 #define TREE_HELPER __attribute__((unused)) static
 
 struct tree {
-    char top[512]; /* everything is below: source, target, ts_source, ts_target, wal, outside */
+    char *top; /* everything is below: source, target, ts_source, ts_target, wal, outside */
     uint64_t seed;
 };
 
@@ -66,11 +68,8 @@ tree_remove(const char *path)
 TREE_HELPER void
 tree_new(struct tree *t, uint64_t seed)
 {
-    const char *tmp = getenv("TMPDIR");
-    snprintf(t->top, sizeof(t->top), "%s/moonrise-patch-XXXXXX", tmp ? tmp : "/tmp");
+    t->top = tmpdir_make();
     t->seed = seed;
-    if (!mkdtemp(t->top))
-        abort();
 }
 
 /* Makes one directory, in the place of whatever is there. */
@@ -407,7 +406,7 @@ tree_target(struct tree *t, bool wal_link)
 TREE_HELPER void
 tree_free(struct tree *t)
 {
-    tree_remove(t->top);
+    tmpdir_remove(t->top);
 }
 
 #endif

@@ -43,7 +43,7 @@ group_teardown(void **state)
 {
     (void)state;
     pg_remove(&primary);
-    if (mirror.dir[0])
+    if (mirror.dir)
         pg_remove(&mirror);
     free(sysid);
     return 0;

@@ -32,7 +32,7 @@ static void
 make_mirror(void)
 {
     int status;
-    if (mirror.dir[0])
+    if (mirror.dir)
         return;
     pg_make(&mirror, NULL);
     char *log = mem_printf("%s.log", mirror.dir);

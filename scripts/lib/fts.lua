@@ -202,7 +202,7 @@ M.rows = {
     end, allowed("record_out")), to = "catching_up", actions = { "record_out_of_sync" },
       comment = "the mirror is there and commits hang: not waited for, then armed anew" },
     { from = { "mirror_down", "catching_up", "mirror_lost" }, event = "any",
-      when = both(pair_free, says("still_armed"), function(view)
+      when = both(pair_free, says("still_armed"), says("looked"), function(view)
         return not view:rival()
     end, allowed("release")), to = "same", actions = { "release" },
       comment = "the catalog says n and the primary waits, or has not been seen not to since" },
@@ -220,7 +220,7 @@ M.rows = {
       comment = "close enough for writers to wait: armed with a canary, recorded when proven" },
 
     -- In sync, or so the catalog says
-    { from = { "in_sync" }, event = "any", when = both(pair_free, function(view)
+    { from = { "in_sync" }, event = "any", when = both(pair_free, says("looked"), function(view)
         return view:disarmed() or (view:current() and not view:commits_wait())
     end, allowed("record_out")), to = "catching_up", actions = { "record_out_of_sync" },
       comment = "somebody changed the primary's settings: commits do not wait, so s is not true" },

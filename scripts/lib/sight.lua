@@ -82,6 +82,9 @@ local function good(inst, seen)
     if not last or last.in_recovery ~= seen.in_recovery then
         inst.role_at = seen.at
     end
+    if not last or last.sync_names ~= seen.sync_names then
+        inst.names_at = seen.at
+    end
     -- A mirror knows its timeline while it receives. In the other role it had another one.
     if (seen.timeline or 0) > 0 then
         inst.timeline, inst.timeline_role = seen.timeline, seen.in_recovery and "m" or "p"
@@ -328,6 +331,7 @@ local function begin_anew(memory, dbid)
     if inst.since or in_wrong_role(memory, dbid) then
         inst.evidence, inst.since, inst.evidence_at, inst.tries = nil, nil, nil, 0
         inst.seen, inst.ok_at, inst.ok_begun, inst.message = nil, nil, nil, nil
+        inst.names_at = nil
         inst.word, inst.word_error, inst.word_begun, inst.asked_at = nil, nil, nil, nil
     end
     inst.doubt_since, inst.doubts = nil, nil
@@ -395,11 +399,12 @@ function M.take(memory, input)
     lease_ended(memory, input)
 end
 
---- When the newest evidence against one of the pair's instances began; nil while there is none.
+--- When the newest evidence against one of the pair's instances began, or the primary was seen with
+--- another wait than before, which a runbook may just have recorded; nil while there is neither.
 ---@param memory table
 ---@return number?
 function M.doubted_at(memory)
-    local newest
+    local newest = (memory.inst[memory.primary] or {}).names_at
     for dbid, inst in pairs(memory.inst) do
         local at = inst.since or (in_wrong_role(memory, dbid) and inst.role_at) or nil
         if at and at > (newest or 0) then

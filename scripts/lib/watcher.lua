@@ -37,7 +37,7 @@ local LACKS_EVERY_MS = 60000
 local Watcher = {}
 Watcher.__index = Watcher
 
-local quiet_kinds = { state = true, word = true }
+local quiet_kinds = { state = true, word = true, overtaken = true }
 
 local function say(kind, entry)
     local about = entry.content and ("content %d "):format(entry.content) or ""

@@ -193,6 +193,7 @@ function kinds.order(w, pair, action)
         if not epoch then
             return nil, err
         end
+        action.decided_epoch = epoch
     elseif (action.op == "promote" and pair.pair.role_epoch or pair.pair.epoch) ~= epoch then
         return stale("the pair has changed")
     end
@@ -259,6 +260,17 @@ local function in_reach(w, action)
     return action.kind == "order" or w:leads() and w.lease.cat and w.lease.cat:is_open()
 end
 
+-- What somebody else was quicker than: refused by the epochs or by the catalog, whose newest rows say
+-- that the pair is not any more what the action was decided for.
+local function overtaken(w, pair, err, epoch)
+    local code = type(err) == "table" and err.code
+    if code ~= "stale" and code ~= "busy" then
+        return false
+    end
+    look_again(w)
+    return pair.lease ~= nil or pair.pair.epoch ~= epoch
+end
+
 -- How each result is told; what says nothing here is told by the catalog's own row.
 local function tell(w, pair, action, ok, err)
     local what = action.fn or action.op or action.kind
@@ -267,7 +279,7 @@ local function tell(w, pair, action, ok, err)
     if not ok and not in_reach(w, action) then
         return
     elseif not ok then
-        w.journal:add("failed",
+        w.journal:add(overtaken(w, pair, err, action.decided_epoch) and "overtaken" or "failed",
             { content = pair.content, dbid = action.dbid, text = ("%s %s: %s"):format(
             what, name, tostring(err)),
                 data = { code = type(err) == "table" and err.code or nil } })
@@ -279,7 +291,7 @@ local function tell(w, pair, action, ok, err)
 end
 
 local function perform(w, pair, action)
-    action.began = mr.clock()
+    action.began, action.decided_epoch = mr.clock(), pair.pair.epoch
     local ran, value, err = pcall(kinds[action.kind], w, pair, action)
     if not ran then
         value, err = nil, value

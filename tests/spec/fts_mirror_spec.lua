@@ -116,6 +116,27 @@ describe("fts: the mirror is lost", function()
         assert.are.same({ "mirror_down" }, pair:story())
     end)
 
+    it("has no primary released on sight: who armed it may just have recorded that", function()
+        local pair = new({ mode = "n", status = "d" })
+        pair:sees(P, "ok", { sync_names = "", peer = pair_of.none })
+        pair.input.looked_at = pair.now
+        pair:after(500):sees(P, "ok", { sync_names = "mr_0_3_9" })
+        assert.are.same({}, pair:story())
+        pair.input.looked_at = pair.now
+        pair:event({ kind = "tick" })
+        assert.are.same({ "release 2" }, pair:story())
+    end)
+
+    it("is not recorded as out of sync on sight either", function()
+        local pair = new():settle()
+        pair.input.looked_at = pair.now
+        pair:after(500):sees(P, "ok", { sync_names = "mr_0_3_99" })
+        assert.are.same({}, pair:story())
+        pair.input.looked_at = pair.now
+        pair:event({ kind = "tick" })
+        assert.are.same({ "out_of_sync" }, pair:story())
+    end)
+
     it("repeats a release until the primary is seen not to wait", function()
         local pair = new({ mode = "n", status = "d" })
         pair:sees(P, "ok", { sync_names = "mr_0_3_9", peer = pair_of.none })

@@ -40,6 +40,7 @@ struct target {
     struct conn *walsender; /* while it is asked for `level`, else NULL */
     char level[24]; /* the server's synchronous_commit where own_level hides it, "" not told yet */
     int64_t level_ms;    /* when it was last asked for, 0 never */
+    bool wanted;         /* a fresh session was wished for while something was under way */
     int64_t fresh_ms;    /* when a session was last asked for */
     int64_t answered_ms; /* when the standing session last answered */
 };
@@ -113,6 +114,20 @@ probe_close(struct asking *a)
     a->conn = NULL;
 }
 
+static bool
+probe_is_busy(const struct asking *a)
+{
+    return a->conn && conn_is_busy(a->conn);
+}
+
+/* Something has ended: what was wished for meanwhile can begin, once the callbacks are through. */
+static void
+probe_ended(struct target *t)
+{
+    if (t->wanted)
+        timer_again(t->tick, 0, t->p->spec.interval_ms);
+}
+
 /* Opens the standing session again at once after it broke, unless that was just done. */
 static void
 probe_reopen(struct target *t)
@@ -159,6 +174,7 @@ probe_failed(struct asking *a, const struct err *e)
         target_find(t);
     if (ev == EVIDENCE_RESET && kept)
         probe_reopen(t);
+    probe_ended(t);
     probe_tell(p, &o);
 }
 
@@ -253,6 +269,7 @@ probe_answered(void *arg, const struct result *r, const struct err *e)
         probe_close(a);
     else
         t->answered_ms = o.at_ms;
+    probe_ended(t);
     probe_tell(p, &o);
 }
 
@@ -285,7 +302,7 @@ static void
 probe_begin(struct asking *a)
 {
     struct target *t = a->t;
-    if (a->conn && conn_is_busy(a->conn))
+    if (probe_is_busy(a))
         return;
     a->began_ms = clock_ms();
     if (a->conn && conn_is_open(a->conn)) {
@@ -312,6 +329,7 @@ probe_begin(struct asking *a)
 static void
 probe_freshly(struct target *t)
 {
+    t->wanted = t->wanted && (probe_is_busy(&t->standing) || probe_is_busy(&t->extra));
     probe_begin(&t->standing);
     if (!t->standing.fresh)
         probe_begin(&t->extra);
@@ -324,7 +342,7 @@ probe_tick(void *arg)
     /* A resolver that says nothing is no better than one that knows nothing. */
     if (t->ticket && !t->address.keywords && clock_ms() - t->find_ms >= t->p->spec.timeout_ms)
         probe_unresolved(t);
-    else if (clock_ms() - t->fresh_ms >= t->p->spec.fresh_ms)
+    else if (t->wanted || clock_ms() - t->fresh_ms >= t->p->spec.fresh_ms)
         probe_freshly(t);
     else
         probe_begin(&t->standing);
@@ -448,8 +466,10 @@ void
 prober_now(struct prober *p, int dbid)
 {
     struct target *t = *prober_find(p, dbid);
-    if (t)
-        probe_freshly(t);
+    if (!t)
+        return;
+    t->wanted = true;
+    probe_freshly(t);
 }
 
 void

@@ -306,6 +306,27 @@ test_drop_in_callback_and_now(void **state)
     assert_null(f->p);
 }
 
+/* What is under way was begun before, and may know nothing of what it is asked again for. */
+static void
+test_now_while_it_is_being_asked(void **state)
+{
+    struct fixture *f = *state;
+    retime(f, 60000, 2000, 60000);
+    set(f, &primary);
+    int64_t wished = clock_ms();
+    while (clock_ms() == wished)
+        continue;
+    wished = clock_ms();
+    prober_now(f->p, 1);
+    assert_true(next(f)->fresh);
+    const struct observation *o;
+    do
+        o = next(f);
+    while (!o->fresh);
+    assert_int_equal(o->evidence, EVIDENCE_NONE);
+    assert_true(o->at_ms - o->took_ms >= wished);
+}
+
 static void
 test_same_target_keeps_its_session(void **state)
 {
@@ -356,6 +377,7 @@ main(void)
         cmocka_unit_test_setup_teardown(test_too_many, setup, teardown),
         cmocka_unit_test_setup_teardown(test_terminated_session, setup, teardown),
         cmocka_unit_test_setup_teardown(test_drop_in_callback_and_now, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_now_while_it_is_being_asked, setup, teardown),
         cmocka_unit_test_setup_teardown(test_same_target_keeps_its_session, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cost, setup, teardown),
     };

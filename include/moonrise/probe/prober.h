@@ -100,7 +100,8 @@ void prober_drop(struct prober *p, int dbid);
  * done when nobody waits for this ticket any more. */
 void prober_found(struct prober *p, uint64_t ticket, const struct conn_params *params);
 
-/* Probes this instance now with a fresh session, beside the interval. */
+/* Probes this instance now with a fresh session, beside the interval; where it is being asked already, as
+ * soon as that has ended. */
 void prober_now(struct prober *p, int dbid);
 
 /* "refused", "timeout", ...; "ok" for EVIDENCE_NONE. */

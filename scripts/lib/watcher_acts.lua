@@ -260,7 +260,7 @@ local function in_reach(w, action)
     return action.kind == "order" or w:leads() and w.lease.cat and w.lease.cat:is_open()
 end
 
--- What somebody else was quicker than: refused by the epochs or by the catalog, whose newest rows say
+-- Whether somebody else was quicker: the epochs or the catalog refused it, and the newest rows say
 -- that the pair is not any more what the action was decided for.
 local function overtaken(w, pair, err, epoch)
     local code = type(err) == "table" and err.code

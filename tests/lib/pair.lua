@@ -7,6 +7,8 @@
 local fts = require("lib.fts")
 local sight = require("lib.sight")
 
+local packaged = dofile("policies/failover.lua").decide
+
 local M = {}
 local Pair = {}
 Pair.__index = Pair
@@ -19,13 +21,15 @@ local function row(dbid, role, mode, status)
              address = "h" .. dbid, datadir = "/d" .. dbid }
 end
 
---- `options`: mode, status (the mirror's), content, mirror = false for none, leader, settings.
+--- `options`: mode, status (the mirror's), content, mirror = false for none, leader, settings,
+--- policy (a function of the facts; the packaged one decides unless given).
 ---@param options? table
 function M.new(options)
     options = options or {}
     local settings = setmetatable(options.settings or {}, { __index = sight.settings })
     local self = setmetatable({
-        now = 100000, memory = fts.memory(options.content or 0), log = {}, policy = options.policy,
+        now = 100000, memory = fts.memory(options.content or 0), log = {},
+        policy = options.policy or packaged,
         input = {
             primary = row(M.PRIMARY, "p", options.mode or "s", "u"),
             mirror = options.mirror ~= false and row(M.MIRROR, "m", options.mode or "s",
@@ -67,7 +71,7 @@ function Pair:event(event)
     self.memory, self.actions = memory, actions
     for _, action in ipairs(actions) do
         table.insert(self.log, action)
-        if action.kind == "decide" and self.policy then
+        if action.kind == "decide" then
             self:event({ kind = "answer", answer = self.policy(action.facts) })
         end
     end

@@ -2,13 +2,7 @@ local fts = require("lib.fts")
 local pair_of = require("tests.lib.pair")
 
 local P, M = pair_of.PRIMARY, pair_of.MIRROR
-local policy = dofile("policies/failover.lua").decide
-
-local function new(options)
-    options = options or {}
-    options.policy = options.policy or policy
-    return pair_of.new(options)
-end
+local new = pair_of.new
 
 describe("fts: the table of rows", function()
     it("names known states, actions and a comment in each row, and uses every action", function()

@@ -1,5 +1,3 @@
-#include "disk.h"
-
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
@@ -53,10 +51,12 @@ is_link(const char *path)
     return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
 }
 
-void
-disk_tell(struct order *o)
+/* From a job's thread: a disk that hangs holds its job only. */
+int
+op_disk(struct order *o, struct err *e)
 {
     struct err why = {0};
+    (void)e;
     char *wal = order_path(o, "pg_wal");
     int rc = probe_write(o->datadir, &why);
     if (rc == 0 && is_link(wal))
@@ -65,12 +65,5 @@ disk_tell(struct order *o)
     if (rc < 0)
         message_set_text(o->result, "disk_error", why.message);
     free(wal);
-}
-
-int
-op_disk(struct order *o, struct err *e)
-{
-    (void)e;
-    disk_tell(o);
     return 0;
 }

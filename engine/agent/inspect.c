@@ -1,7 +1,6 @@
 #include "inspect.h"
 
 #include "aside.h"
-#include "disk.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
@@ -357,8 +356,6 @@ op_inspect(struct order *o, struct err *e)
         tell_control(o->result, o->datadir);
         tell_epoch(o->result, o);
         tell_patch(o->result, o->datadir);
-        if (message_bool(o->args, "write_probe", false))
-            disk_tell(o);
         tell_places(o);
         message_set_bool(o->result, "standby_signal", file_exists(o->datadir, "standby.signal"));
         message_set_bool(o->result, "backup_label", file_exists(o->datadir, "backup_label"));

@@ -100,8 +100,9 @@ end_earlier(struct db *db, const struct order *o, struct err *e)
     }
 }
 
-int
-sql_open(struct db **out, const struct order *o, bool first, struct err *e)
+/* A session of the order's own instance, named after its epoch. */
+static int
+open_own(struct db **out, const struct order *o, bool waits, bool walsender, struct err *e)
 {
     char name[48];
     snprintf(name, sizeof name, "moonrise agent %" PRIu64, o->claim.epoch);
@@ -110,9 +111,16 @@ sql_open(struct db **out, const struct order *o, bool first, struct err *e)
                               .passfile = o->passfile,
                               .dbname = o->dbname,
                               .name = name,
-                              .waits = !first,
+                              .waits = waits,
+                              .walsender = walsender,
                               .statement_ms = SQL_TIMEOUT_MS};
-    int rc = sql_connect(out, &place, o, e);
+    return sql_connect(out, &place, o, e);
+}
+
+int
+sql_open(struct db **out, const struct order *o, bool first, struct err *e)
+{
+    int rc = open_own(out, o, !first, false, e);
     if (rc == 0 && first && (rc = end_earlier(*out, o, e)) < 0) {
         db_close(*out);
         *out = NULL;
@@ -123,20 +131,11 @@ sql_open(struct db **out, const struct order *o, bool first, struct err *e)
 int
 sql_server_setting(char **out, const struct order *o, const char *name, struct err *e)
 {
-    char session[48], show[80];
-    snprintf(session, sizeof session, "moonrise agent %" PRIu64, o->claim.epoch);
+    char show[80];
     snprintf(show, sizeof show, "SHOW %s", name); /* a walsender knows no "show" */
-    struct sql_place place = {.datadir = o->datadir,
-                              .user = o->user,
-                              .passfile = o->passfile,
-                              .dbname = o->dbname,
-                              .name = session,
-                              .waits = true,
-                              .walsender = true,
-                              .statement_ms = SQL_TIMEOUT_MS};
     struct db *db;
     *out = NULL;
-    int rc = sql_connect(&db, &place, o, e);
+    int rc = open_own(&db, o, true, true, e);
     if (rc == 0)
         rc = sql_text(out, db, show, clock_ms() + SQL_TIMEOUT_MS, e);
     db_close(db);

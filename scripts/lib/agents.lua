@@ -92,7 +92,7 @@ end
 
 --- Asks the host's word about an instance (include/moonrise/agent/agent.h, inspect).
 ---@param inst table
----@param args? {write_probe: boolean?, measure: boolean?}
+---@param args? {measure: boolean?}
 ---@param options? table
 ---@return table? word
 ---@return Error? err

@@ -42,10 +42,9 @@ starts_and_stops(void **state)
     struct lab *lab = *state;
     lab_sql_is(lab, &one, "show data_checksums", "on");
     lab_sql_is(lab, &one, "show listen_addresses", "");
-    struct message *word = lab_ok(lab, &one, "inspect", "\"write_probe\":true,\"measure\":true");
+    struct message *word = lab_ok(lab, &one, "inspect", "\"measure\":true");
     assert_string_equal(message_text(word, "kind", ""), "datadir");
     assert_false(message_bool(word, "stopped", true));
-    assert_true(message_bool(word, "writable", false));
     struct message *disk = lab_ok(lab, &one, "disk", "");
     assert_true(message_bool(disk, "writable", false));
     message_free(disk);

@@ -8,7 +8,7 @@
  * it speaks SQL `user`, `passfile` and `dbname` (postgres); the socket directory is read from postmaster.pid.
  *
  *   hello    -> version, hostname, pid, uid, os_user, boot_id, page_bytes
- *   inspect  (write_probe: bool) -> the host's word about an instance:
+ *   inspect  (measure: bool) -> the host's word about an instance:
  *            kind: "missing" | "empty" | "foreign" (not a data directory) | "datadir" | "half-made"
  *            stopped: bool   SAFETY.md's sense; processes: [{pid, state, exe, title}]
  *            postmaster: {pid, alive, ours: bool, port, socket_dir, listen, status, start_s,
@@ -22,10 +22,11 @@
  *                      grows while it works
  *            epoch: {valid, epoch, step, order, marked, reason, sysid, dbid, why (not valid)}
  *            standby_signal, backup_label: bool; patch: {type, stage, source, started_s, running: bool,
- *            bytes_done, bytes_total} of an unfinished recovery; free_bytes; writable: bool;
- *            disk_error: text;
+ *            bytes_done, bytes_total} of an unfinished recovery; free_bytes;
  *            tablespaces: [{oid, path}]; wal_dir; data_bytes (only with measure: true)
- *   disk     -> writable, disk_error: what of the host's word takes long on a disk that hangs
+ *   disk     -> writable: bool; disk_error: text when it is not. A block is written and flushed, in the
+ *            directory and where its pg_wal leads to, which takes long on a disk that hangs. Nothing is
+ *            left there, whenever the agent is killed
  *   read     (name: one of postgresql.auto.conf, moonrise.conf, pg_hba.conf, PG_VERSION, log)
  *            -> text (log: its tail)
  *   makedirs -> kind

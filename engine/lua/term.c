@@ -92,7 +92,7 @@ write_all(int fd, const char *text, size_t len)
     }
 }
 
-static int output_start(struct output *out, struct err *e);
+static void output_start(struct output *out);
 
 /* As much as goes without waiting; -1 and EAGAIN when that is nothing. The descriptor is shared with
  * others and stays blocking: a terminal is opened once more, a pipe takes PIPE_BUF when it is ready. */
@@ -133,37 +133,33 @@ static void
 output_done(void *arg)
 {
     struct output *out = arg;
-    struct err e;
     out->rt->jobs--;
     str_free(&out->writing);
     out->busy = false;
     if (out->dropped > 0)
         str_printf(&out->queue, "moonrise: %zu messages were not written\n", out->dropped);
     out->dropped = 0;
-    if (out->queue.len > 0 && output_start(out, &e)) {
-        write_all(out->fd, out->queue.data, out->queue.len);
-        str_free(&out->queue);
-    }
+    if (out->queue.len > 0)
+        output_start(out);
 }
 
-/* Hands what is queued to a thread. */
-static int
-output_start(struct output *out, struct err *e)
+/* Hands what is queued to a thread; where there is none to be had it is written here. */
+static void
+output_start(struct output *out)
 {
     struct job_spec spec = {.run = output_write, .done = output_done, .arg = out};
     struct job *job;
+    struct err e;
     /* Before the thread begins: it may be through before job_start returns. */
     out->writing = out->queue;
     out->queue = (struct str)STR_INIT;
-    int rc = job_start(&job, out->rt->loop, &spec, e);
-    if (rc) {
-        out->queue = out->writing;
-        out->writing = (struct str)STR_INIT;
-        return rc;
+    if (job_start(&job, out->rt->loop, &spec, &e) < 0) {
+        write_all(out->fd, out->writing.data, out->writing.len);
+        str_free(&out->writing);
+        return;
     }
     out->busy = true;
     out->rt->jobs++;
-    return 0;
 }
 
 /* A reader that has stopped must not stop the loop: what does not go at once goes by a thread, and
@@ -173,7 +169,6 @@ output_text(lua_State *L, int fd)
 {
     size_t len;
     ssize_t n = 0;
-    struct err e;
     const char *text = luaL_checklstring(L, 1, &len);
     lua_getfield(L, LUA_REGISTRYINDEX, OUTPUTS);
     struct output *out = (struct output *)lua_touserdata(L, -1) + (fd == STDERR_FILENO);
@@ -196,10 +191,8 @@ output_text(lua_State *L, int fd)
         return 0;
     }
     str_append(&out->queue, text, len);
-    if (!out->busy && output_start(out, &e)) {
-        write_all(fd, out->queue.data, out->queue.len);
-        str_free(&out->queue);
-    }
+    if (!out->busy)
+        output_start(out);
     return 0;
 }
 

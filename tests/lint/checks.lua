@@ -79,7 +79,7 @@ local function is_at(name, places)
 end
 
 --- Each library is known to one folder.
-function M.library_headers(tree)
+function M.foreign_headers(tree)
     local problems = {}
     for _, name in ipairs(tree:match(unpack(engine_files))) do
         for _, include in ipairs(c_source.includes(tree:text(name))) do

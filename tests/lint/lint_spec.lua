@@ -67,11 +67,11 @@ describe("lint: includes", function()
             ["xxhash.h"] = "patch", ["zstd.h"] = "patch", ["lz4.h"] = "base",
         }
         for header, folder in pairs(bad) do
-            red("library_headers", "engine/" .. folder .. "/a.c", "#include <" .. header .. ">\n",
+            red("foreign_headers", "engine/" .. folder .. "/a.c", "#include <" .. header .. ">\n",
                 "belongs to engine/")
         end
-        red("library_headers", "engine/base/str.c", "#include <xxhash.h>\n", "engine/base/hash")
-        green("library_headers", {
+        red("foreign_headers", "engine/base/str.c", "#include <xxhash.h>\n", "engine/base/hash")
+        green("foreign_headers", {
             ["engine/base/hash.c"] = "#include <xxhash.h>\n",
             ["engine/loop/a.c"] = "#include <uv.h>\n",
             ["engine/stream/a.c"] = "#include <libpq-fe.h>\n",

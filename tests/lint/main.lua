@@ -18,7 +18,7 @@ end
 local order = {
     { "the top level holds what it should", checks.top_level },
     { "includes point down", checks.include_direction },
-    { "libraries stay in their folder", checks.library_headers },
+    { "libraries stay in their folder", checks.foreign_headers },
     { "only cli exits", checks.exits },
     { "files are short", checks.file_length },
     { "lines are short", checks.width },

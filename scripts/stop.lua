@@ -7,6 +7,7 @@ local mr = require("moonrise")
 local term = require("lib.term")
 local whole = require("lib.whole")
 
+local RELOAD_MS = 5000
 local MODES = { smart = true, fast = true, immediate = true }
 
 local function check(opts)
@@ -22,17 +23,6 @@ local function check(opts)
         or args.exclusive(opts, { { "coordinator_only", "-m" }, { "no_standby", "-y" } })
 end
 
-local function reload_one(env, inst)
-    local conn, err = mr.connect(instance.conninfo(env, inst, { connect_timeout_ms = 5000 }))
-    if not conn then
-        return nil, err
-    end
-    local rows
-    rows, err = conn:query("select pg_reload_conf()")
-    conn:close()
-    return rows, err
-end
-
 -- Instances that are down read their files when they start.
 local function reload(ctx, opts)
     local instances, err = ctx.cat:instances()
@@ -46,7 +36,7 @@ local function reload(ctx, opts)
         end
     end
     local results = mr.parallel(up, opts.batch, function(inst)
-        return reload_one(ctx.env, inst)
+        return instance.ask(ctx.env, inst, "select pg_reload_conf()", nil, RELOAD_MS)
     end)
     for i, inst in ipairs(up) do
         if results[i].error then

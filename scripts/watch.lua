@@ -1,4 +1,5 @@
 --- moonrise watch: failure detection, failover, and everything that brings a pair back in sync.
+local hold = require("lib.hold")
 local home = require("lib.home")
 local mr = require("moonrise")
 local policy = require("lib.policy")
@@ -69,12 +70,6 @@ local function running(file)
     return err.code == "busy"
 end
 
--- Where nobody collects it (a container's first process may not) what ended stays as a zombie.
-local function alive(pid)
-    local stat = mr.kill(pid, "0") and mr.read_file(("/proc/%d/stat"):format(pid))
-    return stat and not stat:match("%) [ZX]")
-end
-
 -- It takes the lock first, and writes its process id when it is on its own.
 local function pid_of(file, deadline)
     local pid
@@ -99,7 +94,7 @@ local function stop(file)
     if not ok then
         return nil, err
     end
-    while running(file) or alive(pid) do
+    while running(file) or not hold.process_gone(pid) do
         if mr.clock() > deadline then
             return nil, mr.error("timeout", ("the watcher (process %d) has not ended"):format(pid),
                 { hint = ("one that hangs is ended by kill -KILL %d; it leaves nothing half done")

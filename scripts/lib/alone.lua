@@ -22,13 +22,9 @@ local function majority(ctx, pair)
 end
 
 local function commits_wait(ctx, inst)
-    local conn, err = mr.connect(instance.conninfo(ctx.env, inst, { connect_timeout_ms = 3000 }))
-    local rows
-    if conn then
-        rows, err = conn:query("select current_setting('synchronous_standby_names') <> '' as wait")
-        conn:close()
-    end
-    return rows and rows[1].wait, err
+    local row, err = instance.ask(ctx.env, inst,
+        "select current_setting('synchronous_standby_names') <> '' as wait")
+    return row and row.wait, err
 end
 
 -- Whether something runs in the mirror's directory that may take commits of its own. A mirror that

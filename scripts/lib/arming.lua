@@ -5,13 +5,14 @@ local guard = require("lib.guard")
 local instance = require("lib.instance")
 local mr = require("moonrise")
 local sight = require("lib.sight")
+local wait = require("lib.wait")
 
 local M = {}
 
 local STREAM_DEADLINE_MS = 5000
 local FLUSH_DEADLINE_MS = 2000
 local ARM_DEADLINE_MS = 15000
-local PAUSE_MS = 10
+local PAUSE_MS, AGAIN_MS = 10, 100
 
 -- A mirror with a lower one streams, acknowledges, and shuts down when it is promoted.
 local PARAMETERS = "'max_connections', 'max_worker_processes', 'max_wal_senders', " ..
@@ -54,11 +55,6 @@ local function connect(ctx, inst)
         { connect_timeout_ms = 3000, application_name = "moonrise arming" }))
 end
 
-local function ask(conn, sql, params)
-    local rows, err = conn:query(sql, params, { timeout_ms = 3000 })
-    return rows and rows[1], err
-end
-
 -- Whether the mirror could be promoted at all.
 local function promotable(mirror, primary, pair, settings)
     if not mirror.in_recovery then
@@ -81,11 +77,24 @@ local function promotable(mirror, primary, pair, settings)
     return true
 end
 
+--- Why a primary's commits would never wait for its mirror, whatever that one does.
+---@param level? string its synchronous_commit, as far as it is known
+---@param version integer server_version_num
+---@return string? reason nil when they can
+function M.never(level, version)
+    if level and level ~= "on" and level ~= "remote_apply" then
+        return ("its synchronous_commit is %s: commits do not wait"):format(level)
+    elseif not guard.server_waits(version) then
+        return ("its version %d lets commits through while it starts"):format(version)
+    end
+    return nil
+end
+
 -- Whether the primary's commits can wait, and the mirror is near enough for them to.
 local function ready(primary, pair, settings)
-    local level = primary.sync_commit
-    if level and level ~= "on" and level ~= "remote_apply" then
-        return refuse(pair.primary, "its synchronous_commit is %s: commits do not wait", level)
+    local never = M.never(primary.sync_commit, primary.version)
+    if never then
+        return refuse(pair.primary, "%s", never)
     elseif primary.slot == nil then
         return refuse(pair.primary, "it has no slot %s", instance.slot_name(pair.mirror))
     elseif primary.pid == nil or primary.state ~= "streaming" then
@@ -93,8 +102,6 @@ local function ready(primary, pair, settings)
             or "no WAL sender has its slot")
     elseif not primary.lag_bytes then
         return refuse(pair.mirror, "it has not told yet how far it is")
-    elseif primary.lag_bytes == nil then
-        return refuse(pair.mirror, "it has not reported yet what it has flushed")
     elseif primary.lag_bytes > settings.arm_lag_bytes then
         return refuse(pair.mirror, "it is %d bytes behind", primary.lag_bytes)
     end
@@ -102,10 +109,11 @@ local function ready(primary, pair, settings)
 end
 
 local function check(conns, pair, settings)
-    local primary, err = ask(conns.primary, PRIMARY_SQL, { instance.slot_name(pair.mirror) })
+    local slot = instance.slot_name(pair.mirror)
+    local primary, err = instance.first_row(conns.primary, PRIMARY_SQL, { slot })
     local mirror
     if primary then
-        mirror, err = ask(conns.mirror, MIRROR_SQL)
+        mirror, err = instance.first_row(conns.mirror, MIRROR_SQL)
     end
     if not mirror then
         return nil, err
@@ -118,21 +126,9 @@ local function check(conns, pair, settings)
     return ok and { primary = primary, mirror = mirror }, err
 end
 
--- Asks until fn says something true, at most for so long; its last words otherwise.
-local function eventually(deadline_ms, fn)
-    local deadline = mr.clock() + deadline_ms
-    while true do
-        local value, err = fn()
-        if value or mr.clock() > deadline then
-            return value, err
-        end
-        mr.sleep(PAUSE_MS)
-    end
-end
-
 -- The mirror streams under the name it was given, by its own word and by the holder of its slot.
 local function wait_named(conns, pair, name, settings)
-    return eventually(STREAM_DEADLINE_MS, function()
+    return wait.eventually(STREAM_DEADLINE_MS, PAUSE_MS, function()
         local seen, err = check(conns, pair, settings)
         if not seen then
             return nil, err
@@ -149,8 +145,8 @@ local function wait_named(conns, pair, name, settings)
 end
 
 local function wait_flushed(conns, pair, name, insert_lsn)
-    return eventually(FLUSH_DEADLINE_MS, function()
-        local mirror, err = ask(conns.mirror, MIRROR_SQL)
+    return wait.eventually(FLUSH_DEADLINE_MS, PAUSE_MS, function()
+        local mirror, err = instance.first_row(conns.mirror, MIRROR_SQL)
         if not mirror then
             return nil, err
         elseif mirror.name ~= name or (mirror.flush_lsn or 0) < insert_lsn then
@@ -205,9 +201,6 @@ local function arm(ctx, pair, conns, armed)
     local seen, err = check(conns, pair, armed.settings)
     if not seen then
         return nil, err
-    elseif not guard.server_waits(seen.primary.version) then
-        return refuse(pair.primary, "its version %d lets commits through while it starts",
-            seen.primary.version)
     end
     armed.epoch, err = ctx.cat:call("epoch_reserve", armed.token, pair.content, "arm")
     if not armed.epoch then
@@ -238,7 +231,13 @@ local function arm(ctx, pair, conns, armed)
     return true
 end
 
-local function with_both(ctx, pair, fn)
+--- Runs fn(conns) with a session on each of the two, conns.primary and conns.mirror.
+---@param ctx table {env}
+---@param pair {primary: table, mirror: table}
+---@param fn function
+---@return any ok what fn returned
+---@return Error? err
+function M.with_both(ctx, pair, fn)
     local conns = {}
     local err, ok
     conns.primary, err = connect(ctx, pair.primary)
@@ -264,8 +263,8 @@ end
 function M.fit(ctx, pair, replay_lag_bytes, deadline_ms)
     local bounds = setmetatable({ replay_lag_bytes = replay_lag_bytes },
         { __index = ctx.settings or sight.settings })
-    return with_both(ctx, pair, function(conns)
-        return eventually(deadline_ms, function()
+    return M.with_both(ctx, pair, function(conns)
+        return wait.eventually(deadline_ms, PAUSE_MS, function()
             local seen, err = check(conns, pair, bounds)
             return seen and true, err
         end)
@@ -280,7 +279,7 @@ end
 ---@return boolean? ok
 ---@return Error? err
 function M.arm(ctx, pair, token)
-    return with_both(ctx, pair, function(conns)
+    return M.with_both(ctx, pair, function(conns)
         return arm(ctx, pair, conns,
             { token = token, settings = ctx.settings or sight.settings })
     end)
@@ -295,12 +294,8 @@ end
 ---@return boolean? ok
 ---@return Error? err
 function M.arm_within(ctx, pair, token, deadline_ms)
-    return eventually(deadline_ms, function()
-        local ok, err = M.arm(ctx, pair, token)
-        if not ok then
-            mr.sleep(10 * PAUSE_MS)
-        end
-        return ok, err
+    return wait.eventually(deadline_ms, AGAIN_MS, function()
+        return M.arm(ctx, pair, token)
     end)
 end
 

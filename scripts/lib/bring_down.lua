@@ -198,8 +198,7 @@ end
 ---@return table[]? results
 ---@return Error? err
 function M.coordinator_only(ctx, options)
-    local instances, err = ctx.cat:instances()
-    local pair = instances and cluster.pair(instances, -1)
+    local pair, err = ctx.cat:pair(-1)
     if not pair then
         return nil, err
     end

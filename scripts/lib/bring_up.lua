@@ -9,11 +9,12 @@ local instance = require("lib.instance")
 local mr = require("moonrise")
 local stop_requests = require("lib.stop_requests")
 local streaming = require("lib.streaming")
+local wait = require("lib.wait")
 
 local M = {}
 
 local START_DEADLINE_MS = 120000
-local CATALOG_DEADLINE_MS = 20000
+local CATALOG_DEADLINE_MS, CATALOG_PAUSE_MS = 20000, 100
 local ARM_DEADLINE_MS = 15000
 
 --- The coordinator as an instance, from what lies in its directory.
@@ -46,17 +47,6 @@ function M.coordinator(ctx)
     return inst, word
 end
 
-local function open_catalog(env)
-    local deadline = mr.clock() + CATALOG_DEADLINE_MS
-    while true do
-        local cat, err = catalog.open(env, { timeout_ms = 10000 })
-        if cat or mr.clock() > deadline then
-            return cat, err
-        end
-        mr.sleep(100)
-    end
-end
-
 -- There is no catalog yet to ask for an epoch: the next one that this directory has not seen. The
 -- catalog is told, so that it never gives that number out again.
 local function start_coordinator(ctx, inst, word, options)
@@ -68,7 +58,9 @@ local function start_coordinator(ctx, inst, word, options)
     if not done then
         return nil, err
     end
-    ctx.cat, err = open_catalog(ctx.env)
+    ctx.cat, err = wait.eventually(CATALOG_DEADLINE_MS, CATALOG_PAUSE_MS, function()
+        return catalog.open(ctx.env, { timeout_ms = 10000 })
+    end)
     if not ctx.cat then
         return nil, err
     end
@@ -154,17 +146,13 @@ local function check_armed(ctx, pair, token)
     if not state then
         return nil, err
     end
-    local conn
-    conn, err = mr.connect(instance.conninfo(ctx.env, pair.primary, { connect_timeout_ms = 3000 }))
-    local rows
-    if conn then
-        rows, err = conn:query("select current_setting('synchronous_standby_names') as names")
-        conn:close()
-    end
-    if not rows then
+    local row
+    row, err = instance.ask(ctx.env, pair.primary,
+        "select current_setting('synchronous_standby_names') as names")
+    if not row then
         return nil, err
     end
-    local names = rows[1].names
+    local names = row.names
     if state.armed_name and names == state.armed_name then
         return true
     end
@@ -335,14 +323,15 @@ local function without_standby(ctx, token)
     if not list then
         return nil, err
     end
+    local results = {}
     for _, pair in ipairs(list) do
         if pair.content == -1 and pair.mirror then
-            local word = ctx.agents:inspect(pair.mirror)
-            local state = ctx.cat:pair_state(-1)
-            if word and state and not word.stopped and not instance.start_refusal(word, state) then
-                return true
-            end
-            return alone.go_on(ctx, pair, token, "started without it")
+            results = start_pair(ctx, pair, token, { no_standby = true })
+        end
+    end
+    for _, r in ipairs(results) do
+        if r.inst.role == "p" and r.err then
+            return nil, r.err
         end
     end
     return true

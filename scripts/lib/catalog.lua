@@ -2,6 +2,7 @@
 ---
 --- The SQL in lib/catalog/ refuses what SAFETY.md forbids; here its answers become values and
 --- errors.
+local cluster = require("lib.cluster")
 local config = require("lib.config")
 local files = require("lib.catalog.files")
 local mr = require("moonrise")
@@ -230,6 +231,34 @@ function Catalog:instances()
     return plain(self:query([[select dbid, content, role, preferred_role, mode, status, port,
         hostname, address, datadir
         from moonrise.gp_segment_configuration order by content, preferred_role desc]]))
+end
+
+--- The pair of a content as it is now.
+---@param content integer
+---@return {content: integer, primary: table, mirror: table?}? pair
+---@return Error? err
+function Catalog:pair(content)
+    local instances, err = self:instances()
+    local pair = instances and cluster.pair(instances, content)
+    if instances and not pair then
+        err = mr.error("notfound", ("the catalog knows no content %d"):format(content))
+    end
+    return pair, err
+end
+
+--- The pairs for which fits(pair) is true, ordered by content.
+---@param fits fun(pair: table): boolean
+---@return {content: integer, primary: table, mirror: table?}[]? list
+---@return Error? err
+function Catalog:pairs(fits)
+    local instances, err = self:instances()
+    local list = instances and {}
+    for _, pair in ipairs(instances and cluster.pairs(instances) or {}) do
+        if fits(pair) then
+            table.insert(list, pair)
+        end
+    end
+    return list, err
 end
 
 --- The cluster's own row: name, epoch, state ("running" or "stopped"), config, watcher.

@@ -4,7 +4,6 @@ local catalog = require("lib.catalog")
 local cluster = require("lib.cluster")
 local create_plan = require("lib.create_plan")
 local fdw = require("lib.fdw")
-local guard = require("lib.guard")
 local hold = require("lib.hold")
 local home = require("lib.home")
 local instance = require("lib.instance")
@@ -174,26 +173,17 @@ local function register(ctx, plan)
     return true
 end
 
+local SYNC_SQL = [[
+select current_setting('synchronous_commit') as level,
+       current_setting('server_version_num')::integer as version]]
+
 -- Why waiting would not bring this pair in sync; it is whole nevertheless.
 local function never_in_sync(ctx, pair)
-    local conn, err = mr.connect(instance.conninfo(ctx.env, pair.primary))
-    if not conn then
+    local row, err = instance.ask(ctx.env, pair.primary, SYNC_SQL)
+    if not row then
         return nil, err
     end
-    local version = conn:server_version()
-    local rows
-    rows, err = conn:query("show synchronous_commit")
-    conn:close()
-    if not rows then
-        return nil, err
-    end
-    local level = rows[1].synchronous_commit
-    if level ~= "on" and level ~= "remote_apply" then
-        return ("its synchronous_commit is %s: commits do not wait"):format(level)
-    elseif not guard.server_waits(version) then
-        return ("its version %d lets commits through while it starts"):format(version)
-    end
-    return false
+    return arming.never(row.level, row.version) or false
 end
 
 local function bring_in_sync(ctx, pair, plan)

@@ -6,6 +6,7 @@ local instance = require("lib.instance")
 local ledger = require("lib.ledger")
 local session = require("lib.session")
 local term = require("lib.term")
+local wait = require("lib.wait")
 local writer = require("lib.writer")
 
 local M = {}
@@ -28,22 +29,11 @@ end
 
 -- Waits until done() gives something else than nil. `late` is what is said when it never does.
 local function poll(done, late)
-    local deadline = mr.clock() + SYNC_DEADLINE_MS
-    while true do
-        local value, err = done()
-        if value then
-            return value
-        elseif err and err.code == "cancelled" then
-            return nil, err
-        elseif mr.clock() > deadline then
-            return nil, late()
-        end
-        local slept
-        slept, err = mr.sleep(LOOK_MS)
-        if not slept then
-            return nil, err
-        end
+    local value, err = wait.eventually(SYNC_DEADLINE_MS, LOOK_MS, done)
+    if value or (err and err.code == "cancelled") then
+        return value, err
     end
+    return nil, late()
 end
 
 -- Runs this program's own command line, as an operator would; `show` gets the lines that it says.

@@ -33,22 +33,10 @@ local function refuse(pair, message, hint)
     return nil, mr.error("refused", message, { instance = cluster.name(pair.primary), hint = hint })
 end
 
--- What a mirror says of itself, asked on its own socket.
-local function ask(ctx, inst, sql)
-    local conn, err = mr.connect(instance.conninfo(ctx.env, inst, { connect_timeout_ms = 3000 }))
-    if not conn then
-        return nil, err
-    end
-    local rows
-    rows, err = conn:query(sql, nil, { timeout_ms = 3000 })
-    conn:close()
-    return rows and rows[1], err
-end
-
 local LAG_SQL = [[
 select pg_wal_lsn_diff(s.flush_lsn, s.replay_lsn)::float8 as replay_bytes
 from pg_replication_slots r join pg_stat_replication s on s.pid = r.active_pid
-where r.slot_name = ']]
+where r.slot_name = $1]]
 
 --- Whether the pair can be handed over now: up, in sync, and its mirror fit to be promoted.
 ---@param ctx table
@@ -63,7 +51,8 @@ function M.ready(ctx, pair, max_lag_bytes)
         return refuse(pair, "its mirror is not up and in sync",
             "recover it first: moonrise recoverseg; then moonrise state -m until Synchronized")
     end
-    local row, err = ask(ctx, pair.primary, LAG_SQL .. instance.slot_name(pair.mirror) .. "'")
+    local row, err = instance.ask(ctx.env, pair.primary, LAG_SQL,
+        { instance.slot_name(pair.mirror) })
     if not row then
         return nil, err or mr.error("refused", "no WAL sender of the mirror is active",
             { instance = cluster.name(pair.primary) })
@@ -293,23 +282,25 @@ end
 
 -- What is not replayed yet when the primary stops is replayed while the writers wait.
 local function wait_replayed(ctx, pair)
-    local target, err = ask(ctx, pair.primary, PRIMARY_END_SQL)
-    local since, moved, last = mr.clock(), mr.clock(), nil
-    while target do
-        local row
-        row, err = ask(ctx, pair.mirror, REPLAYED_SQL)
-        if row and row.lsn and row.lsn >= target.lsn then
-            return true
-        elseif row and row.lsn ~= last then
-            last, moved = row.lsn, mr.clock()
+    return arming.with_both(ctx, pair, function(conns)
+        local target, err = instance.first_row(conns.primary, PRIMARY_END_SQL)
+        local since, moved, last = mr.clock(), mr.clock(), nil
+        while target do
+            local row
+            row, err = instance.first_row(conns.mirror, REPLAYED_SQL)
+            if row and row.lsn and row.lsn >= target.lsn then
+                return true
+            elseif row and row.lsn ~= last then
+                last, moved = row.lsn, mr.clock()
+            end
+            err = not row and err or replay_refusal(pair, since, moved)
+            if err then
+                break
+            end
+            mr.sleep(20)
         end
-        err = not row and err or replay_refusal(pair, since, moved)
-        if err then
-            break
-        end
-        mr.sleep(20)
-    end
-    return nil, err
+        return nil, err
+    end)
 end
 
 -- All that can take long and changes nothing, before the writers stall.
@@ -365,16 +356,11 @@ end
 
 -- The rows as they are now that nobody else may change them.
 local function current(ctx, pair)
-    local instances, err = ctx.cat:instances()
-    if not instances then
-        return nil, err
+    local found, err = ctx.cat:pair(pair.content)
+    if found and found.primary.dbid ~= pair.primary.dbid then
+        return refuse(pair, "its role has changed since the plan was made")
     end
-    for _, found in ipairs(cluster.pairs(instances)) do
-        if found.content == pair.content and found.primary.dbid == pair.primary.dbid then
-            return found
-        end
-    end
-    return refuse(pair, "its role has changed since the plan was made")
+    return found, err
 end
 
 --- Hands a pair over under its content's lease.

@@ -31,12 +31,6 @@ where p.role_epoch > 0 and p.content >= 0
         and l.expires > clock_timestamp())
 order by p.content]]
 
--- A watcher finishes such a promotion itself, and within a failover it is about to.
-local WATCHED_SQL = [[
-select exists (select from pg_locks where locktype = 'advisory' and granted
-    and classid = 1836215923 and objid = 1 and objsubid = 2
-    and database = (select oid from pg_database where datname = current_database())) as watched]]
-
 --- What the last change of a content's roles promised that the new primary has.
 ---@param cat table
 ---@param content integer
@@ -52,19 +46,6 @@ function M.promise(cat, content)
         return { lsn = mr.lsn(rows[1].shutdown_end), handed = true }
     end
     return { lsn = rows[1].flush_lsn or 0, handed = false }
-end
-
-local function pair_of(ctx, content)
-    local instances, err = ctx.cat:instances()
-    if not instances then
-        return nil, err
-    end
-    for _, pair in ipairs(cluster.pairs(instances)) do
-        if pair.content == content then
-            return pair
-        end
-    end
-    return nil, mr.error("notfound", ("the catalog knows no content %d"):format(content))
 end
 
 -- Nobody has had the old primary since it was shut down for the handover: it ends where the new one
@@ -127,15 +108,14 @@ end
 ---@return boolean? ok
 ---@return Error? err code "busy" when somebody else was first
 function M.take_over(ctx, left)
-    local token, err = ctx.cat:call("lease_inherit", left.token, hold.holder(),
-        ("%d milliseconds"):format(hold.TTL_MS))
+    local token, err = ctx.cat:call("lease_inherit", left.token, hold.holder(), hold.TTL)
     if not token then
         return nil, err
     end
     -- What cannot be finished so is a fault of the pair like any other: left under a lease it would
     -- have nobody to fail it over.
     return hold.keeping(ctx.cat, token, left.step, function()
-        local pair, why = pair_of(ctx, left.content)
+        local pair, why = ctx.cat:pair(left.content)
         if not pair then
             return nil, why
         end
@@ -172,19 +152,20 @@ end
 
 local function promotions_left(ctx, intent)
     local failures = 0
-    local rows = ctx.cat:query(WATCHED_SQL)
-    if not rows or rows[1].watched then
+    local watcher, err = ctx.cat:call("watcher_pid")
+    -- A watcher finishes such a promotion itself, and within a failover it is about to.
+    if watcher or err then
         return failures
     end
     for _, row in ipairs(ctx.cat:query(PENDING_SQL) or {}) do
-        local ok, err = hold.content(ctx, row.content, intent, "handed", function(lease)
-            local pair, why = pair_of(ctx, row.content)
+        local ok, why = hold.content(ctx, row.content, intent, "handed", function(lease)
+            local pair, problem = ctx.cat:pair(row.content)
             if not pair then
-                return nil, why
+                return nil, problem
             end
             return forwards(ctx, pair, lease.token)
         end)
-        failures = failures + told(row.content, ok, err, "the change of roles is finished")
+        failures = failures + told(row.content, ok, why, "the change of roles is finished")
     end
     return failures
 end

@@ -2,40 +2,66 @@
 ---
 --- The watcher leaves a held content alone, and completes or undoes the step when the lease
 --- expires, so the lease is renewed for as long as the work goes on and no longer.
+local finally = require("lib.finally")
 local mr = require("moonrise")
 local term = require("lib.term")
 
 local M = {}
 
-M.TTL_MS = 30000
-local RENEW_MS, RETRY_MS = 10000, 1000
+local TTL_MS, RENEW_MS, RETRY_MS = 30000, 10000, 1000
 
 -- Their work ends with their command, and the next one finds out by itself how far it was.
 local ENDS_WITH_ITS_COMMAND = { recover = true, start = true, stop = true }
 
-local function interval(ms)
-    return ("%d milliseconds"):format(ms)
-end
+--- How long a lease is taken for, as the catalog reads it.
+M.TTL = ("%d milliseconds"):format(TTL_MS)
 
 -- What is done under a lease that is lost is refused by the catalog in the end; who waits for it
--- hears of that now.
-local function renew(cat, lease)
-    local pause = RENEW_MS
-    while not lease.over do
-        mr.sleep(pause)
-        if not lease.over then
-            lease.asking = true
-            local ok, err = cat:call("lease_step", lease.token, lease.step, interval(M.TTL_MS))
-            lease.asking = false
-            if not ok and not lease.over then
-                term.warn("a lease of this command could not be renewed: %s", tostring(err))
-                if err.code == "busy" then
-                    return
-                end
-            end
-            pause = ok and RENEW_MS or RETRY_MS
-        end
+-- hears of that now. Says whether it is worth asking again soon.
+local function renew_one(cat, leases, key, token)
+    leases.asking = true
+    local ok, err = cat:call("lease_step", token, leases.step, M.TTL)
+    leases.asking = false
+    if ok or leases.over then
+        return false
     end
+    term.warn("a lease of this command could not be renewed: %s", tostring(err))
+    leases.lost[key] = err.code == "busy" or nil
+    return not leases.lost[key]
+end
+
+local function renew(cat, leases)
+    local pause = RENEW_MS
+    while not leases.over do
+        mr.sleep(pause)
+        local again = false
+        for key, token in pairs(leases.tokens) do
+            if not leases.over and not leases.lost[key] then
+                again = renew_one(cat, leases, key, token) or again
+            end
+        end
+        pause = again and RETRY_MS or RENEW_MS
+    end
+end
+
+--- Runs fn(leases) while the leases of leases.tokens are renewed, each with leases.step, then
+--- last(), whatever fn returns or raises.
+---@param cat table
+---@param leases {tokens: table<any, integer>, step: string}
+---@param last function
+---@param fn function
+---@return any ... what fn returned
+function M.renewing(cat, leases, last, fn)
+    leases.lost = {}
+    local renewer = mr.spawn(renew, cat, leases)
+    return finally(function()
+        leases.over = true
+        -- A statement that is withdrawn would take the catalog's session with it.
+        if not leases.asking then
+            renewer:cancel()
+        end
+        last()
+    end, fn, leases)
 end
 
 --- The text that says who we are in a lease.
@@ -45,17 +71,21 @@ function M.holder()
     return ("%s@%s pid %d"):format(me.user, me.hostname, me.pid)
 end
 
---- Whether a holder's text names a process of this host that is gone; a zombie is.
+--- Whether a process of this host has ended. Where nobody collects it (a container's first process
+--- may not) what ended stays as a zombie.
+---@param pid integer|string
+---@return boolean
+function M.process_gone(pid)
+    local stat = mr.read_file(("/proc/%s/stat"):format(pid), 4096)
+    return stat == nil or stat:match("%) [ZX] ") ~= nil
+end
+
+--- Whether a holder's text names a process of this host that is gone.
 ---@param holder string
 ---@return boolean
 function M.is_gone(holder)
-    local me = mr.whoami()
     local host, pid = holder:match("@(%S+) pid (%d+)$")
-    if host ~= me.hostname then
-        return false
-    end
-    local stat = mr.read_file(("/proc/%s/stat"):format(pid), 4096)
-    return stat == nil or stat:match("%) [ZX] ") ~= nil
+    return host == mr.whoami().hostname and M.process_gone(pid)
 end
 
 -- The lease of a recovery, a start or a stop whose command was killed is nobody's: its agent went
@@ -80,7 +110,7 @@ end
 ---@return Error? err code "busy" when somebody else holds it
 function M.take(cat, content, intent, step)
     local function try()
-        return cat:call("lease_take", content, M.holder(), intent, step, interval(M.TTL_MS))
+        return cat:call("lease_take", content, M.holder(), intent, step, M.TTL)
     end
     local token, err = try()
     if not token and err.code == "busy" and drop_orphan(cat, content) then
@@ -98,25 +128,16 @@ end
 ---@param fn function
 ---@return any ... what fn returned
 function M.keeping(cat, token, step, fn)
-    local lease = { token = token, step = step }
+    local lease = { token = token, tokens = { token }, step = step }
     function lease.set(self, name)
         self.step = name
-        return cat:call("lease_step", token, name, interval(M.TTL_MS))
+        return cat:call("lease_step", token, name, M.TTL)
     end
-    local renewer = mr.spawn(renew, cat, lease)
-    local results = { pcall(fn, lease) }
-    lease.over = true
-    -- A statement that is withdrawn would take the catalog's session with it.
-    if not lease.asking then
-        renewer:cancel()
-    end
-    if not lease.keep then
-        cat:call("lease_drop", token)
-    end
-    if not results[1] then
-        error(results[2], 0)
-    end
-    return unpack(results, 2, table.maxn(results))
+    return M.renewing(cat, lease, function()
+        if not lease.keep then
+            cat:call("lease_drop", token)
+        end
+    end, fn)
 end
 
 --- Takes the content's lease and runs fn(lease) as `keeping` does.

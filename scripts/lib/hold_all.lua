@@ -1,14 +1,7 @@
 --- Holding the leases of many contents at once: what `start` and `stop` do to the whole cluster.
 local hold = require("lib.hold")
-local mr = require("moonrise")
 
 local M = {}
-
-local RENEW_MS = 10000
-
-local function interval()
-    return ("%d milliseconds"):format(hold.TTL_MS)
-end
 
 local function drop(cat, tokens)
     for _, token in pairs(tokens) do
@@ -27,15 +20,6 @@ local function take(cat, contents, intent, skip)
         tokens[content], skipped[content] = token, err
     end
     return tokens, skipped
-end
-
-local function renew(cat, leases)
-    while not leases.over do
-        mr.sleep(RENEW_MS)
-        for _, token in pairs(leases.over and {} or leases.tokens) do
-            cat:call("lease_step", token, "going on", interval())
-        end
-    end
 end
 
 --- The list of tokens as cluster_set_state takes it.
@@ -64,18 +48,12 @@ function M.contents(ctx, contents, intent, fn, skip)
     if not tokens then
         return nil, skipped
     end
-    local leases = { tokens = tokens, skipped = skipped }
-    local renewer = mr.spawn(renew, ctx.cat, leases)
-    local results = { pcall(fn, leases) }
-    leases.over = true
-    renewer:cancel()
-    if not leases.gone then
-        drop(ctx.cat, tokens)
-    end
-    if not results[1] then
-        error(results[2], 0)
-    end
-    return unpack(results, 2, table.maxn(results))
+    local leases = { tokens = tokens, skipped = skipped, step = "going on" }
+    return hold.renewing(ctx.cat, leases, function()
+        if not leases.gone then
+            drop(ctx.cat, tokens)
+        end
+    end, fn)
 end
 
 return M

@@ -65,6 +65,40 @@ function M.conninfo(env, inst, more)
     return options
 end
 
+local ASK_MS = 3000
+
+--- The first row that a query gives on a session, nil when there is none.
+---@param conn Conn
+---@param sql string
+---@param params? any[]
+---@param timeout_ms? number default 3000
+---@return table? row
+---@return Error? err
+function M.first_row(conn, sql, params, timeout_ms)
+    local rows, err = conn:query(sql, params, { timeout_ms = timeout_ms or ASK_MS })
+    return rows and rows[1], err
+end
+
+--- Asks an instance one thing, on a session of its own.
+---@param env table
+---@param inst table
+---@param sql string
+---@param params? any[]
+---@param timeout_ms? number of the connecting and of the query; default 3000
+---@return table? row the first one
+---@return Error? err
+function M.ask(env, inst, sql, params, timeout_ms)
+    local conn, err = mr.connect(M.conninfo(env, inst,
+        { connect_timeout_ms = timeout_ms or ASK_MS }))
+    if not conn then
+        return nil, err
+    end
+    local row
+    row, err = M.first_row(conn, sql, params, timeout_ms)
+    conn:close()
+    return row, err
+end
+
 local function quoted(value)
     return "'" .. tostring(value):gsub("[\\']", "\\%0") .. "'"
 end

@@ -8,18 +8,8 @@ local term = require("lib.term")
 
 local M = {}
 
-local function out_of_place(ctx)
-    local instances, err = ctx.cat:instances()
-    if not instances then
-        return nil, err
-    end
-    local list = {}
-    for _, pair in ipairs(cluster.pairs(instances)) do
-        if pair.content >= 0 and pair.mirror and pair.primary.preferred_role ~= "p" then
-            table.insert(list, pair)
-        end
-    end
-    return list
+local function out_of_place(pair)
+    return pair.content >= 0 and pair.mirror and pair.primary.preferred_role ~= "p"
 end
 
 -- The policy's waves as lists of pairs; what is in none is taken from `left`.
@@ -52,7 +42,7 @@ end
 ---@return {waves: table[], left: {pair: table, err: Error}[]}? plan
 ---@return Error? err
 function M.plan(ctx)
-    local list, err = out_of_place(ctx)
+    local list, err = ctx.cat:pairs(out_of_place)
     local plan = { waves = {}, left = {} }
     if not list or #list == 0 then
         return list and plan, err

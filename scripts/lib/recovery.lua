@@ -75,7 +75,7 @@ end
 ---@return Failed? failed
 ---@return Error? err
 function M.examine(ctx, pair)
-    local word, err = ctx.agents:inspect(pair.mirror, { write_probe = true })
+    local word, err = ctx.agents:inspect(pair.mirror)
     if not word then
         return nil, err
     end
@@ -224,10 +224,9 @@ end
 -- The plan may be minutes old, and the word with it. What is asked under the lease holds: the
 -- target is still the pair's mirror and down, and the word is of now.
 local function refresh(ctx, failed)
-    local instances, err = ctx.cat:instances()
-    local pair = instances and cluster.pair(instances, failed.content)
+    local pair, err = ctx.cat:pair(failed.content)
     if not pair then
-        return nil, err or mr.error("notfound", "the content has left the cluster")
+        return nil, err
     elseif pair.primary.dbid ~= failed.source.dbid or not pair.mirror
         or pair.mirror.dbid ~= failed.target.dbid or pair.mirror.status ~= "d" then
         return nil, mr.error("busy", "its pair has changed since the plan was made",

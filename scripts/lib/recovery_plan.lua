@@ -30,18 +30,8 @@ local function measured_rates(ctx)
     return rates
 end
 
-local function candidates(ctx)
-    local instances, err = ctx.cat:instances()
-    if not instances then
-        return nil, err
-    end
-    local list = {}
-    for _, pair in ipairs(cluster.pairs(instances)) do
-        if pair.mirror and pair.mirror.status == "d" then
-            table.insert(list, pair)
-        end
-    end
-    return list
+local function is_down(pair)
+    return pair.mirror and pair.mirror.status == "d"
 end
 
 local function facts_of(failed, rates)
@@ -148,7 +138,7 @@ end
 ---@return table? plan
 ---@return Error? err
 function M.make(ctx, opts)
-    local pairs_down, err = candidates(ctx)
+    local pairs_down, err = ctx.cat:pairs(is_down)
     if not pairs_down then
         return nil, err
     end

@@ -1,6 +1,7 @@
 --- What a runbook works with: where the cluster is, its catalog, the agents of its hosts.
 local agents = require("lib.agents")
 local catalog = require("lib.catalog")
+local finally = require("lib.finally")
 local home = require("lib.home")
 local mr = require("moonrise")
 
@@ -47,12 +48,9 @@ function M.with(options, fn)
     if not session then
         return nil, err
     end
-    local results = { pcall(fn, session) }
-    session:close()
-    if not results[1] then
-        error(results[2], 0)
-    end
-    return unpack(results, 2, table.maxn(results))
+    return finally(function()
+        session:close()
+    end, fn, session)
 end
 
 return M

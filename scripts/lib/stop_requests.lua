@@ -35,18 +35,20 @@ local function ask(stop, question)
     end
 end
 
--- Runs work() with the signals meaning what this file says; on_stop() is called when it shall end.
-local function listening(question, on_stop, work)
+-- Runs fn() in a task of its own, with the signals meaning what this file says; on_stop(task) is
+-- called when it shall end.
+local function listening(question, on_stop, fn)
+    local work = mr.spawn(fn)
     local function stop()
         state.asked = true
-        on_stop()
+        on_stop(work)
     end
     mr.on_signal("INT", function()
         mr.spawn(ask, stop, question)
     end)
     mr.on_signal("TERM", stop)
     mr.on_signal("HUP", function() end)
-    local results = { work() }
+    local results = { work:wait() }
     mr.on_signal("INT", nil)
     mr.on_signal("TERM", nil)
     if results[1] == nil and results[2] then
@@ -61,12 +63,9 @@ end
 ---@param fn function
 ---@return any
 function M.guard(question, fn)
-    local work = mr.spawn(fn)
-    return listening(question, function()
+    return listening(question, function(work)
         work:cancel()
-    end, function()
-        return work:wait()
-    end)
+    end, fn)
 end
 
 --- Runs fn() to its end, whatever is asked: it looks at `asked` between two steps that belong
@@ -75,14 +74,11 @@ end
 ---@param fn function
 ---@return any
 function M.between(question, fn)
-    local work = mr.spawn(fn)
     return listening(question, function()
         for task in pairs(state.stoppable) do
             task:cancel()
         end
-    end, function()
-        return work:wait()
-    end)
+    end, fn)
 end
 
 --- Within `between`: runs fn(), which is cancelled when a stop is asked for.

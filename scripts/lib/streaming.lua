@@ -17,16 +17,7 @@ select r.wal_status, r.restart_lsn is not null as reserved, s.state, s.flush_lsn
 from pg_replication_slots r left join pg_stat_replication s on s.pid = r.active_pid
 where r.slot_name = $1 and r.slot_type = 'physical']]
 
-local function connect(ctx, primary)
-    return mr.connect(instance.conninfo(ctx.env, primary, { connect_timeout_ms = ASK_MS }))
-end
-
--- The slot's row, or {} without a slot.
-local function ask(conn, mirror)
-    local rows, err = conn:query(SQL, { instance.slot_name(mirror) }, { timeout_ms = ASK_MS })
-    return rows and (rows[1] or {}), err
-end
-
+-- Of the slot's row, or {} without a slot.
 local function problem_of(row, mirror)
     if row.reserved == nil then
         return "its primary has no slot " .. instance.slot_name(mirror)
@@ -43,17 +34,11 @@ end
 ---@return string? problem
 ---@return Error? err the primary does not answer
 function M.slot_problem(ctx, primary, mirror)
-    local conn, err = connect(ctx, primary)
-    if not conn then
+    local row, err = instance.ask(ctx.env, primary, SQL, { instance.slot_name(mirror) }, ASK_MS)
+    if err then
         return nil, err
     end
-    local row
-    row, err = ask(conn, mirror)
-    conn:close()
-    if not row then
-        return nil, err
-    end
-    return problem_of(row, mirror)
+    return problem_of(row or {}, mirror)
 end
 
 local function refuse(mirror, message)
@@ -64,9 +49,10 @@ end
 local function confirm(conn, mirror)
     local flushed, deadline = -1, mr.clock() + PATIENCE_MS
     while true do
-        local row, err = ask(conn, mirror)
-        local problem = row and problem_of(row, mirror)
-        if not row then
+        local row, err = instance.first_row(conn, SQL, { instance.slot_name(mirror) }, ASK_MS)
+        row = row or {}
+        local problem = problem_of(row, mirror)
+        if err then
             return nil, err
         elseif problem then
             return refuse(mirror, problem)
@@ -94,7 +80,8 @@ end
 ---@return boolean? ok
 ---@return Error? err
 function M.confirm(ctx, primary, mirror)
-    local conn, err = connect(ctx, primary)
+    local conn, err = mr.connect(instance.conninfo(ctx.env, primary,
+        { connect_timeout_ms = ASK_MS }))
     if not conn then
         return nil, err
     end

@@ -1,6 +1,7 @@
 --- What is done to a cluster as a whole, running or not: find it, say what will be done, ask, do it
 --- so that it can be stopped, close what was opened.
 local agents = require("lib.agents")
+local finally = require("lib.finally")
 local home = require("lib.home")
 local stop_requests = require("lib.stop_requests")
 local term = require("lib.term")
@@ -13,18 +14,6 @@ local M = {}
 ---@field stop_question string asked on Ctrl-C
 ---@field act fun(ctx: table, opts: table): any the work; ctx is {env, agents}, and ctx.cat is closed
 --- when it has set it
-
-local function closing(ctx, act, opts)
-    local results = { pcall(act, ctx, opts) }
-    if ctx.cat then
-        ctx.cat:close()
-    end
-    ctx.agents:close()
-    if not results[1] then
-        error(results[2], 0)
-    end
-    return unpack(results, 2, table.maxn(results))
-end
 
 --- Runs a command on the cluster that its options name.
 ---@param opts table
@@ -43,11 +32,15 @@ function M.run(opts, whole)
     if not go then
         return code
     end
-    return closing({ env = env, agents = agents.new(env) }, function(ctx)
-        return stop_requests.guard(whole.stop_question, function()
-            return whole.act(ctx, opts)
-        end)
-    end, opts)
+    local ctx = { env = env, agents = agents.new(env) }
+    return finally(function()
+        if ctx.cat then
+            ctx.cat:close()
+        end
+        ctx.agents:close()
+    end, stop_requests.guard, whole.stop_question, function()
+        return whole.act(ctx, opts)
+    end)
 end
 
 return M

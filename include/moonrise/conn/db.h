@@ -30,7 +30,7 @@ int db_send(struct db *d, const struct statement *st, struct err *e);
 /* 1 when the statement sent has returned (*out as in db_query), 0 when not within wait_ms, or an error. */
 int db_poll(struct db *d, const struct result **out, int64_t wait_ms, struct err *e);
 
-/* Asks the server to cancel what runs on this session. */
+/* Asks the server to cancel the running statement. */
 void db_cancel(struct db *d);
 
 int db_backend_pid(const struct db *d);

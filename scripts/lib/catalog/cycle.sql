@@ -26,7 +26,7 @@ language plpgsql security definer set search_path = pg_catalog, moonrise, pg_tem
 begin
     perform set_config('synchronous_commit', 'local', true);
     if not holds_watcher_lease() then
-        perform fail('MR002', 'this session does not hold the watcher''s lease');
+        perform fail('MR002', 'the caller does not hold the watcher''s lease');
     end if;
     update watch_cycle set done = greatest(done, number);
     return number;

@@ -13,6 +13,7 @@ grant select on all tables in schema moonrise to moonrise;
 grant execute on function
     moonrise.watcher_lease_take(text),
     moonrise.holds_watcher_lease(),
+    moonrise.watcher_pid(),
     moonrise.cycle_request(),
     moonrise.cycle_done(bigint),
     moonrise.lease_take(integer, text, text, text, interval),

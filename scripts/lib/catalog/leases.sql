@@ -1,8 +1,8 @@
 -- Who may change something: the watcher's lease over everything, and leases of single contents.
 --
--- `token` in a transition: null means "this session holds the watcher's lease", anything else an
--- unexpired lease of that content. While a content is leased, and while the cluster is stopped, the
--- watcher is refused: it is not a failure that is going on there.
+-- `token` in a transition: null means "the caller's session holds the watcher's lease", anything
+-- else an unexpired lease of that content. While a content is leased, and while the cluster is
+-- stopped, the watcher is refused: it is not a failure that is going on there.
 
 create function moonrise.fail(code text, message text, hint text default '') returns void
 language plpgsql as $$
@@ -36,15 +36,19 @@ language sql as $$
     values (kind, content, dbid, text, coalesce(data, '{}'))
 $$;
 
--- Two keys of a session advisory lock, which ends with its session whatever happens to its client.
+-- The backend that holds the watcher's lease: two keys of a session advisory lock, which ends with
+-- its session whatever happens to its client.
+create function moonrise.watcher_pid() returns integer
+language sql as $$
+    select pid from pg_locks
+    where locktype = 'advisory' and granted and mode = 'ExclusiveLock'
+        and classid = 1836215923 and objid = 1 and objsubid = 2
+        and database = (select oid from pg_database where datname = current_database())
+$$;
+
 create function moonrise.holds_watcher_lease() returns boolean
 language sql as $$
-    select exists (
-        select from pg_locks
-        where locktype = 'advisory' and pid = pg_backend_pid() and granted
-            and mode = 'ExclusiveLock'
-            and classid = 1836215923 and objid = 1 and objsubid = 2
-            and database = (select oid from pg_database where datname = current_database()))
+    select coalesce(moonrise.watcher_pid() = pg_backend_pid(), false)
 $$;
 
 -- Raises unless the caller may change this content; tells who it is, for the history. `seen` is the
@@ -72,7 +76,7 @@ begin
         perform set_config('moonrise.actor', lease.intent, true);
         return lease.holder;
     elsif not holds_watcher_lease() then
-        perform fail('MR002', 'this session does not hold the watcher''s lease');
+        perform fail('MR002', 'the caller does not hold the watcher''s lease');
     elsif lease.expires > clock_timestamp() then
         perform fail('MR002', format('content %s is in the hands of %s (%s, %s)', content,
             lease.holder, lease.intent, lease.step));

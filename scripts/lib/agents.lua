@@ -37,7 +37,7 @@ local function agent_of(set, host)
     elseif not M.is_local(host) then
         return nil, mr.error("connect",
             ("host %s cannot be reached: ssh is not available"):format(host),
-            { hint = "only instances of this host are served so far" })
+            { hint = "moonrise serves the instances of its own host" })
     end
     local err
     agent, err = mr.agent()

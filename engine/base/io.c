@@ -156,7 +156,7 @@ io_write_durable(const char *path, const void *bytes, size_t len, mode_t mode, s
     int fd = open_beside(&beside, path, e);
     int rc = fd < 0 ? fd : 0;
     if (rc == 0 && fchmod(fd, mode) < 0)
-        rc = err_sys(e, errno, "set the mode of %s", path);
+        rc = err_sys(e, errno, "set the mode of %s", beside);
     if (rc == 0)
         rc = fill_file(fd, beside, bytes, len, e);
     if (rc == 0 && rename(beside, path) < 0)

@@ -94,6 +94,7 @@ timer_every(struct timer **out, struct loop *l, int64_t every_ms, void (*fn)(voi
 void
 timer_again(struct timer *t, int64_t after_ms, int64_t every_ms)
 {
+    must(!t->deadline || every_ms <= 0); /* what is given back is given once */
     /* libuv counts from the time it last looked at the clock, which a long callback makes old. */
     uv_update_time(&t->handle.l->uv);
     t->after_ms = after_ms > 0 ? (uint64_t)after_ms : 0;

@@ -104,6 +104,7 @@ l_pop(lua_State *L)
     struct pop *p = mem_zalloc(sizeof(*p));
     p->wait.cancel = pop_cancel;
     p->wait.what = "the queue";
+    p->wait.pace = true;
     p->queue = q;
     struct wait **place = &q->waiting;
     while (*place)

@@ -27,6 +27,7 @@ struct wait {
      * itself later (`task` is NULL then). False, only when not `force`: it calls wait_end soon. */
     bool (*cancel)(struct wait *w, bool force);
     const char *what;         /* for messages: "the queue" */
+    bool pace;                /* nobody else is to answer: its time is our own */
     struct wait *prev, *next; /* free for the operation's own lists */
 };
 

@@ -370,7 +370,8 @@ task_wait(lua_State *L, struct task *t, struct wait *w, int64_t timeout_ms, int 
     if (anchor)
         runtime_anchor(L, w, anchor);
     if (timeout_ms >= 0)
-        timer_deadline(&t->timer, t->rt->loop, timeout_ms, task_timed_out, t);
+        (w->pace ? timer_start : timer_deadline)(&t->timer, t->rt->loop, timeout_ms, task_timed_out,
+                                                 t);
     lua_settop(L, 0);
     return lua_yield(L, 0);
 }

@@ -14,15 +14,8 @@ static const char *const empty_dirs[] = {
 /* Files of a running server or of a backup that is none here: a target that kept its own would replay
  * from a wrong place or trust a wrong manifest. basebackup.c: excludeFiles. */
 static const char *const dropped_files[] = {
-    "postgresql.auto.conf.tmp",
-    "current_logfiles.tmp",
-    "current_logfiles",
-    "backup_label",
-    "backup_label.old",
-    "tablespace_map",
-    "tablespace_map.old",
-    "backup_manifest",
-    "recovery.done",
+    "current_logfiles.tmp", "current_logfiles",   "backup_label",    "backup_label.old",
+    "tablespace_map",       "tablespace_map.old", "backup_manifest", "recovery.done",
 };
 
 /* What is this instance's alone. postgresql.auto.conf is merged, not copied; the signal files say which
@@ -49,6 +42,13 @@ begins(const char *text, const char *prefix)
     return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
+static bool
+ends(const char *text, const char *suffix)
+{
+    size_t len = strlen(text), tail = strlen(suffix);
+    return len >= tail && strcmp(text + len - tail, suffix) == 0;
+}
+
 static enum datadir_class
 classify_top(const char *name, bool is_dir)
 {
@@ -57,6 +57,9 @@ classify_top(const char *name, bool is_dir)
     if (listed(own_files, COUNT(own_files), name) || begins(name, "moonrise.") ||
         begins(name, ".s.PGSQL."))
         return DATADIR_SKIP;
+    /* The server's own and what a killed io_write_durable leaves. */
+    if (!is_dir && begins(name, "postgresql.auto.conf.") && ends(name, ".tmp"))
+        return DATADIR_DROP;
     if (!is_dir && listed(dropped_files, COUNT(dropped_files), name))
         return DATADIR_DROP;
     return DATADIR_COPY;

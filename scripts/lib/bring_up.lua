@@ -9,6 +9,7 @@ local instance = require("lib.instance")
 local mr = require("moonrise")
 local stop_requests = require("lib.stop_requests")
 local streaming = require("lib.streaming")
+local term = require("lib.term")
 local wait = require("lib.wait")
 
 local M = {}
@@ -332,6 +333,8 @@ local function without_standby(ctx, token)
     for _, r in ipairs(results) do
         if r.inst.role == "p" and r.err then
             return nil, r.err
+        elseif r.note or r.err then
+            term.warn("%s: %s", cluster.name(r.inst), r.note or tostring(r.err))
         end
     end
     return true

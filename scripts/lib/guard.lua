@@ -20,7 +20,7 @@ local M = {}
 ---@field paused? string reason why nothing may be promoted or released here
 ---@field unconfirmed? boolean the pair has not confirmed its epochs since an activation
 ---@field majority? boolean a majority of all hosts has recorded it (needed for content -1 only)
----@field primary table {stopped, host_answers, heard, recorded_down, server_version, sync_commit}
+---@field primary table {stopped, host_answers, heard, disarmed, server_version, sync_commit}
 ---@field mirror table {answered, in_recovery, sysid, timeline, lsn, replay_lsn, replay_paused,
 ---  marked, epoch_valid, streaming, sync_names, behind_promotion}
 ---@field expected table {sysid, timeline, flush_lsn, primary_lsn}
@@ -95,6 +95,10 @@ local may_be_promoted = {
     check(1, function(f)
         return f.mirror_status == "u" or (f.accept_loss or "") ~= ""
     end, "the mirror is recorded as down"),
+    -- It may have died before that could be recorded.
+    check(1, function(f)
+        return f.primary.disarmed ~= true or (f.accept_loss or "") ~= ""
+    end, "the primary, when it was last asked, did not wait for this mirror"),
     check(3, function(f)
         return f.mirror.marked ~= true
     end, "the mirror is marked: it must be recovered first"),

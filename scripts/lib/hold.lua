@@ -16,31 +16,35 @@ local ENDS_WITH_ITS_COMMAND = { recover = true, start = true, stop = true }
 --- How long a lease is taken for, as the catalog reads it.
 M.TTL = ("%d milliseconds"):format(TTL_MS)
 
--- What is done under a lease that is lost is refused by the catalog in the end; who waits for it
--- hears of that now. Says whether it is worth asking again soon.
-local function renew_one(cat, leases, key, token)
-    leases.asking = true
-    local ok, err = cat:call("lease_step", token, leases.step, M.TTL)
-    leases.asking = false
-    if ok or leases.over then
-        return false
+-- Each that is not lost; the last error comes back.
+local function renew_each(cat, leases)
+    local problem
+    for key, token in pairs(leases.tokens) do
+        if leases.over then
+            return nil
+        elseif not leases.lost[key] then
+            leases.asking = true
+            local ok, err = cat:call("lease_step", token, leases.step, M.TTL)
+            leases.asking = false
+            leases.lost[key] = not ok and err.code == "busy" or nil
+            problem = not ok and err or problem
+        end
     end
-    term.warn("a lease of this command could not be renewed: %s", tostring(err))
-    leases.lost[key] = err.code == "busy" or nil
-    return not leases.lost[key]
+    return problem
 end
 
+-- What is done under a lease that is lost is refused by the catalog in the end; who waits for it
+-- hears of that now.
 local function renew(cat, leases)
-    local pause = RENEW_MS
+    local pause, told = RENEW_MS, nil
     while not leases.over do
         mr.sleep(pause)
-        local again = false
-        for key, token in pairs(leases.tokens) do
-            if not leases.over and not leases.lost[key] then
-                again = renew_one(cat, leases, key, token) or again
-            end
+        local err = renew_each(cat, leases)
+        if err and not leases.over and tostring(err) ~= told then
+            told = tostring(err)
+            term.warn("a lease of this command could not be renewed: %s", told)
         end
-        pause = again and RETRY_MS or RENEW_MS
+        pause = err and RETRY_MS or RENEW_MS
     end
 end
 

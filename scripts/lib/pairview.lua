@@ -388,6 +388,7 @@ function View:guard_facts()
         primary = {
             stopped = self.pc == "stopped", host_answers = sight.reachable(self.p),
             heard = self:heard(),
+            disarmed = self:disarmed() or (self:current() and not self:commits_wait()),
             server_version = input.server_version, sync_commit = seen.sync_commit,
         },
         mirror = mirror_facts(self),

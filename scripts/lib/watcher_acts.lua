@@ -266,8 +266,9 @@ local function overtaken(w, pair, err, epoch)
     local code = type(err) == "table" and err.code
     if code ~= "stale" and code ~= "busy" then
         return false
+    elseif w:leads() then
+        look_again(w)
     end
-    look_again(w)
     return pair.lease ~= nil or pair.pair.epoch ~= epoch
 end
 
@@ -291,7 +292,7 @@ local function tell(w, pair, action, ok, err)
 end
 
 local function perform(w, pair, action)
-    action.began, action.decided_epoch = mr.clock(), pair.pair.epoch
+    action.began = mr.clock()
     local ran, value, err = pcall(kinds[action.kind], w, pair, action)
     if not ran then
         value, err = nil, value
@@ -303,7 +304,6 @@ local function perform(w, pair, action)
         w.events:push(event)
         return
     end
-    tell(w, pair, action, value, err)
     w.events:push({
         kind = "result", content = pair.content, key = action.key,
         name = action.name or action.kind,
@@ -311,6 +311,7 @@ local function perform(w, pair, action)
         ok = value and true or false,
         value = type(value) == "table" and value or nil,
     })
+    tell(w, pair, action, value, err)
 end
 
 -- Asking the policy takes no time worth a task, and its answer is wanted now.
@@ -349,6 +350,7 @@ function M.run(w, pair, action)
     elseif action.kind == "decide" then
         decide(w, pair, action)
     else
+        action.decided_epoch = pair.pair.epoch
         mr.spawn(perform, w, pair, action)
     end
 end

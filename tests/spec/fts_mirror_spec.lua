@@ -120,14 +120,18 @@ describe("fts: the mirror is lost", function()
         assert.are.same({ "release 2" }, pair:story())
     end)
 
-    it("is not recorded as out of sync on sight either", function()
-        local pair = new():settle()
-        pair.input.looked_at = pair.now
-        pair:after(500):sees(P, "ok", { sync_names = "mr_0_3_99" })
-        assert.are.same({}, pair:story())
-        pair.input.looked_at = pair.now
-        pair:event({ kind = "tick" })
-        assert.are.same({ "out_of_sync" }, pair:story())
+    it("is not promoted when its primary, seen not to wait for it, dies before that is recorded",
+        function()
+        for _, seen in ipairs({ { sync_names = "" }, { sync_commit = "local" } }) do
+            local pair = new():settle()
+            pair:after(500):sees(P, "ok", seen)
+            assert.are.same({ "out_of_sync" }, pair:story())
+            pair:result("catalog", false)
+            pair:after(20):sees(P, "reset"):says(P, pair_of.stopped):sees(M, "ok")
+            pair:after(1500):sees(P, "refused"):sees(M, "ok")
+            assert.are.same({ "out_of_sync" }, pair:story())
+            assert.matches("did not wait for this mirror", pair:asked("journal").text)
+        end
     end)
 
     it("repeats a release until the primary is seen not to wait", function()

@@ -41,7 +41,7 @@ local promotion = {
     { "mirror.sysid", NONE, 1 }, { "expected.sysid", NONE, 1 }, { "mirror.timeline", 2, 1 },
     { "mirror.timeline", NONE, 1 }, { "expected.timeline", NONE, 1 },
     { "mirror.lsn", 999, 1 }, { "mirror.lsn", NONE, 1 }, { "mirror.replay_paused", true, 1 },
-    { "mirror.marked", true, 3 },
+    { "primary.disarmed", true, 1 }, { "mirror.marked", true, 3 },
 }
 
 local fenced = { { "primary.stopped", false, 3 }, { "primary.stopped", NONE, 3 } }

@@ -6,7 +6,7 @@ describe("the examination of a failed mirror", function()
         local asked = {}
         local agents = {}
         function agents.inspect(_, inst, args, options)
-            asked[inst.dbid] = { measure = args.measure or false,
+            asked[inst.dbid] = { measure = args ~= nil and args.measure or false,
                 timeout_ms = options and options.timeout_ms }
             return { stopped = true, kind = "datadir" }
         end

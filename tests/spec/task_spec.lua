@@ -192,6 +192,28 @@ describe("a queue", function()
         assert.is_false(queue:pop(0))
     end))
 
+    it("keeps its pace when this process was away", main(function()
+        local order, ended = {}, mr.queue()
+        local never = mr.spawn(function()
+            return mr.queue():pop()
+        end)
+        mr.spawn(function()
+            mr.queue():pop(300)
+            ended:push("queue")
+        end)
+        -- Somebody else's time to answer is given back.
+        mr.spawn(function()
+            never:wait(350)
+            ended:push("deadline")
+        end)
+        turns.turn()
+        local back = mr.clock() + 600
+        while mr.clock() < back do end
+        order[1], order[2] = ended:pop(), ended:pop()
+        never:cancel()
+        assert.same({ "queue", "deadline" }, order)
+    end))
+
     it("loses nothing when who waits for it is cancelled", main(function()
         local queue = mr.queue()
         local task = mr.spawn(function()

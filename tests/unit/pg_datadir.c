@@ -61,6 +61,8 @@ static const struct {
     {"pg_stat_tmp", true, DATADIR_EMPTY_DIR},
     {"pg_subtrans", true, DATADIR_EMPTY_DIR},
     {"postgresql.auto.conf.tmp", false, DATADIR_DROP},
+    {"postgresql.auto.conf.4711.tmp", false, DATADIR_DROP},
+    {"postgresql.auto.conf.tmpl", false, DATADIR_COPY},
     {"current_logfiles", false, DATADIR_DROP},
     {"current_logfiles.tmp", false, DATADIR_DROP},
     {"backup_label", false, DATADIR_DROP},

@@ -13,7 +13,8 @@ enum { FD_READ = 1, FD_WRITE = 2 };
 struct fdwatch_spec {
     int fd;     /* not owned; a socket, pipe or terminal, and it becomes non-blocking */
     int events; /* FD_READ|FD_WRITE; 0 is a pause */
-    /* Gets the events that are ready; an error or hang-up shows as FD_READ|FD_WRITE. */
+    /* Gets the events that are ready; an error or hang-up shows as FD_READ|FD_WRITE, again and again until
+     * the callback has taken it from the descriptor, waits for nothing any more or frees the watch. */
     void (*fn)(void *arg, int events);
     void *arg;
 };

@@ -8,7 +8,6 @@
 
 #include <inttypes.h>
 #include <linux/magic.h>
-#include <signal.h>
 #include <sys/resource.h>
 #include <sys/vfs.h>
 
@@ -85,20 +84,13 @@ test_deletes_first(void **state)
     struct tree t;
     struct setup s;
     struct err e = {0};
-    struct rlimit old;
     twins(&t, false);
     char *stale = tree_path(&t, "target/base/1/30000");
     char *big = tree_path(&t, "source/base/1/20002");
     tree_write(&t, stale, 8192, false);
     tree_write(&t, big, 900 * 8192, false);
     setup_init(&s, &t, PATCH_DIFFERENTIAL);
-    signal(SIGXFSZ, SIG_IGN);
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-    struct rlimit small = {.rlim_cur = 6u << 20, .rlim_max = old.rlim_max};
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-    int rc = patch_run(&s.spec, &e);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-    assert_int_equal(rc, ERR_IO);
+    assert_int_equal(run_on_small_disk(&s, 6u << 20, &e), ERR_IO);
     assert_int_equal(access(stale, F_OK), -1);
     free(stale);
     free(big);

@@ -8,8 +8,6 @@
 #include "patch_setup.h"
 
 #include <pthread.h>
-#include <signal.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "patch_check.h"
@@ -251,20 +249,13 @@ test_write_error_names_the_file(void **state)
     struct tree t;
     struct setup s;
     struct err e = {0};
-    struct rlimit old;
     tree_new(&t, 500);
     tree_source(&t);
     char *big = tree_path(&t, "source/base/5/20000");
     tree_write(&t, big, 900 * 8192, false);
     tree_mkdir(&t, "target");
     setup_init(&s, &t, PATCH_DIFFERENTIAL);
-    signal(SIGXFSZ, SIG_IGN);
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-    struct rlimit small = {.rlim_cur = 6u << 20, .rlim_max = old.rlim_max};
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-    int rc = patch_run(&s.spec, &e);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-    assert_int_equal(rc, ERR_IO);
+    assert_int_equal(run_on_small_disk(&s, 6u << 20, &e), ERR_IO);
     assert_non_null(strstr(e.message, "target/base/5/20000"));
     run_well(&s);
     assert_equal_trees(&t, false);

@@ -8,6 +8,9 @@
 #include "moonrise/patch/patch.h"
 #include "patch_tree.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+
 /* What the spec points to lives in here. */
 struct setup {
     struct patch_spec spec;
@@ -51,6 +54,20 @@ run_well(struct setup *s)
     if (patch_run(&s->spec, &e) != 0)
         fail_msg("%s", e.message);
     assert_int_equal(s->progress.stage, PATCH_DONE);
+}
+
+/* On a disk that refuses the byte after `most` of any file. */
+static inline int
+run_on_small_disk(struct setup *s, rlim_t most, struct err *e)
+{
+    struct rlimit old;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    struct rlimit small = {.rlim_cur = most, .rlim_max = old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    int rc = patch_run(&s->spec, e);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    return rc;
 }
 
 #endif

@@ -19,7 +19,7 @@ local M = {}
 --- The states, and what they mean.
 M.states = {
     leased = "a runbook works on this content: it is left alone",
-    abandoned = "a runbook's lease on this content has expired",
+    abandoned = "a runbook's lease on this content has expired, or its process is gone",
     unseen = "the catalog's primary has not been seen yet",
     promoting = "the catalog's primary is still in recovery: it has not been promoted yet",
     wrong_role = "the catalog's primary is in recovery, and no promotion is pending",
@@ -338,7 +338,8 @@ end
 ---@field primary table the catalog's row
 ---@field mirror? table
 ---@field pair table {epoch, role_epoch, promoted_epoch, armed_name, armed_timeline} of the catalog
----@field lease? {token, holder, intent, step, expires} the content's, on the clock of `now`
+---@field lease? {token, holder, intent, step, expires, gone} the content's, on the clock of `now`;
+--- gone: its holder was a process of this host and has ended
 ---@field looked_at? number when the catalog's rows and leases were asked for; nil without a catalog
 ---@field leader boolean whether this process holds the watcher's lease
 ---@field majority? boolean a majority of the hosts records what is decided for content -1

@@ -21,7 +21,7 @@ local function lease_state(input)
     if input.stopped then
         return "leased"
     elseif lease then
-        return lease.expires > input.now and "leased" or "abandoned"
+        return lease.expires > input.now and not lease.gone and "leased" or "abandoned"
     end
 end
 

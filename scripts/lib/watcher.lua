@@ -208,8 +208,12 @@ function Watcher:apply(snapshot)
         end
         local state = snapshot.pairs[rows.content] or { epoch = 0 }
         local held = snapshot.leases[rows.content]
+        if held then
+            held.gone = hold.is_gone(held.holder)
+        end
         if not pair.pair or pair.pair.epoch ~= state.epoch
-            or (pair.lease or {}).token ~= (held or {}).token then
+            or (pair.lease or {}).token ~= (held or {}).token
+            or (pair.lease or {}).gone ~= (held or {}).gone then
             table.insert(changed, rows.content)
         end
         pair.primary, pair.mirror, pair.pair, pair.lease = rows.primary, rows.mirror, state, held
@@ -417,7 +421,7 @@ local function keep_once(self)
     end
     if not held then
         self.events:push({ kind = "lost",
-            text = held == false and "somebody else holds the watcher's lease"
+            text = held == false and "somebody else holds the watcher's lease: this one waits"
                 or "no catalog: " .. tostring(err) })
         return
     end

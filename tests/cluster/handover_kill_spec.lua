@@ -1,5 +1,5 @@
---- A handover whose command is killed: until its lease expires the content is left alone, then the
---- watcher finishes or undoes it, and the pair is whole again without anybody's help.
+--- A handover whose command is killed: the watcher finishes or undoes it, and the pair is whole
+--- again without anybody's help. One that is only stopped is left alone until its lease expires.
 
 local checkup = require("tests.lib.checkup")
 local cluster_of = require("tests.lib.cluster")
@@ -68,16 +68,15 @@ describe("recoverseg -r, killed", function()
         end },
     }
 
-    -- The row of the lease that the killed command left; nil when it had already given it back.
-    local function killed_at(step)
+    -- Sends a signal to the command once it has come so far.
+    local function at_step(step, signal)
         local primary, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
         local run = cluster:start({ "recoverseg", "-a", "-r" })
         wait.eventually(step[1], SOON_S, function()
             return step[2](since, primary, mirror) or run:code()
         end)
-        run:kill("KILL")
-        run:wait(SOON_S)
-        return cluster:catalog("select * from content_lease where content = 0")[1]
+        run:kill(signal)
+        return run
     end
 
     local function left_alone()
@@ -91,10 +90,6 @@ describe("recoverseg -r, killed", function()
             return true
         end)
         assert.are.same(rows, cluster:rows())
-    end
-
-    local function expire()
-        cluster:catalog("update content_lease set expires = clock_timestamp()")
     end
 
     local function taken_over(since)
@@ -120,24 +115,46 @@ describe("recoverseg -r, killed", function()
 
     for _, step in ipairs(STEPS) do
         it("once " .. step[1] .. ", is finished or undone", function()
-            local lease = killed_at(step)
-            local dbid, since = cluster:primary(0).dbid, last_id()
-            if lease then
-                left_alone()
-                expire()
-                taken_over(since)
-            end
-            whole_again(dbid)
+            local run = at_step(step, "KILL")
+            run:wait(SOON_S)
+            whole_again(cluster:primary(0).dbid)
         end)
     end
 
-    it("is not touched before its lease has expired by itself", function()
-        local lease = killed_at(STEPS[3])
-        local dbid, since = cluster:primary(0).dbid, last_id()
+    it("does not wait for the lease of what is gone", function()
+        local since = last_id()
+        at_step(STEPS[3], "KILL"):wait(SOON_S)
+        local row = taken_over(since)
+        local taken = wait.eventually("the lease of the killed one", SOON_S, function()
+            for _, told in ipairs(journal_since(since)) do
+                if told.kind == "lease" and told.text:match("^handover: .* takes content 0") then
+                    return told
+                end
+            end
+        end)
+        assert.are.equal("t", cluster:coordinator():value(
+            ("'%s'::timestamptz < '%s'::timestamptz + interval '20 s'"):format(row.time,
+                taken.time)))
+        whole_again(cluster:primary(0).dbid)
+    end)
+
+    it("is not touched while it is only stopped, and comes too late when it wakes", function()
+        local since = last_id()
+        local run = at_step(STEPS[3], "STOP")
+        finally(function()
+            run:kill("KILL")
+        end)
+        local lease = cluster:catalog("select * from content_lease where content = 0")[1]
+        local dbid = cluster:primary(0).dbid
         left_alone()
         local row = taken_over(since)
         assert.are.equal("t", cluster:coordinator():value(
             ("'%s'::timestamptz >= '%s'::timestamptz"):format(row.time, lease.expires)))
+        wait.eventually("the handover to be undone", 60, function()
+            return #cluster:catalog("select * from content_lease") == 0
+        end)
+        run:kill("CONT")
+        assert.are.equal(1, run:wait(60), run:output())
         whole_again(dbid)
     end)
 end)

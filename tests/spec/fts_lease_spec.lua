@@ -32,6 +32,15 @@ describe("fts: leases", function()
         assert.are.equal("in_sync", pair:state())
     end)
 
+    it("whose process is gone are taken over before they expire", function()
+        local pair = leased(30000)
+        pair:after(10):sees(P, "ok")
+        assert.are.same({}, pair:story())
+        pair.input.lease.gone = true
+        pair:after(10):sees(P, "ok")
+        assert.are.same({ "take_over" }, pair:story())
+    end)
+
     it("are looked for before bad news is told or believed", function()
         for _, lease in ipairs({ false, { token = 7, holder = "me", intent = "handover", step = "x",
             expires = math.huge } }) do

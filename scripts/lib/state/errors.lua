@@ -150,11 +150,16 @@ local function recoveries(out, facts)
         "Completed bytes (kB)", "Total bytes (kB)", "Percentage completed" }, rows)
 end
 
+-- The watcher finishes or undoes what nobody goes on with; without a watcher the next command does.
+local function lease_state(lease)
+    return lease.gone and "gone: the watcher goes on" or lease.expired and "abandoned" or "running"
+end
+
 local function work(out, facts)
     local rows = {}
     for _, lease in ipairs(facts.leases or {}) do
         table.insert(rows, { lease.content, lease.intent, lease.step, lease.holder,
-                             lease.expired and "abandoned" or "running" })
+                             lease_state(lease) })
     end
     section(out, "Work in Progress", { "Content", "Command", "Step", "Process", "State" }, rows)
 end

@@ -2,6 +2,7 @@
 --- host's word about its instances, each instance's own answer. All at the same time and each with
 --- a deadline, so that nothing that hangs keeps anybody waiting.
 local agents = require("lib.agents")
+local hold = require("lib.hold")
 local instance = require("lib.instance")
 local mr = require("moonrise")
 local reader = require("lib.reader")
@@ -132,6 +133,9 @@ local function read(source)
     leases, err = source.cat:leases()
     if not leases then
         return nil, err
+    end
+    for _, lease in ipairs(leases) do
+        lease.gone = hold.is_gone(lease.holder)
     end
     return { instances = instances, cluster = state, leases = leases }
 end

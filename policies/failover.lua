@@ -70,7 +70,8 @@ local function primary_trouble(facts)
     elseif not facts.mirror then
         return answer("alert", "the primary does not serve and has no mirror", 60000)
     elseif facts.mode ~= "s" and facts.primary.condition ~= "busy" then
-        return answer("alert", "the primary does not serve and its mirror is not in sync", 60000)
+        return answer("alert", "the primary does not serve and its mirror is not in sync: " ..
+            "moonrise start starts it again", 60000)
     end
     return lost_primary(facts)
 end

@@ -149,6 +149,38 @@ local function as_json(plan, results)
     return { recovered = list, skipped = skipped }
 end
 
+local function is_behind(pair)
+    return pair.mirror and pair.mirror.status == "u" and pair.mirror.mode == "n"
+end
+
+-- What is up needs no recovery, and may need to be waited for: a run that was killed leaves it so.
+local function bring_in_sync(ctx, opts)
+    local list, err = ctx.cat:pairs(is_behind)
+    if not list then
+        return nil, err
+    end
+    local failures = 0
+    for _, pair in ipairs(list) do
+        local name = cluster.name(pair.mirror)
+        local ok, why
+        if not opts.dry_run then
+            ok, why = recovery.bring_in_sync(ctx, pair)
+        end
+        if ok or opts.dry_run then
+            term.info("%s: up, %s", name, ok and "and in sync again" or "and not in sync")
+        elseif why.code == "connect" then
+            failures = failures + 1
+            term.error(mr.error("connect", why.message, { instance = why.instance
+                or cluster.name(pair.primary), hint = "not in sync, so nothing is promoted: "
+                    .. "moonrise start starts what does not run" }))
+        else
+            term.warn("%s: up, and not in sync yet (%s); the watcher sees to it", name,
+                tostring(why))
+        end
+    end
+    return failures, #list
+end
+
 -- One question for all, and one more for each directory that is somebody else's.
 local function confirm(plan, opts)
     local go, code = term.confirm("Continue with segment recovery procedure", opts.yes)
@@ -161,6 +193,17 @@ local function confirm(plan, opts)
     return go, code
 end
 
+local function carry_out(ctx, plan, opts)
+    local progress = term.progress({ off = opts.no_progress, sequential = opts.sequential })
+    local results = stop_requests.guard("Stop the recoveries that are not finished", function()
+        return mr.parallel(plan.entries, opts.batch, function(entry)
+            return run_entry(ctx, entry, opts, progress)
+        end)
+    end)
+    progress:finish()
+    return results
+end
+
 local function recover_all(ctx, opts)
     local plan, err = recovery_plan.make(ctx, opts)
     if not plan then
@@ -170,35 +213,27 @@ local function recover_all(ctx, opts)
         term.error(entry.err)
         term.warn("%s: skipped", cluster.name(entry.target))
     end
-    if #plan.entries == 0 then
-        if #plan.skipped == 0 then
-            term.info("No segments to recover")
-        end
-    else
+    local behind, seen = bring_in_sync(ctx, opts)
+    if not behind then
+        return nil, seen
+    elseif #plan.entries > 0 then
         recovery_plan.print(plan)
+    elseif #plan.skipped + seen == 0 then
+        term.info("No segments to recover")
     end
-    if #plan.entries == 0 or opts.dry_run then
-        if opts.json then
-            term.json(as_json(plan))
+    local failures, results = #plan.skipped + behind, nil
+    if #plan.entries > 0 and not opts.dry_run then
+        local go, code = confirm(plan, opts)
+        if not go then
+            return code
         end
-        return #plan.skipped == 0 and 0 or 1
+        results = carry_out(ctx, plan, opts)
+        failures = failures + report(plan, results)
     end
-    local go, code = confirm(plan, opts)
-    if not go then
-        return code
-    end
-    local progress = term.progress({ off = opts.no_progress, sequential = opts.sequential })
-    local results = stop_requests.guard("Stop the recoveries that are not finished", function()
-        return mr.parallel(plan.entries, opts.batch, function(entry)
-            return run_entry(ctx, entry, opts, progress)
-        end)
-    end)
-    progress:finish()
-    local failures = report(plan, results)
     if opts.json then
         term.json(as_json(plan, results))
     end
-    return failures + #plan.skipped == 0 and 0 or 1
+    return failures == 0 and 0 or 1
 end
 
 -- What an earlier run has left half-way comes first: there is no plan for a pair without a primary.

@@ -16,6 +16,7 @@ local instance = require("lib.instance")
 local stop_requests = require("lib.stop_requests")
 local streaming = require("lib.streaming")
 local term = require("lib.term")
+local wait = require("lib.wait")
 
 local M = {}
 
@@ -51,11 +52,16 @@ function M.ready(ctx, pair, max_lag_bytes)
         return refuse(pair, "its mirror is not up and in sync",
             "recover it first: moonrise recoverseg; then moonrise state -m until Synchronized")
     end
-    local row, err = instance.ask(ctx.env, pair.primary, LAG_SQL,
-        { instance.slot_name(pair.mirror) })
+    -- A mirror whose primary has just started connects within half a second.
+    local row, err = wait.eventually(CHECK_DEADLINE_MS, 50, function()
+        local found, problem = instance.ask(ctx.env, pair.primary, LAG_SQL,
+            { instance.slot_name(pair.mirror) })
+        return found, problem or mr.error("refused", "its mirror is not connected to it",
+            { instance = cluster.name(pair.primary),
+              hint = "moonrise state -m shows when it is; the mirror's log says why it is not" })
+    end)
     if not row then
-        return nil, err or mr.error("refused", "no WAL sender of the mirror is active",
-            { instance = cluster.name(pair.primary) })
+        return nil, err
     elseif row.replay_bytes > max_lag_bytes then
         return refuse(pair, ("the mirror's replay is %s behind, more than %s")
             :format(term.bytes(row.replay_bytes), term.bytes(max_lag_bytes)),

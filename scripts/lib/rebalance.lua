@@ -2,6 +2,7 @@
 local mr = require("moonrise")
 local cluster = require("lib.cluster")
 local handover = require("lib.handover")
+local instance = require("lib.instance")
 local policy = require("lib.policy")
 local stop_requests = require("lib.stop_requests")
 local term = require("lib.term")
@@ -28,9 +29,11 @@ local function waves_of(answer, left)
     return waves
 end
 
-local function why_left(pair)
+local function why_left(ctx, pair)
     if pair.mirror.status ~= "u" then
         return "its mirror is down", "moonrise recoverseg brings it back"
+    elseif pair.mirror.mode ~= "s" and not instance.ask(ctx.env, pair.primary, "select 1") then
+        return "its primary does not serve", "moonrise start starts it again"
     elseif pair.mirror.mode ~= "s" then
         return "its mirror is not in sync yet", "moonrise state -m shows when it is"
     end
@@ -57,7 +60,7 @@ function M.plan(ctx)
     plan.waves = waves_of(policy.ask(ctx, "rebalance", facts), left)
     for _, pair in ipairs(list) do
         if left[pair.content] then
-            local why, hint = why_left(pair)
+            local why, hint = why_left(ctx, pair)
             table.insert(plan.left, { pair = pair, err = mr.error("refused",
                 "not in its preferred role, and left so: " .. why,
                 { instance = cluster.name(pair.primary), hint = hint }) })

@@ -290,6 +290,17 @@ local function record(ctx, failed, numbers)
         } })
 end
 
+--- Brings a pair in sync whose mirror is up: an earlier run ended before it was, or it is behind.
+---@param ctx table
+---@param pair table
+---@return boolean? ok
+---@return Error? err code "connect" when one of the two does not answer
+function M.bring_in_sync(ctx, pair)
+    return hold.content(ctx, pair.content, "recover", "arm", function(lease)
+        return arming.arm_within(ctx, pair, lease.token, ARM_DEADLINE_MS)
+    end)
+end
+
 --- Recovers one instance under the lease of its content. Where a start is not enough it copies.
 ---@param ctx table
 ---@param failed Failed

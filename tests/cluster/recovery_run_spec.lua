@@ -63,6 +63,35 @@ describe("recoverseg, run", function()
         assert.are.same({}, told.skipped)
     end)
 
+    -- As a recovery that was killed before it had armed leaves it.
+    local function not_in_sync(content)
+        local token = cluster:catalog(("select moonrise.lease_take(%d, 'spec', 'recover', 'x', " ..
+            "'1 minute') as token"):format(content))[1].token
+        cluster:catalog(("select moonrise.out_of_sync(%s, %d, 'spec')"):format(token, content))
+        cluster:catalog(("select moonrise.lease_drop(%s)"):format(token))
+    end
+
+    it("brings a pair in sync whose mirror is up, without a watcher", function()
+        not_in_sync(0)
+        local mirror = cluster:mirror(0)
+        assert.matches("dbid " .. mirror.dbid .. " .*: up, and not in sync",
+            cluster:must({ "recoverseg", "-a", "--dry-run" }))
+        assert.matches("dbid " .. mirror.dbid .. " .*: up, and in sync again",
+            cluster:must({ "recoverseg", "-a" }))
+        cluster:wait_row({ dbid = mirror.dbid, mode = "s" }, 1)
+    end)
+
+    it("says what to do where a primary is dead and its mirror not in sync", function()
+        not_in_sync(0)
+        local primary = cluster:primary(0)
+        primary:kill()
+        local result = cluster:moonrise({ "recoverseg", "-a" })
+        assert.are.equal(1, result.code)
+        assert.matches("moonrise start", result.err, 1, true)
+        assert.not_matches("No segments to recover", result.out)
+        cluster:must({ "start", "-a" })
+    end)
+
     it("by a policy of the user's: in its order, and not faster than it says", function()
         lose(0, 1)
         local last, first = cluster:mirror(0), cluster:mirror(1)

@@ -8,13 +8,8 @@ local mr = require("moonrise")
 local stop_requests = require("lib.stop_requests")
 local term = require("lib.term")
 
-local function check(opts, rest)
-    if opts.adopt then
-        return "--adopt is not there yet: only new clusters are made"
-    elseif not rest[1] then
-        return "which cluster? The file that describes it is missing"
-    end
-    return nil
+local function check(_, rest)
+    return not rest[1] and "which cluster? The file that describes it is missing" or nil
 end
 
 local function report_all(problems)
@@ -26,8 +21,9 @@ end
 
 local function copy_line(inst, report)
     local done, total = report.bytes_done or 0, report.bytes_total or 0
-    return ("dbid %d (content %d): %s %s of %s"):format(inst.dbid, inst.content, report.stage or "",
-        term.bytes(done), term.bytes(total))
+    return ("dbid %d (content %d): %s"):format(inst.dbid, inst.content, total == 0
+        and "waiting for a checkpoint"
+        or ("%s %s of %s"):format(report.stage or "", term.bytes(done), term.bytes(total)))
 end
 
 local function make(plan, opts)
@@ -152,7 +148,6 @@ what was made; an init that was killed is simply run again.]],
   moonrise init --dry-run cluster.lua   read the file, show what would be made
   moonrise init -a cluster.lua          make it without asking]],
     options = {
-        { key = "adopt", long = "adopt", help = "take over running instances" },
         { key = "no_progress", long = "no-progress", help = "no progress" },
     },
     arguments = 1,

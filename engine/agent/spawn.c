@@ -17,6 +17,7 @@
 extern char **environ;
 
 #define OUTPUT_LIMIT (64u << 10)
+#define LINES_TOLD   3
 
 /* The environment without libpq's and PostgreSQL's variables, which must change nothing. */
 static char **
@@ -149,14 +150,22 @@ pump(struct str *output, const struct spawn *s, int fds[2], size_t *fed)
     return true;
 }
 
-/* The last line that says something. */
+/* The last lines that say something, as one: PostgreSQL's programs give the cause before what it led to, or
+ * before a hint. */
 static const char *
-last_line(struct str *text)
+last_lines(struct str *text)
 {
     while (text->len > 0 && strchr("\n\r ", text->data[text->len - 1]))
         text->data[--text->len] = '\0';
-    const char *line = strrchr(text->data, '\n');
-    return line ? line + 1 : text->data;
+    char *start = text->data + text->len;
+    for (int lines = 0; start > text->data; start--) {
+        if (start[-1] != '\n')
+            continue;
+        if (++lines == LINES_TOLD)
+            break;
+        start[-1] = ' ';
+    }
+    return start;
 }
 
 static int
@@ -175,7 +184,7 @@ collect(struct str *output, const struct spawn *s, pid_t child, int fds[2], stru
     while (waitpid(child, &status, 0) < 0 && errno == EINTR)
         ;
     if (rc == 0 && (!WIFEXITED(status) || WEXITSTATUS(status) != 0))
-        rc = err_set(e, ERR_CHILD, "%s failed: %.400s", s->argv[0], last_line(output));
+        rc = err_set(e, ERR_CHILD, "%s failed: %.400s", s->argv[0], last_lines(output));
     return rc;
 }
 

@@ -148,6 +148,18 @@ local function per_host(instances)
     return count
 end
 
+local function unreadable_policies(conf)
+    local problems = {}
+    for kind, file in pairs(conf.policies or {}) do
+        local text, err = mr.read_file(file, 2 ^ 20)
+        if not text then
+            table.insert(problems, mr.error("usage", ("policies.%s: %s"):format(kind, err.message),
+                { cause = err, hint = "name a file that is there, or leave it out" }))
+        end
+    end
+    return problems
+end
+
 ---@class CreatePlan
 ---@field config Config
 ---@field env table
@@ -162,6 +174,13 @@ end
 ---@return CreatePlan? plan
 ---@return Error[]|Error problems
 function M.make(conf)
+    local missing = unreadable_policies(conf)
+    if mr.whoami().uid == 0 then
+        return nil, { mr.error("usage", "PostgreSQL does not run as root",
+            { hint = "run init as the user that shall own the servers" }) }
+    elseif #missing > 0 then
+        return nil, missing
+    end
     local bin, version = programs(conf)
     if not bin then
         return nil, { version }

@@ -117,6 +117,7 @@ local function background(file)
         return nil, err
     end
     mr.remove_file(file.pid)
+    term.info("the watcher goes on in the background, its log is %s", file.log)
     local ok
     ok, err = mr.daemonize(file.log)
     if not ok then

@@ -59,9 +59,9 @@ child_ended(void *arg, int exit_code, int signal)
     const char *line = child_last_line(&c->word);
     const char *colon = *line ? ": " : "";
     if (signal)
-        snprintf(why, sizeof(why), "it was ended by signal %d%s%s", signal, colon, line);
+        snprintf(why, sizeof(why), "the agent was ended by signal %d%s%s", signal, colon, line);
     else
-        snprintf(why, sizeof(why), "it ended with code %d%s%s", exit_code, colon, line);
+        snprintf(why, sizeof(why), "the agent ended with code %d%s%s", exit_code, colon, line);
     c->base.events.on_end(c->base.events.arg, why);
 }
 

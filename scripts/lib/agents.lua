@@ -36,8 +36,7 @@ local function agent_of(set, host)
         return agent
     elseif not M.is_local(host) then
         return nil, mr.error("connect",
-            ("host %s cannot be reached: ssh is not available"):format(host),
-            { hint = "moonrise serves the instances of its own host" })
+            ("host %s is not this one: moonrise serves the instances of its own host"):format(host))
     end
     local err
     agent, err = mr.agent()

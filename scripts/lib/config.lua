@@ -134,7 +134,7 @@ end
 
 local function invalid(name, problems)
     local err = mr.error("usage", ("%s: %s"):format(name, problems[1]), {
-        hint = #problems > 1 and ("and %d more mistakes:\n  %s"):format(#problems - 1,
+        hint = #problems > 1 and ("and %d more:\n  %s"):format(#problems - 1,
             table.concat(problems, "\n  ", 2)) or nil })
     return nil, err
 end

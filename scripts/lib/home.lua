@@ -32,17 +32,19 @@ end
 ---@field sslmode? string
 ---@field sslrootcert? string
 
+local NAME_IT = "name the coordinator's data directory by -d or COORDINATOR_DATA_DIRECTORY"
+
 local function unreadable(datadir, err)
     if err.code == "permission" then
         return mr.error(err.code, ("%s belongs to another user"):format(datadir),
             { cause = err, hint = "run this as the user who owns the cluster's servers" })
     elseif not mr.stat(datadir) then
         return mr.error(err.code, ("there is no directory %s"):format(datadir),
-            { cause = err, hint = "the data directory of the coordinator is wanted" })
+            { cause = err, hint = NAME_IT })
     end
     return mr.error(err.code,
         ("%s is not the data directory of a coordinator that moonrise made"):format(datadir),
-        { cause = err, hint = "it has no readable file " .. DESCRIPTION })
+        { cause = err, hint = ("it has no readable file %s; %s"):format(DESCRIPTION, NAME_IT) })
 end
 
 --- Reads the description that lies in a coordinator's data directory.

@@ -300,7 +300,7 @@ test_far_end_exits(void **state)
     until_count(f->l, &f->ended, 1, 10000, "the end");
     assert_int_equal(f->done, 2);
     assert_int_equal(f->e.code, ERR_CONNECT);
-    assert_string_equal(f->why.message, "it ended with code 3: no more today");
+    assert_string_equal(f->why.message, "the agent ended with code 3: no more today");
     call(f, "echo", NULL, 0); /* on a session that is over */
     wait_done(f, 3);
     assert_int_equal(f->e.code, ERR_CONNECT);

@@ -11,9 +11,10 @@ local function fresh_seed()
     return a * 65536 + b * 256 + c
 end
 
+---@param given? integer the seed; by default MOONRISE_SEED or a fresh one
 ---@return table dice {seed}
-function M.new()
-    local seed = tonumber(os.getenv("MOONRISE_SEED")) or fresh_seed()
+function M.new(given)
+    local seed = given or tonumber(os.getenv("MOONRISE_SEED")) or fresh_seed()
     return setmetatable({ seed = seed, state = seed }, Dice)
 end
 

@@ -1,0 +1,83 @@
+--- What a prober sees of a simulated server, and when.
+local M = {}
+
+local function peer_of(server)
+    local link = server.world.servers[5 - server.dbid].link
+    if not link or link.source ~= server then
+        return nil
+    end
+    return { name = link.name, state = "streaming", sync = "sync",
+             flush_lsn = server.reports[link.name], sent_lsn = #server.wal }
+end
+
+local function answer_of(server)
+    local primary = not server.in_recovery
+    return {
+        evidence = "ok", in_recovery = server.in_recovery, sysid = "7", lsn = #server.wal,
+        replay_lsn = not primary and #server.wal or nil,
+        timeline = server.timeline,
+        sync_names = server.live_names, sync_commit = "on",
+        waiting = primary and #server.waiting or 0, peer = primary and peer_of(server) or nil,
+        replay_paused = false,
+    }
+end
+
+local function outcome(server)
+    if not server.up or not server.listen then
+        return { evidence = "refused", message = "refused" }
+    elseif server.life.stopped then
+        return nil
+    elseif server.recovering then
+        return { evidence = "recovering", message = "starting up" }
+    end
+    return answer_of(server)
+end
+
+local function tell(prober, target, dbid, seen)
+    prober.process:after(0, function()
+        if prober.targets[dbid] == target then
+            seen.dbid, seen.fresh = dbid, true
+            prober.spec.observed(seen)
+        end
+    end)
+end
+
+--- Asks a server; nothing is done while it is being asked.
+---@param prober table tests/sim/engine.lua's
+---@param target table {server, asked}
+---@param dbid integer
+function M.ask(prober, target, dbid)
+    local clock, server = prober.world.clock, target.server
+    if target.asked then
+        return
+    end
+    target.asked = true
+    local began = clock.now
+    local function ended(seen)
+        target.asked = nil
+        seen.at, seen.took = clock.now, clock.now - began
+        tell(prober, target, dbid, seen)
+    end
+    clock:after(1 + prober.world.dice:number(8), function()
+        local seen = outcome(server)
+        if seen then
+            ended(seen)
+        else
+            clock:after(prober.spec.timeout_ms, function()
+                ended({ evidence = "timeout", message = "no answer" })
+            end)
+        end
+    end)
+end
+
+--- The standing session broke.
+---@param prober table
+---@param target table
+---@param dbid integer
+function M.broken(prober, target, dbid)
+    tell(prober, target, dbid, { evidence = "reset", message = "reset", took = 0,
+        at = prober.world.clock.now })
+    M.ask(prober, target, dbid)
+end
+
+return M

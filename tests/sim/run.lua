@@ -1,0 +1,82 @@
+--- One simulated life of a pair: faults from a seed, then peace, then the bill.
+local clients = require("tests.sim.clients")
+local dice = require("tests.lib.dice")
+local faults = require("tests.sim.faults")
+local operator = require("tests.sim.operator")
+local world_of = require("tests.sim.world")
+
+local M = {}
+
+local TROUBLE_MS, PEACE_MS, LOOK_MS = 90000, 600000, 2000
+
+local function healthy(world)
+    local row = world.catalog:instance("m")
+    local primary = world.servers[world.catalog:instance("p").dbid]
+    return row.mode == "s" and row.status == "u" and primary:running() and not primary.in_recovery
+        and primary.flag and not world.catalog.lease
+end
+
+-- Somebody does what `state` would tell him to do.
+local function mend(world)
+    local primary = world.servers[world.catalog:instance("p").dbid]
+    if world.busy and world.busy.alive then
+        return
+    elseif not primary.up and (world.catalog:instance("p").mode == "n"
+        or world.clock.now > TROUBLE_MS + 60000) then
+        world.busy = world:runbook("start", operator.start)
+    elseif world.catalog:instance("m").status == "d" then
+        world.busy = world:runbook("recover", operator.recover)
+    end
+end
+
+-- All that hangs goes on.
+local function calm(world)
+    world.cut, world.slow = false, false
+    for _, server in pairs(world.servers) do
+        server:thaw()
+    end
+    for i, of in ipairs(world.watchers) do
+        of:continue()
+        if not of.alive then
+            world.watchers[i] = world:watcher()
+        end
+    end
+end
+
+--- Lives through a seed.
+---@param seed integer
+---@param options? table as tests/sim/world.lua's
+---@return string? broken what went wrong: the promise, or a fault of the code
+---@return table world
+function M.life(seed, options)
+    options = options or {}
+    options.dice = dice.new(seed)
+    local world = world_of.new(options)
+    world.watchers = { world:watcher(), world:watcher() }
+    clients.start(world)
+    clients.start(world)
+    faults.begin(world, TROUBLE_MS)
+    local function wrong()
+        return world.promise.broken or world.broken
+    end
+    while world.clock.now < TROUBLE_MS + 60000 and not wrong() do
+        world.clock:run(world.clock.now + LOOK_MS + world.dice:number(8000))
+        mend(world)
+    end
+    local peace = world.clock.now + PEACE_MS
+    while world.clock.now < peace and not wrong() and not healthy(world) do
+        calm(world)
+        mend(world)
+        world.clock:run(world.clock.now + LOOK_MS)
+    end
+    world.quiet = true
+    if not wrong() and not healthy(world) then
+        return "the pair is not in sync again", world
+    elseif not wrong() then
+        world.clock:run(world.clock.now + 5000)
+        world.promise:check(world.servers[world.catalog:instance("p").dbid], "in the end")
+    end
+    return wrong(), world
+end
+
+return M

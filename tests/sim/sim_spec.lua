@@ -1,0 +1,51 @@
+--- The watcher, the runbooks, the state machine and the guards on a virtual clock: many lives of a
+--- pair, each from a seed, and for each rule of the safety core that is broken on purpose a life
+--- that shows it. MOONRISE_SEED=N lives through that seed alone.
+local mutants = require("tests.sim.mutants")
+local run = require("tests.sim.run")
+
+local LIVES = os.getenv("MOONRISE_CAMPAIGN") and 3000 or 60
+-- How many lives a broken rule may hide in.
+local MUTANT_LIVES = 60
+local STORY_LINES = 40
+
+local only = tonumber(os.getenv("MOONRISE_SEED"))
+
+-- The end of a life, told.
+local function story(seed)
+    local _, world = run.life(seed, { story = true })
+    local lines = { unpack(world.story, math.max(1, #world.story - STORY_LINES)) }
+    return table.concat(lines, "\n")
+end
+
+describe("a simulated pair", function()
+    it("keeps the promise, and is in sync again after every trouble", function()
+        local acknowledged = 0
+        for seed = only or 1, only or LIVES do
+            local broken, world = run.life(seed)
+            if broken then
+                error(("MOONRISE_SEED=%d: %s\n%s"):format(seed, broken, story(seed)), 0)
+            end
+            acknowledged = acknowledged + #world.promise.acknowledged
+        end
+        assert.is_true(acknowledged > 0)
+    end)
+
+    for _, mutant in ipairs(mutants) do
+        it(("shows when rule %d is broken: %s"):format(mutant.rule, mutant.name), function()
+            local caught
+            for seed = 1, MUTANT_LIVES do
+                local rules = {}
+                for name, kept in pairs(mutant.rules or {}) do
+                    rules[name] = kept
+                end
+                local _, world = run.life(seed, { rules = rules, mutate = mutant.mutate })
+                caught = world.promise.broken
+                if caught then
+                    break
+                end
+            end
+            assert.is_truthy(caught, "no life has shown it")
+        end)
+    end
+end)

@@ -10,7 +10,7 @@ local Set = {}
 Set.__index = Set
 
 local STEPS = process.loader({ moonrise = real })("lib.agents").steps
-local LOCK_MS = 15000
+local LOCK_MS, LOST_MS = 15000, 60000
 
 local function refuse(code, text, ...)
     error({ code = code, text = text:format(...) }, 0)
@@ -323,10 +323,11 @@ local function word_of(server)
     }
 end
 
--- Has fn(host) run by an agent on the host; what it gives comes back, unless the agent dies.
+-- Has fn(host) run by an agent on the host; what it gives comes back, unless the agent dies. What
+-- is never answered shows as a session that is lost, long before a measurement is given up.
 local function travel(self, timeout_ms, fn)
     local world = self.process.world
-    local value, err = self.process.mr.await(timeout_ms, function(answer)
+    local value, err = self.process.mr.await(math.min(timeout_ms, LOST_MS), function(answer)
         world:deliver(world.clock, world.faults.late, 0.5 + world.dice:number(10), function()
             local host = process.new(world, "agent")
             world.hosts[host.pid] = host
@@ -356,7 +357,7 @@ function Set:order(inst, op, args, options)
     local claim = { op = op, epoch = args.epoch, step = args.step or STEPS[op], role = inst.role }
     self.process.world:trace("order %s dbid %d epoch %d", op, inst.dbid, args.epoch)
     local timeout = options and options.timeout_ms
-    return travel(self, timeout and timeout > 0 and timeout or 60000, function(host)
+    return travel(self, timeout and timeout > 0 and timeout or LOST_MS, function(host)
         local ok, result = pcall(carry_out, host, server, claim, args)
         unlock(server, claim)
         if not ok then

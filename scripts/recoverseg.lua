@@ -130,7 +130,26 @@ local function report(plan, results)
     return failures
 end
 
-local function as_json(plan, results)
+-- A primary that does not answer is somebody's work; whatever else is not so yet is the watcher's.
+local function report_armed(plan, armed)
+    local failures = 0
+    for i, pair in ipairs(plan.behind) do
+        local name, err = cluster.name(pair.mirror), armed[i].error
+        if not err then
+            term.info("%s: in sync again", name)
+        elseif err.code == "connect" then
+            failures = failures + 1
+            term.error(mr.error(err.code, err.message, { cause = err,
+                instance = err.instance or cluster.name(pair.primary),
+                hint = "not in sync, so nobody is promoted: moonrise start starts what is down" }))
+        else
+            term.warn("%s: not in sync yet (%s); the watcher sees to it", name, tostring(err))
+        end
+    end
+    return failures
+end
+
+local function as_json(plan, results, armed)
     local list = {}
     for i, entry in ipairs(plan.entries) do
         local result = results and results[i] or {}
@@ -146,39 +165,13 @@ local function as_json(plan, results)
     for _, entry in ipairs(plan.skipped) do
         table.insert(skipped, { dbid = entry.target.dbid, reason = tostring(entry.err) })
     end
-    return { recovered = list, skipped = skipped }
-end
-
-local function is_behind(pair)
-    return pair.mirror and pair.mirror.status == "u" and pair.mirror.mode == "n"
-end
-
--- What is up needs no recovery, and may need to be waited for: a run that was killed leaves it so.
-local function bring_in_sync(ctx, opts)
-    local list, err = ctx.cat:pairs(is_behind)
-    if not list then
-        return nil, err
+    local behind = {}
+    for i, pair in ipairs(plan.behind) do
+        local err = armed and armed[i].error
+        behind[i] = { dbid = pair.mirror.dbid, content = pair.content,
+            in_sync = armed and not err or false, error = err and tostring(err) or nil }
     end
-    local failures = 0
-    for _, pair in ipairs(list) do
-        local name = cluster.name(pair.mirror)
-        local ok, why
-        if not opts.dry_run then
-            ok, why = recovery.bring_in_sync(ctx, pair)
-        end
-        if ok or opts.dry_run then
-            term.info("%s: up, %s", name, ok and "and in sync again" or "and not in sync")
-        elseif why.code == "connect" then
-            failures = failures + 1
-            term.error(mr.error("connect", why.message, { instance = why.instance
-                or cluster.name(pair.primary), hint = "not in sync, so nothing is promoted: "
-                    .. "moonrise start starts what does not run" }))
-        else
-            term.warn("%s: up, and not in sync yet (%s); the watcher sees to it", name,
-                tostring(why))
-        end
-    end
-    return failures, #list
+    return { recovered = list, behind = behind, skipped = skipped }
 end
 
 -- One question for all, and one more for each directory that is somebody else's.
@@ -193,15 +186,27 @@ local function confirm(plan, opts)
     return go, code
 end
 
+-- What came of plan.entries, and of plan.behind.
 local function carry_out(ctx, plan, opts)
     local progress = term.progress({ off = opts.no_progress, sequential = opts.sequential })
-    local results = stop_requests.guard("Stop the recoveries that are not finished", function()
-        return mr.parallel(plan.entries, opts.batch, function(entry)
+    local jobs, first = {}, #plan.entries
+    for _, pair in ipairs(plan.behind) do
+        table.insert(jobs, function()
+            return recovery.bring_in_sync(ctx, pair)
+        end)
+    end
+    for i, entry in ipairs(plan.entries) do
+        table.insert(jobs, i, function()
             return run_entry(ctx, entry, opts, progress)
+        end)
+    end
+    local done = stop_requests.guard("Stop the recoveries that are not finished", function()
+        return mr.parallel(jobs, opts.batch, function(job)
+            return job()
         end)
     end)
     progress:finish()
-    return results
+    return { unpack(done, 1, first) }, { unpack(done, first + 1, #jobs) }
 end
 
 local function recover_all(ctx, opts)
@@ -213,25 +218,23 @@ local function recover_all(ctx, opts)
         term.error(entry.err)
         term.warn("%s: skipped", cluster.name(entry.target))
     end
-    local behind, seen = bring_in_sync(ctx, opts)
-    if not behind then
-        return nil, seen
-    elseif #plan.entries > 0 then
+    local work = #plan.entries + #plan.behind
+    if work > 0 then
         recovery_plan.print(plan)
-    elseif #plan.skipped + seen == 0 then
+    elseif #plan.skipped == 0 then
         term.info("No segments to recover")
     end
-    local failures, results = #plan.skipped + behind, nil
-    if #plan.entries > 0 and not opts.dry_run then
+    local failures, results, armed = #plan.skipped, nil, nil
+    if work > 0 and not opts.dry_run then
         local go, code = confirm(plan, opts)
         if not go then
             return code
         end
-        results = carry_out(ctx, plan, opts)
-        failures = failures + report(plan, results)
+        results, armed = carry_out(ctx, plan, opts)
+        failures = failures + report(plan, results) + report_armed(plan, armed)
     end
     if opts.json then
-        term.json(as_json(plan, results))
+        term.json(as_json(plan, results, armed))
     end
     return failures == 0 and 0 or 1
 end

@@ -293,11 +293,12 @@ end
 --- Brings a pair in sync whose mirror is up: an earlier run ended before it was, or it is behind.
 ---@param ctx table
 ---@param pair table
----@return boolean? ok
+---@return {armed: boolean}? done
 ---@return Error? err code "connect" when one of the two does not answer
 function M.bring_in_sync(ctx, pair)
     return hold.content(ctx, pair.content, "recover", "arm", function(lease)
-        return arming.arm_within(ctx, pair, lease.token, ARM_DEADLINE_MS)
+        local ok, err = arming.arm_within(ctx, pair, lease.token, ARM_DEADLINE_MS)
+        return ok and { armed = true } or nil, err
     end)
 end
 

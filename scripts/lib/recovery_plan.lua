@@ -34,6 +34,11 @@ local function is_down(pair)
     return pair.mirror and pair.mirror.status == "d"
 end
 
+-- What is up needs no recovery, and may have nobody who arms it, after a run that was killed.
+local function is_behind(pair)
+    return pair.mirror and pair.mirror.status == "u" and pair.mirror.mode == "n"
+end
+
 local function facts_of(failed, rates)
     local prices = {}
     for kind, possible in pairs(failed.possible) do
@@ -132,7 +137,8 @@ local function settle(failed, choice, rates, opts)
     return failed
 end
 
---- The plan: { entries = Failed[] with type, reason and price, skipped = {target, err}[] }.
+--- The plan: { entries = Failed[] with type, reason and price, behind = pairs whose mirror is up
+--- and not in sync, skipped = {target, err}[] }.
 ---@param ctx table
 ---@param opts table recoverseg's options
 ---@return table? plan
@@ -143,6 +149,10 @@ function M.make(ctx, opts)
         return nil, err
     end
     local plan = { entries = {}, skipped = {} }
+    plan.behind, err = ctx.cat:pairs(is_behind)
+    if not plan.behind then
+        return nil, err
+    end
     local examined = {}
     local results = mr.parallel(pairs_down, opts.batch or 64, function(pair)
         return recovery.examine(ctx, pair)
@@ -184,10 +194,14 @@ end
 --- Prints a plan.
 ---@param plan table
 function M.print(plan)
-    term.info("Recovery plan: %d instance(s)", #plan.entries)
+    term.info("Recovery plan: %d instance(s)", #plan.entries + #plan.behind)
     term.info("-----------------------------------------------------")
     for _, entry in ipairs(plan.entries) do
         print_entry(entry)
+        term.info("-----------------------------------------------------")
+    end
+    for _, pair in ipairs(plan.behind) do
+        term.info("   Up, not in sync  %s: nothing is copied", cluster.name(pair.mirror))
         term.info("-----------------------------------------------------")
     end
 end

@@ -74,9 +74,13 @@ describe("recoverseg, run", function()
     it("brings a pair in sync whose mirror is up, without a watcher", function()
         not_in_sync(0)
         local mirror = cluster:mirror(0)
-        assert.matches("dbid " .. mirror.dbid .. " .*: up, and not in sync",
+        assert.matches("not in sync +dbid " .. mirror.dbid .. " .*: nothing is copied",
             cluster:must({ "recoverseg", "-a", "--dry-run" }))
-        assert.matches("dbid " .. mirror.dbid .. " .*: up, and in sync again",
+        assert.are.same({ { dbid = tonumber(mirror.dbid), content = 0, in_sync = false } },
+            json.decode(cluster:must({ "recoverseg", "-a", "--dry-run", "--json" })).behind)
+        assert.are.equal(2, cluster:moonrise({ "recoverseg" }).code, "nobody was asked")
+        cluster:wait_row({ dbid = mirror.dbid, mode = "n" }, 1)
+        assert.matches("dbid " .. mirror.dbid .. " .*: in sync again",
             cluster:must({ "recoverseg", "-a" }))
         cluster:wait_row({ dbid = mirror.dbid, mode = "s" }, 1)
     end)

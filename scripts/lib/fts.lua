@@ -220,9 +220,9 @@ M.rows = {
       comment = "close enough for writers to wait: armed with a canary, recorded when proven" },
 
     -- In sync, or so the catalog says
-    { from = { "in_sync" }, event = "any", when = both(pair_free, function(view)
-        return view:disarmed() or (view:current() and not view:commits_wait())
-    end, allowed("record_out")), to = "catching_up", actions = { "record_out_of_sync" },
+    { from = { "in_sync" }, event = "any",
+      when = both(pair_free, says("disarmed"), allowed("record_out")), to = "catching_up",
+      actions = { "record_out_of_sync" },
       comment = "somebody changed the primary's settings: commits do not wait, so s is not true" },
 
     -- Clients

@@ -136,19 +136,20 @@ function View:still_armed()
 end
 
 --- Whether the primary, asked since the last change, does not wait for the mirror it should wait
---- for.
+--- for: it waits for another name, or commits return before the mirror has them.
 function View:disarmed()
     local seen, name = self.p.seen, self.pair.armed_name
-    if not self:current() or not name or name == "" or not seen.sync_names then
+    if not self:current() then
+        return false
+    end
+    local level = seen.sync_commit
+    if level and level ~= "on" and level ~= "remote_apply" then
+        return true
+    elseif not name or name == "" or not seen.sync_names then
         return false
     end
     -- Nothing but that name: beside another one it is no promise that this mirror has a commit.
     return seen.sync_names:gsub('"', "") ~= name
-end
-
-function View:commits_wait()
-    local level = self.p.seen and self.p.seen.sync_commit
-    return level == nil or level == "on" or level == "remote_apply"
 end
 
 --- The mirror by its files and its epoch was a primary, and has not been recovered since.
@@ -388,7 +389,7 @@ function View:guard_facts()
         primary = {
             stopped = self.pc == "stopped", host_answers = sight.reachable(self.p),
             heard = self:heard(),
-            disarmed = self:disarmed() or (self:current() and not self:commits_wait()),
+            disarmed = self:disarmed(),
             server_version = input.server_version, sync_commit = seen.sync_commit,
         },
         mirror = mirror_facts(self),

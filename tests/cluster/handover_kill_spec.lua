@@ -92,14 +92,18 @@ describe("recoverseg -r, killed", function()
         assert.are.same(rows, cluster:rows())
     end
 
-    local function taken_over(since)
-        return wait.eventually("the watcher to take it over", 60, function()
+    local function told_of_lease(since, pattern)
+        return wait.eventually("the journal to tell of a lease: " .. pattern, 60, function()
             for _, row in ipairs(journal_since(since)) do
-                if row.kind == "lease" and row.text:match("finished or undone") then
+                if row.kind == "lease" and row.text:match(pattern) then
                     return row
                 end
             end
         end)
+    end
+
+    local function taken_over(since)
+        return told_of_lease(since, "finished or undone")
     end
 
     -- One of the two good states, and the one that the catalog had when the command was killed.
@@ -127,13 +131,7 @@ describe("recoverseg -r, killed", function()
         local since = last_id()
         at_step(STEPS[3], "KILL"):wait(SOON_S)
         local row = taken_over(since)
-        local taken = wait.eventually("the lease of the killed one", SOON_S, function()
-            for _, told in ipairs(journal_since(since)) do
-                if told.kind == "lease" and told.text:match("^handover: .* takes content 0") then
-                    return told
-                end
-            end
-        end)
+        local taken = told_of_lease(since, "^handover: .* takes content 0")
         assert.are.equal("t", cluster:coordinator():value(
             ("'%s'::timestamptz < '%s'::timestamptz + interval '20 s'"):format(row.time,
                 taken.time)))

@@ -1,5 +1,6 @@
 --- What lib/agents.lua is in a simulated process: orders that travel, wait for the instance's lock,
 --- are compared with its epoch, and are carried out in steps between which anything may happen.
+local copy = require("tests.lib.copy")
 local engine = require("tests.sim.engine")
 local process = require("tests.sim.process")
 local real = require("moonrise")
@@ -307,14 +308,10 @@ end
 
 -- What the host says of an instance.
 local function word_of(server)
-    local epoch = {}
-    for k, v in pairs(server.epoch) do
-        epoch[k] = v
-    end
     local status = server.recovering and "starting" or server.standby and "standby" or "ready"
     return {
         kind = server.aside and "half-made" or "datadir", stopped = not server.up,
-        processes = {}, standby_signal = server.standby, epoch = epoch,
+        processes = {}, standby_signal = server.standby, epoch = copy(server.epoch),
         postmaster = { alive = server.up, status = server.up and status or nil,
                        listen = server.up and (server.listen and "localhost" or "") or nil },
         control = { sysid = "7", aside = server.aside, timeline = server.timeline,

@@ -1,6 +1,7 @@
 --- A model of the catalog: the rows of one pair, epochs, leases, and the transitions with what they
 --- refuse, as scripts/lib/catalog/*.sql has them. Statements take time, and at times the answer or
 --- the session is lost.
+local copy = require("tests.lib.copy")
 local real = require("moonrise")
 
 local M = {}
@@ -287,17 +288,8 @@ function Catalog:call(session, fn, ...)
     return calls[fn](self, session, given)
 end
 
-local function plain(row)
-    local copy = {}
-    for k, v in pairs(row) do
-        copy[k] = v
-    end
-    return copy
-end
-
 function Catalog:instances()
-    local list = { plain(self.rows[2]), plain(self.rows[3]) }
-    return list
+    return { copy(self.rows[2]), copy(self.rows[3]) }
 end
 
 function Catalog:promoted_epoch()
@@ -312,9 +304,9 @@ end
 ---@param session table
 ---@return string json
 function Catalog:snapshot(session)
-    local pair = plain(self.pair)
+    local pair = copy(self.pair)
     pair.promoted_epoch = self:promoted_epoch()
-    local lease = self.lease and plain(self.lease)
+    local lease = self.lease and copy(self.lease)
     if lease then
         lease.left_ms = lease.expires - self.world.clock.now
     end

@@ -29,8 +29,8 @@ local function advance(task, ...)
 end
 
 -- Has the running task wait until it is woken by the function that begin() gets, with values, or
--- until the time is up. withdraw() takes it out of what it waits for.
-local function wait(engine, timeout_ms, begin, withdraw)
+-- until the time is up.
+local function wait(engine, timeout_ms, begin)
     local task = engine.running or error("this waits outside of a task", 2)
     if task.cancelled then
         task.cancelled = false
@@ -53,16 +53,10 @@ local function wait(engine, timeout_ms, begin, withdraw)
     end
     if timeout_ms then
         timer = engine.process:after(timeout_ms, function()
-            if withdraw then
-                withdraw()
-            end
             wake(nil, real.error("timeout", "not in time"))
         end)
     end
     task.abort = function()
-        if withdraw then
-            withdraw()
-        end
         wake(nil, cancelled())
     end
     begin(wake)
@@ -142,13 +136,12 @@ local function parallel(engine, items, fn)
 end
 
 function Prober:set(dbid)
-    local target = { number = (self.targets[dbid] or { number = 0 }).number + 1, server =
-        self.world.servers[dbid] }
+    local target = { server = self.world.servers[dbid] }
     self.targets[dbid] = target
     local function turn()
         if self.targets[dbid] == target then
             self.world.probes.ask(self, target, dbid)
-            target.turn = self.process:after(self.spec.interval_ms, turn)
+            self.process:after(self.spec.interval_ms, turn)
         end
     end
     target.server:watch(self.process, function()

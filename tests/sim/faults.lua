@@ -23,6 +23,22 @@ local function watcher(world)
     return world.watchers[math.floor(world.dice:number(2)) + 1]
 end
 
+local function for_a_while(what)
+    return function(world)
+        world[what] = true
+        later(world, 20000, function()
+            world[what] = false
+        end)
+    end
+end
+
+local function stop(world, of)
+    of:stop()
+    later(world, 60000, function()
+        of:continue()
+    end)
+end
+
 local function runbook(name)
     return function(world)
         local of = world:runbook(name, operator[name])
@@ -33,10 +49,7 @@ local function runbook(name)
             end)
         elseif world.dice:number(1) < 0.2 then
             later(world, 1000, function()
-                of:stop()
-                later(world, 60000, function()
-                    of:continue()
-                end)
+                stop(world, of)
             end)
         end
     end
@@ -60,27 +73,13 @@ M.kinds = {
             server:thaw()
         end)
     end,
-    cut = function(world)
-        world.cut = true
-        later(world, 20000, function()
-            world.cut = false
-        end)
-    end,
-    slow = function(world)
-        world.slow = true
-        later(world, 20000, function()
-            world.slow = false
-        end)
-    end,
+    cut = for_a_while("cut"),
+    slow = for_a_while("slow"),
     somebody_starts = function(world)
         mirror(world):start(world.dice:number(1) < 0.5)
     end,
     stop_watcher = function(world)
-        local of = watcher(world)
-        of:stop()
-        later(world, 60000, function()
-            of:continue()
-        end)
+        stop(world, watcher(world))
     end,
     kill_watcher = function(world)
         local i = math.floor(world.dice:number(2)) + 1

@@ -3,6 +3,8 @@
 ---
 --- A program is loaded into a process with modules of its own, as every real process has its own
 --- state; `moonrise` is what tests/sim/engine.lua makes of it there.
+local copy = require("tests.lib.copy")
+
 local M = {}
 
 local Process = {}
@@ -78,10 +80,7 @@ end
 ---@param given table<string, any>
 ---@return fun(name: string): any
 function M.loader(given)
-    local loaded = {}
-    for name, value in pairs(given) do
-        loaded[name] = value
-    end
+    local loaded = copy(given)
     local function load(name)
         if loaded[name] == nil then
             local path = ("scripts/%s.lua"):format(name:gsub("%.", "/"))

@@ -5,6 +5,7 @@
 ---
 --- A record of WAL is a table of its own; two servers have the same record when they have the same
 --- table. A position is how many records there are before it. What is written is flushed.
+local copy = require("tests.lib.copy")
 local process = require("tests.sim.process")
 
 local M = {}
@@ -21,7 +22,7 @@ function M.new(world, dbid)
         world = world, dbid = dbid, up = false, standby = false, wal = {}, timeline = 1,
         history = {}, names = "", stream_name = "", slots = {}, watchers = {},
         epoch = { valid = true, epoch = 1, step = 0, order = "adopt", marked = false, sysid = "7" },
-        aside = false, late = 0,
+        aside = false,
     }, Server)
 end
 
@@ -54,7 +55,6 @@ function Server:start(listen)
     self.up, self.listen, self.in_recovery, self.recovering = true, listen, self.standby, true
     self.live_names, self.flag = self.names, self.names ~= ""
     self.waiting, self.reports, self.link = {}, {}, nil
-    self.promoted_apart = false
     self.life:after(20 + chance(self, 300), function()
         self.recovering = false
         self:stream()
@@ -215,10 +215,7 @@ end
 --- Ends its recovery: from here on it writes a history of its own.
 function Server:promote()
     table.insert(self.wal, { promotion = true })
-    local history = {}
-    for i, switch in ipairs(self.history) do
-        history[i] = switch
-    end
+    local history = copy(self.history)
     table.insert(history, { timeline = self.timeline, at = #self.wal - 1 })
     self.history, self.timeline = history, self.timeline + 1
     self.in_recovery, self.standby, self.link = false, false, nil

@@ -1,5 +1,6 @@
 --- What lib/catalog.lua is in a simulated process: a session with the model of the catalog.
 local cluster = require("lib.cluster")
+local copy = require("tests.lib.copy")
 local real = require("moonrise")
 
 local M = {}
@@ -83,11 +84,7 @@ end
 
 function Session:pair_state()
     return ask(self, function(catalog)
-        local copy = {}
-        for k, v in pairs(catalog.pair) do
-            copy[k] = v
-        end
-        return copy
+        return copy(catalog.pair)
     end)
 end
 

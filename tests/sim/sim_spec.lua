@@ -1,6 +1,7 @@
 --- The watcher, the runbooks, the state machine and the guards on a virtual clock: many lives of a
 --- pair, each from a seed, and for each rule of the safety core that is broken on purpose a life
 --- that shows it. MOONRISE_SEED=N lives through that seed alone.
+local copy = require("tests.lib.copy")
 local mutants = require("tests.sim.mutants")
 local run = require("tests.sim.run")
 
@@ -35,11 +36,8 @@ describe("a simulated pair", function()
         it(("shows when rule %d is broken: %s"):format(mutant.rule, mutant.name), function()
             local caught
             for seed = 1, MUTANT_LIVES do
-                local rules = {}
-                for name, kept in pairs(mutant.rules or {}) do
-                    rules[name] = kept
-                end
-                local _, world = run.life(seed, { rules = rules, mutate = mutant.mutate })
+                local _, world = run.life(seed,
+                    { rules = copy(mutant.rules or {}), mutate = mutant.mutate })
                 caught = world.promise.broken
                 if caught then
                     break

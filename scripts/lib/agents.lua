@@ -36,7 +36,8 @@ local function agent_of(set, host)
         return agent
     elseif not M.is_local(host) then
         return nil, mr.error("connect",
-            ("host %s is not this one: moonrise serves the instances of its own host"):format(host))
+            ("host %s is not this one: moonrise serves the instances of its own host"):format(host),
+            { hint = "name this host, or localhost, for every instance of a cluster" })
     end
     local err
     agent, err = mr.agent()

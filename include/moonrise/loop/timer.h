@@ -25,7 +25,7 @@ void timer_every(struct timer **out, struct loop *l, int64_t every_ms, void (*fn
                  void *arg);
 
 /* Sets a new time (every_ms 0: once); works on one that has fired or was stopped. A deadline stays
- * one. */
+ * one, and is no interval. */
 void timer_again(struct timer *t, int64_t after_ms, int64_t every_ms);
 
 /* No more calls until timer_again. */

@@ -10,6 +10,7 @@
 --- completed by the next.
 ---
 --- Order of things, by rows: ask the host, ask the policy, ask the guard, fence, record, act.
+local condition = require("lib.condition")
 local fts_actions = require("lib.fts_actions")
 local pairview = require("lib.pairview")
 local sight = require("lib.sight")
@@ -290,9 +291,9 @@ local function tell_change(memory, view, actions)
         return
     end
     begin_story(memory, view)
-    local text = ("%s: primary %s"):format(view.state, sight.describe(view.p, view.pc))
+    local text = ("%s: primary %s"):format(view.state, condition.describe(view.p, view.pc))
     if view.m then
-        text = text .. ("; mirror %s"):format(sight.describe(view.m, view.mc))
+        text = text .. ("; mirror %s"):format(condition.describe(view.m, view.mc))
     end
     if news(memory.state, view.state) then
         table.insert(actions, { kind = "journal", what = "state", content = view.primary.content,

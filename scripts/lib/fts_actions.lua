@@ -1,6 +1,6 @@
 --- What the rows of lib/fts.lua can ask for. Pure, as they are: an action is a plain table that
 --- says what is to be done and to whom; lib/watcher_acts.lua does it.
-local sight = require("lib.sight")
+local condition = require("lib.condition")
 
 local function decision(view)
     local answer = view.memory.answer or {}
@@ -120,8 +120,9 @@ return {
     tell_double_fault = note("double_fault", function(view)
         view.memory.told_double = true
         local down = view.mirror and view.mirror.status == "d"
-        return ("double fault: %s; %s; nothing is promoted"):format(sight.describe(view.p, view.pc),
-            view.m and sight.describe(view.m, down and "recorded as down" or view.mc)
+        return ("double fault: %s; %s; nothing is promoted"):format(
+            condition.describe(view.p, view.pc),
+            view.m and condition.describe(view.m, down and "recorded as down" or view.mc)
             or "there is no mirror")
     end),
     tell_stranger = note("alert", function(view)

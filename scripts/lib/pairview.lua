@@ -2,6 +2,7 @@
 --- are, and the facts that the policy and the guards are given. Pure. Nothing in it is remembered,
 --- so a watcher that starts in the middle of something sees the same state as the one that died
 --- there.
+local conditions = require("lib.condition")
 local guard = require("lib.guard")
 local sight = require("lib.sight")
 
@@ -80,8 +81,8 @@ function M.new(memory, input)
         pair = input.pair, p = memory.inst[input.primary.dbid],
         m = input.mirror and memory.inst[input.mirror.dbid],
     }, View)
-    view.pc = sight.condition(view.p, "p")
-    view.mc = view.m and sight.condition(view.m, "m") or "none"
+    view.pc = conditions.of(view.p, "p")
+    view.mc = view.m and conditions.of(view.m, "m") or "none"
     view.streaming = view.m ~= nil and view.pc == "fine" and sight.streams(view.p)
     view.state = lease_state(input) or primary_state(view) or mirror_state(view)
     return view
@@ -387,7 +388,7 @@ function View:guard_facts()
         mirror_status = self.mirror and self.mirror.status or "d",
         paused = input.paused, unconfirmed = input.unconfirmed, majority = input.majority,
         primary = {
-            stopped = self.pc == "stopped", host_answers = sight.reachable(self.p),
+            stopped = self.pc == "stopped", host_answers = conditions.reachable(self.p),
             heard = self:heard(),
             disarmed = self:disarmed(),
             server_version = input.server_version, sync_commit = seen.sync_commit,

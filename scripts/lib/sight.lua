@@ -3,6 +3,8 @@
 --- A memory is plain data of a fixed size, one per pair: `inst[dbid]` holds what was last seen and
 --- heard of each instance, `tasks` what is under way, `retry` what failed and when it is tried
 --- again, `answer` the policy's last word. Times are milliseconds of the caller's clock.
+local condition = require("lib.condition")
+
 local M = {}
 
 --- Defaults of everything that can be tuned (cluster.lua's `watch`).
@@ -25,12 +27,6 @@ M.settings = {
     arm_retry_max_ms = 60000,
     arm_lag_bytes = 2 ^ 20,
     replay_lag_bytes = 2 ^ 26,
-}
-
--- Evidence that is an answer: the server lives, whatever else is wrong.
-local ANSWERS = {
-    starting = true, recovering = true, not_yet = true, shutting_down = true, too_many = true,
-    sqlstate = true, authentication = true,
 }
 
 local function copy(source)
@@ -103,7 +99,7 @@ local function bad(inst, seen)
     inst.tries = inst.tries + 1
     inst.message = seen.message
     -- An answer is newer than a word that nobody is there.
-    if ANSWERS[seen.evidence] and inst.word and inst.word.stopped then
+    if condition.answers[seen.evidence] and inst.word and inst.word.stopped then
         inst.word, inst.word_begun, inst.asked_at = nil, nil, nil
     end
 end
@@ -412,69 +408,6 @@ function M.doubted_at(memory)
         end
     end
     return newest
-end
-
-local function word_counts(inst)
-    return inst.word_begun and inst.since and inst.word_begun >= inst.since
-end
-
--- Where its directory is not (moved away, unmounted, covered by another mount) nobody is found to
--- use it, which proves nothing: then nobody listening any more must be seen, too.
-local function proves_stopped(inst)
-    local kind = inst.word.kind
-    return inst.word.stopped
-        and (kind == "datadir" or kind == "half-made" or inst.evidence == "refused")
-end
-
-local function by_word(inst)
-    if inst.word_error then
-        return "unreachable"
-    elseif proves_stopped(inst) then
-        return "stopped"
-    elseif inst.word.postmaster and inst.word.postmaster.alive then
-        return "hung"
-    end
-    return "gone"
-end
-
---- What is to be thought of an instance, from its evidence and its host's word: unseen, fine,
---- wrong_role, wrong_system, busy (it answers, but serves nobody), suspect (bad evidence, no word
---- yet), unreachable (no word to be had), stopped, gone (no postmaster, but processes), hung.
----@param inst table
----@param role "p"|"m"
----@return string
-function M.condition(inst, role)
-    local evidence = inst.evidence
-    if not evidence then
-        return "unseen"
-    elseif evidence == "ok" then
-        return inst.seen.in_recovery == (role == "m") and "fine" or "wrong_role"
-    elseif evidence == "wrong_system" then
-        return "wrong_system"
-    elseif ANSWERS[evidence] then
-        return "busy"
-    elseif not word_counts(inst) then
-        return "suspect"
-    end
-    return by_word(inst)
-end
-
---- An instance and what is to be thought of it, for people.
----@param inst table
----@param condition string
----@return string
-function M.describe(inst, condition)
-    local evidence = inst.evidence ~= "ok" and inst.message or inst.evidence or "not seen"
-    return ("dbid %d is %s (%s)"):format(inst.dbid, condition,
-        evidence:match("^[^\n]*"):sub(1, 120))
-end
-
---- Whether an instance can be reached by orders, or answers itself: then it is fenced before
---- another one takes its place. Only a host that was asked and said nothing leaves that out.
----@param inst table
----@return boolean
-function M.reachable(inst)
-    return ANSWERS[inst.evidence] or inst.evidence == "ok" or inst.word_error == nil
 end
 
 --- The timeline of an instance, when it was seen in this role since it has it.

@@ -14,6 +14,9 @@ M.steps = {
     start = 90, remove_datadir = 95,
 }
 
+-- For an answer that needs no disk.
+local HELLO_MS = 3000
+
 local LOCAL = { localhost = true, ["127.0.0.1"] = true, ["::1"] = true }
 
 --- Whether a host is this one.
@@ -40,7 +43,8 @@ local function agent_of(set, host)
             { hint = "name this host, or localhost, for every instance of a cluster" })
     end
     local err
-    agent, err = mr.agent()
+    -- The host is there for who looks at the list of processes.
+    agent, err = mr.agent({ argv = { mr.executable, "agent", host } })
     if not agent then
         return nil, mr.error(err.code, ("the agent of host %s: %s"):format(host, err.message),
             { hint = err.hint, cause = err })
@@ -110,9 +114,17 @@ end
 ---@param inst table
 ---@param options? table
 ---@return {writable: boolean, disk_error: string?}? answer
----@return Error? err
+---@return Error? err code "timeout" when the disk hangs, "connect" when its agent does
 function Set:disk(inst, options)
-    local answer, err = self:call(inst.hostname, "disk", about(self, inst), options)
+    local agent, answer, err
+    agent, err = agent_of(self, inst.hostname)
+    if agent then
+        answer, err = agent:call("disk", about(self, inst), options)
+    end
+    if err and err.code == "timeout"
+        and not agent:call("hello", {}, { timeout_ms = HELLO_MS }) then
+        err = mr.error("connect", ("the agent of host %s does not answer"):format(inst.hostname))
+    end
     if not answer then
         return named(inst, err)
     end

@@ -18,8 +18,9 @@ Cluster.__index = Cluster
 -- Tests kill processes, never the power: nothing is lost without fsync, and much time is won.
 local SETTINGS = { fsync = "off", shared_buffers = "16MB", max_connections = "40" }
 
-local function instance(cluster, name)
-    return { host = "localhost", address = "127.0.0.1", port = place_of.free_port(),
+-- Each name of this host has an agent of its own.
+local function instance(cluster, name, host)
+    return { host = host or "localhost", address = "127.0.0.1", port = place_of.free_port(),
         datadir = cluster.place:path(name) }
 end
 
@@ -38,7 +39,8 @@ local function describe(cluster, options)
         end
     end
     for content = 0, (options.segments or 1) - 1 do
-        local mirror = options.mirrors ~= false and instance(cluster, "mirror" .. content) or nil
+        local mirror = options.mirrors ~= false
+            and instance(cluster, "mirror" .. content, options.mirror_host) or nil
         table.insert(config.segments,
             { primary = instance(cluster, "primary" .. content), mirror = mirror })
     end
@@ -64,7 +66,8 @@ end
 
 --- Describes a cluster: writes its cluster.lua, starts nothing.
 ---@param place table
----@param options? table {segments = 1, standby = false, mirrors = true, settings = {}, hba = nil}
+---@param options? table {segments = 1, standby = false, mirrors = true, settings = {}, hba = nil,
+--- mirror_host = "localhost"}
 ---@return table cluster {config (the table of cluster.lua), file (its path), place}
 function M.new(place, options)
     local cluster = setmetatable({ place = place, bin = pg.bin() }, Cluster)

@@ -35,14 +35,20 @@ local function busy_primary(facts)
     return answer("alert", "the primary lives and does not let us in: " .. evidence, 10000)
 end
 
-local function silent_primary(facts, what)
+local function patience(facts, what)
     local primary = facts.primary
-    if facts.replication.heard then
-        return answer("wait", "the mirror still hears its primary", 1000)
-    elseif exhausted(primary, facts.settings) then
+    if exhausted(primary, facts.settings) then
         return answer("promote", what)
     end
     return answer("wait", "patience: " .. what, patience_left(primary, facts.settings))
+end
+
+-- Nobody can end it: a primary that its mirror still hears is not dead.
+local function unreachable_primary(facts)
+    if facts.replication.heard then
+        return answer("wait", "the mirror still hears its primary", 1000)
+    end
+    return patience(facts, "neither the primary nor its host answers")
 end
 
 local function lost_primary(facts)
@@ -54,9 +60,10 @@ local function lost_primary(facts)
     elseif primary.condition == "gone" then
         return answer("promote", "the primary's postmaster is dead, by its host's word")
     elseif primary.condition == "hung" then
-        return silent_primary(facts, "the primary's postmaster lives and does not answer")
+        -- It goes on serving the sessions it has, and its mirror hears that; its host can end it.
+        return patience(facts, "the primary's postmaster lives and does not answer")
     elseif primary.condition == "unreachable" then
-        return silent_primary(facts, "neither the primary nor its host answers")
+        return unreachable_primary(facts)
     elseif primary.condition == "wrong_system" then
         return answer("alert", "another database system answers at the primary's address", 10000)
     end
@@ -94,15 +101,23 @@ local function mirror_trouble(facts)
     return answer("wait", "the mirror has its grace period", 1000)
 end
 
+local REFUSALS = { too_many = "it has too many clients",
+    sqlstate = "it lacks memory, processes or something else",
+    authentication = "it does not accept who we are" }
+
 -- It still serves, and its commits still reach its mirror. A promotion would end every session
--- for what somebody can mend in place, and the mirror's disk is often the same one: people are
--- told. A primary that cannot go on ends by itself, and is a lost one then.
+-- for what somebody can mend in place, the mirror's disk is often the same one, and who fills a
+-- server fills its mirror as well: people are told. A primary that cannot go on ends by itself, and
+-- is a lost one then.
 local function ailing(facts)
     for _, who in ipairs({ "primary", "mirror" }) do
         local why = facts[who] and facts[who].disk_error
         if why then
             return answer("alert", ("the %s's data directory cannot be written: %s"):format(who,
                 why):sub(1, 500), 60000)
+        elseif facts[who] and facts[who].refusal then
+            return answer("alert", ("the %s serves and lets no new session in: %s"):format(who,
+                REFUSALS[facts[who].refusal]), 60000)
         end
     end
     return answer("nothing", "the pair is as it should be")

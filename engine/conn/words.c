@@ -50,6 +50,35 @@ words_errno(const char *text)
     return 0;
 }
 
+/* A postmaster that cannot fork says so in words of before SQLSTATEs (report_fork_failure_to_client in
+ * postmaster.c), in the language of its lc_messages; libpq shows them only where TLS was not asked for. */
+static const char *const words_no_fork[] = {
+    "server sent an error response during SSL exchange",
+    "could not fork new process",
+    "konnte neuen Prozess f\xc3\xbcr Verbindung",
+    "no se pudo lanzar el nuevo proceso",
+    "pas pu lancer le nouveau processus",
+    "fork del nuovo processo",
+    "新しいプロセスをforkできません",
+    "პროცესის ფორკის შეცდომა",
+    "새 프로세스 할당(fork) 실패",
+    "породить новый процесс для соединения",
+    "kunde inte fork():a ny process",
+    "не вдалося породити нові процеси",
+    "无法为连接创建新进程",
+    "無法為連線建立新行程",
+};
+
+/* Whether it was the server that lacked something; the reason that it gives reads like one of ours. */
+static bool
+words_of_no_fork(const char *text)
+{
+    for (size_t i = 0; i < sizeof(words_no_fork) / sizeof(words_no_fork[0]); i++)
+        if (strstr(text, words_no_fork[i]))
+            return true;
+    return false;
+}
+
 /* Appends text as one line: line breaks and tabs become single spaces. */
 static void
 words_flatten(struct str *out, const char *text, size_t len)
@@ -114,6 +143,8 @@ words_of_connect(struct err *e, const PGconn *conn)
     }
     while (out.len > 0 && out.data[out.len - 1] == ' ')
         out.data[--out.len] = '\0';
+    if (!sqlstate[0] && words_of_no_fork(out.data))
+        memcpy(sqlstate, "53000", sizeof(sqlstate)); /* insufficient resources */
     int code = err_set(e, sqlstate[0] ? ERR_SQL : ERR_CONNECT, "%s", out.data);
     if (e) {
         memcpy(e->sqlstate, sqlstate, sizeof(sqlstate));

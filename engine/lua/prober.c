@@ -95,6 +95,8 @@ set_answer(lua_State *L, const struct observation *o)
         set_number(L, "replay_lsn", (double)o->replay_lsn);
         set_bool(L, "replay_paused", o->replay_paused);
         set_bool(L, "receiver", o->receiver);
+        if (o->received_ms >= 0)
+            set_number(L, "received_ms", (double)o->received_ms);
     } else {
         set_peer(L, o);
         set_number(L, "waiting", o->waiting);

@@ -15,6 +15,7 @@ enum column {
     ASK_REPLAY_LSN,
     ASK_REPLAY_PAUSED,
     ASK_RECEIVER,
+    ASK_RECEIVED_MS,
     ASK_SYNC_NAMES,
     ASK_SYNC_COMMIT,
     ASK_OWN_LEVEL,
@@ -44,8 +45,8 @@ enum column {
  * settings are read for that, which takes as long as the rest. */
 const char question_sql[] =
     "with me as materialized (select pg_catalog.pg_is_in_recovery() as standby),"
-    " receiver as (select received_tli, status from pg_catalog.pg_stat_get_wal_receiver()"
-    "  where pid is not null),"
+    " receiver as (select received_tli, status, last_msg_receipt_time"
+    "  from pg_catalog.pg_stat_get_wal_receiver() where pid is not null),"
     " peer as (select w.pid, a.application_name, w.state, w.sync_state, w.sent_lsn, w.flush_lsn,"
     "   w.replay_lsn from pg_catalog.pg_get_replication_slots() s"
     "  join pg_catalog.pg_stat_get_wal_senders() w on w.pid = s.active_pid,"
@@ -65,6 +66,8 @@ const char question_sql[] =
     " pg_catalog.pg_last_wal_replay_lsn(),"
     " case when me.standby then pg_catalog.pg_is_wal_replay_paused() end,"
     " exists (select from receiver where status = 'streaming'),"
+    " (select (extract(epoch from pg_catalog.clock_timestamp() - last_msg_receipt_time)"
+    "   * 1000)::bigint from receiver where status = 'streaming'),"
     " pg_catalog.current_setting('synchronous_standby_names'),"
     " pg_catalog.current_setting('synchronous_commit'),"
     " case when $2::bool then (select source in ('database', 'user', 'database user')"
@@ -129,6 +132,7 @@ question_read(struct observation *o, bool *own_level, const struct result *r, st
     o->timeline = (uint32_t)question_number(r, ASK_TIMELINE);
     o->replay_paused = question_true(r, ASK_REPLAY_PAUSED);
     o->receiver = question_true(r, ASK_RECEIVER);
+    o->received_ms = result_get(r, 0, ASK_RECEIVED_MS) ? question_number(r, ASK_RECEIVED_MS) : -1;
     question_text(o->sync_names, sizeof(o->sync_names), r, ASK_SYNC_NAMES);
     question_text(o->sync_commit, sizeof(o->sync_commit), r, ASK_SYNC_COMMIT);
     if (result_get(r, 0, ASK_OWN_LEVEL))

@@ -7,6 +7,9 @@ M.answers = {
     sqlstate = true, authentication = true,
 }
 
+--- Of these, what a server that serves the sessions it has may say to one more.
+M.refusals = { too_many = true, sqlstate = true, authentication = true }
+
 local function word_counts(inst)
     return inst.word_begun and inst.since and inst.word_begun >= inst.since
 end

@@ -109,6 +109,13 @@ M.rows = {
     { from = ANY, event = "any", when = function(view)
         return view:disk_untold("mirror")
     end, to = "same", actions = { "tell_disk_mirror" }, comment = "as it begins, as it ends" },
+    { from = ANY, event = "any", when = function(view)
+        return view:refusal_untold("primary")
+    end, to = "same", actions = { "tell_refused_primary" },
+      comment = "it serves those that it has, and lets nobody else in" },
+    { from = ANY, event = "any", when = function(view)
+        return view:refusal_untold("mirror")
+    end, to = "same", actions = { "tell_refused_mirror" }, comment = "the mirror likewise" },
     { from = { "primary_lost" }, event = "observation", when = function(view)
         return view.pc == "suspect" and view.p.tries == 1
             and view.input.event.observation.dbid == view.primary.dbid
@@ -122,7 +129,7 @@ M.rows = {
       comment = "silence has taken its time already: it is asked again at once" },
     { from = TROUBLE, event = "any", when = says("policy_due"), to = "same", actions = { "decide" },
       comment = "the evidence changed, or the wait that the policy asked for ran out" },
-    { from = PEACE, event = "any", when = both(says("disk_fails"), says("policy_due")), to = "same",
+    { from = PEACE, event = "any", when = both(says("ails"), says("policy_due")), to = "same",
       actions = { "decide" },
       comment = "it still serves, and will not for long: nobody is promoted by this alone" },
 

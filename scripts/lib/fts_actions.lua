@@ -44,17 +44,28 @@ local function note(kind, text)
 end
 
 -- Once when it begins and once when it ends, whatever the policy makes of it.
-local function tell_disk(who)
+local function tell_ailing(what, who, say)
     return function(view)
         local inst = who == "primary" and view.p or view.m
-        inst.disk_told = inst.disk_error
-        view.memory.told_alert = inst.disk_error and view.memory.told_alert or nil
-        return { kind = "journal", what = "disk", dbid = inst.dbid, facts = view:facts(),
-                 text = inst.disk_error
-                     and ("dbid %d's data directory cannot be written: %s"):format(inst.dbid,
-                         inst.disk_error)
-                     or ("dbid %d's data directory can be written again"):format(inst.dbid) }
+        local text, ails = say(inst)
+        view.memory.told_alert = ails and view.memory.told_alert or nil
+        return { kind = "journal", what = what, dbid = inst.dbid, facts = view:facts(),
+                 text = text }
     end
+end
+
+local function disk(inst)
+    inst.disk_told = inst.disk_error
+    return inst.disk_error
+        and ("dbid %d's data directory cannot be written: %s"):format(inst.dbid, inst.disk_error)
+        or ("dbid %d's data directory can be written again"):format(inst.dbid), inst.disk_error
+end
+
+local function refusal(inst)
+    inst.refusal_told = inst.refusal
+    return inst.refusal
+        and ("dbid %d serves and lets no new session in: %s"):format(inst.dbid, inst.refused_with)
+        or ("dbid %d lets new sessions in again"):format(inst.dbid), inst.refusal
 end
 
 --- What rows can ask for, by name: each makes one action, a plain table with `kind`, and `key` when
@@ -130,8 +141,10 @@ return {
         return ("dbid %d was started by somebody else and listens nowhere: its agent restarts it")
             :format(who.dbid)
     end),
-    tell_disk_primary = tell_disk("primary"),
-    tell_disk_mirror = tell_disk("mirror"),
+    tell_disk_primary = tell_ailing("disk", "primary", disk),
+    tell_disk_mirror = tell_ailing("disk", "mirror", disk),
+    tell_refused_primary = tell_ailing("sessions", "primary", refusal),
+    tell_refused_mirror = tell_ailing("sessions", "mirror", refusal),
     tell_alert = note("alert", function(view)
         view.memory.told_alert = view.memory.answer.reason
         return view.memory.answer.reason

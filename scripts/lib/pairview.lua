@@ -278,10 +278,23 @@ function View:disk_untold(who)
     return inst ~= nil and (inst.disk_error == nil) ~= (inst.disk_told == nil)
 end
 
---- Whether an instance serves, and its directory cannot be written.
+--- Whether what is known of an instance letting new sessions in has changed since it was told.
+---@param who "primary"|"mirror"
 ---@return boolean
-function View:disk_fails()
-    return self.p.disk_error ~= nil or (self.m ~= nil and self.m.disk_error ~= nil)
+function View:refusal_untold(who)
+    local inst = who == "primary" and self.p or self.m
+    return inst ~= nil and (inst.refusal == nil) ~= (inst.refusal_told == nil)
+end
+
+--- Whether an instance serves, and its directory cannot be written or nobody else is let in.
+---@return boolean
+function View:ails()
+    for _, inst in ipairs({ self.p, self.m }) do
+        if inst.disk_error or inst.refusal then
+            return true
+        end
+    end
+    return false
 end
 
 local function instance_facts(view, inst, row, condition)
@@ -294,7 +307,7 @@ local function instance_facts(view, inst, row, condition)
         evidence = inst.evidence or "none", tries = inst.tries,
         bad_ms = inst.since and view.now - inst.since or 0,
         still_ms = progress or (inst.since and view.now - inst.since) or 0,
-        disk_error = inst.disk_error,
+        disk_error = inst.disk_error, refusal = inst.refusal,
     }
 end
 
@@ -327,8 +340,8 @@ end
 function View:digest()
     local p, m = self.p, self.m
     return table.concat({
-        self.state, self.mode, self.pc, p.evidence or "-", p.disk_error or "-", self.mc,
-        m and m.evidence or "-", m and m.disk_error or "-",
+        self.state, self.mode, self.pc, p.evidence or "-", p.disk_error or "-", p.refusal or "-",
+        self.mc, m and m.evidence or "-", m and m.disk_error or "-", m and m.refusal or "-",
         self.mirror and self.mirror.status or "-",
         tostring(self.streaming), tostring(self:flapping()), tostring(self:stalled_ms() > 0),
     }, " ")

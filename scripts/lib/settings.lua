@@ -14,6 +14,9 @@ local DEFAULTS = {
     log_line_prefix = "%m [%p] %q%u@%d ",
     -- A mirror whose primary has moved tries again at once, not after 5 s.
     wal_retrieve_retry_interval = "500ms",
+    -- After half of it a mirror asks a silent primary for a sign of life, which tells one that
+    -- nobody but the watcher has lost (lib/sight.lua, heard_ms).
+    wal_receiver_timeout = "15s",
 }
 
 -- Losing a slot costs a differential recovery, never the primary's disk: all slots of a host

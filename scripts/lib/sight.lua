@@ -18,7 +18,7 @@ M.settings = {
     check_ms = 30000,
     disk_ms = 5000,
     fresh_ms = 3000,
-    heard_ms = 5000,
+    heard_ms = 10000,
     flap_count = 5,
     flap_window_ms = 600000,
     retry_ms = 200,
@@ -106,21 +106,26 @@ end
 
 -- A postmaster that hangs goes on serving, and committing in, the sessions it has. So silence
 -- towards a fresh session is kept as a doubt beside a standing session that answers, until a fresh
--- one comes about.
+-- one comes about. A fresh one that is refused, since there are too many or there is no memory for
+-- one more, is nothing against a server that serves those it has.
 local function observe(inst, seen, settings)
     local silent = seen.evidence == "timeout" or seen.evidence == "no_new_session"
+    local beside = (seen.fresh or seen.evidence == "no_new_session") and inst.ok_at
+        and seen.at - inst.ok_at < settings.fresh_ms
+        and (inst.evidence == "ok" or inst.evidence == "no_new_session")
     if seen.evidence == "ok" then
         if seen.fresh then
-            inst.doubt_since, inst.doubts = nil, nil
+            inst.doubt_since, inst.doubts, inst.refusal = nil, nil, nil
         end
         good(inst, seen)
-    elseif silent and (seen.fresh or seen.evidence == "no_new_session") and inst.ok_at
-        and seen.at - inst.ok_at < settings.fresh_ms
-        and (inst.evidence == "ok" or inst.evidence == "no_new_session") then
+    elseif silent and beside then
         inst.doubt_since = inst.doubt_since or seen.at
         inst.doubts = (inst.doubts or 0) + 1
-    else
+    elseif beside and condition.refusals[seen.evidence] then
         inst.doubt_since, inst.doubts = nil, nil
+        inst.refusal, inst.refused_with = seen.evidence, seen.message
+    else
+        inst.doubt_since, inst.doubts, inst.refusal = nil, nil, nil
         bad(inst, seen)
     end
     if inst.doubt_since then
@@ -178,16 +183,13 @@ local function replication(memory, before, seen, settings)
     end
 end
 
--- Once the primary is silent: does WAL still arrive at the mirror?
+-- Once the primary is silent to us: when the mirror's receiver last got anything from it. What it
+-- got before that says nothing; without traffic it asks for a sign of life (lib/settings.lua).
 local function listen(memory, mirror, primary)
     local seen = mirror.seen
-    if not (primary and primary.since and seen and mirror.ok_begun >= primary.since) then
-        memory.heard_lsn, memory.heard_at = nil, nil
-    elseif not memory.heard_lsn then
-        memory.heard_lsn = seen.lsn
-    elseif seen.lsn and seen.lsn > memory.heard_lsn then
-        memory.heard_lsn, memory.heard_at = seen.lsn, seen.at
-    end
+    local got_at = seen and seen.received_ms and mirror.ok_begun - seen.received_ms
+    local since = primary and primary.since
+    memory.heard_at = since and got_at and got_at > since and got_at or nil
 end
 
 local function on_observation(memory, input)
@@ -330,7 +332,7 @@ local function begin_anew(memory, dbid)
         inst.names_at = nil
         inst.word, inst.word_error, inst.word_begun, inst.asked_at = nil, nil, nil, nil
     end
-    inst.doubt_since, inst.doubts = nil, nil
+    inst.doubt_since, inst.doubts, inst.refusal = nil, nil, nil
 end
 
 local function lease_ended(memory, input)
@@ -363,7 +365,7 @@ local function catalog_changed(memory, input)
         if input.mirror then
             instance(memory, input.mirror.dbid).highest = nil
         end
-        memory.heard_lsn, memory.heard_at = nil, nil
+        memory.heard_at = nil
         memory.flaps = {}
     end
     -- What was recovered starts anew: its earlier failures are not this one's.

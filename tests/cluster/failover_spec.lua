@@ -128,35 +128,6 @@ describe("failover", function()
         assert.are_not.equal("", primary:value("current_setting('synchronous_standby_names')"))
     end)
 
-    it("comes after patience when the whole server hangs", function()
-        local old, mirror = cluster:primary(0), cluster:mirror(0)
-        local pid = old:pid()
-        local pids = { pid }
-        for child in io.popen("ps -o pid= --ppid " .. pid):lines() do
-            table.insert(pids, tonumber(child))
-        end
-        for _, each in ipairs(pids) do
-            place_of.kill(each, "STOP")
-        end
-        local began = wait.now()
-        writes(mirror, 30)
-        local took = wait.now() - began
-        assert.is_true(took > 5, took)
-        for _, each in ipairs(pids) do
-            assert.is_false(place_of.alive(each))
-        end
-        recover()
-    end)
-
-    it("comes after patience when only the postmaster hangs", function()
-        local old, mirror = cluster:primary(0), cluster:mirror(0)
-        local pid = old:pid()
-        place_of.kill(pid, "STOP")
-        writes(mirror, 40)
-        assert.is_false(place_of.alive(pid))
-        recover()
-    end)
-
     it("is refused when both are gone, which is told; the primary's return ends it", function()
         local primary, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
         mirror:kill()

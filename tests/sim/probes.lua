@@ -10,6 +10,12 @@ local function peer_of(server)
              flush_lsn = server.reports[link.name], sent_lsn = #server.wal }
 end
 
+-- Whether what its primary sends still arrives.
+local function hears(server)
+    local link = server.link
+    return link and link.source.up and link.source.life == link.life and not link.life.stopped
+end
+
 local function answer_of(server)
     local primary = not server.in_recovery
     return {
@@ -18,7 +24,7 @@ local function answer_of(server)
         timeline = server.timeline,
         sync_names = server.live_names, sync_commit = "on",
         waiting = primary and #server.waiting or 0, peer = primary and peer_of(server) or nil,
-        replay_paused = false,
+        replay_paused = false, received_ms = not primary and hears(server) and 0 or nil,
     }
 end
 

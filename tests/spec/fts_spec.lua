@@ -365,18 +365,6 @@ describe("fts: the primary is lost", function()
         assert.are.same({}, pair:story())
     end)
 
-    it("relies on sync alone where the host is silent too, but not while the mirror hears it",
-        function()
-        for _, heard in ipairs({ false, true }) do
-            local pair = new():settle()
-            for i = 1, 30 do
-                pair:after(1000):sees(P, "timeout", { took = 1000 })
-                pair:sees(M, "ok", { lsn = heard and 5000 + i or 5000 }):says(P, false)
-            end
-            assert.are.same(heard and {} or { "promote" }, pair:story())
-        end
-    end)
-
     it("waits for a slow shutdown, not for ever", function()
         local pair = new():settle()
         for _ = 1, 50 do

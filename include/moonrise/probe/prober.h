@@ -57,6 +57,7 @@ struct observation {
     lsn_t replay_lsn;     /* mirror */
     bool replay_paused;   /* mirror */
     bool receiver;        /* mirror: a WAL receiver is streaming */
+    int64_t received_ms;  /* mirror: since its receiver got a message (WAL or a keepalive), or -1 */
     char sync_names[256]; /* synchronous_standby_names */
     char sync_commit
         [24]; /* synchronous_commit, server-wide; "" not told yet, "unknown" not to be told */

@@ -1,0 +1,143 @@
+--- Nights that are not clean, on real servers: what hangs, freezes or is full is seen as what it is,
+--- decided rightly at default settings, and no acknowledged row is lost by it.
+
+local cluster_of = require("tests.lib.cluster")
+local hurt = require("tests.lib.hurt")
+local place_of = require("tests.lib.place")
+local shop = require("tests.lib.shop")
+local wait = require("tests.lib.wait")
+
+local SOON_S = 40
+
+describe("evidence", function()
+    local place, cluster, watch, writers
+
+    local function journal(kind, since)
+        return cluster:catalog(([[select * from journal where kind = '%s' and content = 0
+            and id > %d order by id]]):format(kind, since))
+    end
+
+    local function last_id()
+        return tonumber(cluster:catalog("select coalesce(max(id), 0) as id from journal")[1].id)
+    end
+
+    local function wait_journal(kind, pattern, since)
+        return wait.eventually(("a row %s: %s"):format(kind, pattern), SOON_S, function()
+            local rows = journal(kind, since)
+            for _, row in ipairs(rows) do
+                if row.text:match(pattern) then
+                    return row
+                end
+            end
+            return nil, watch:output()
+        end)
+    end
+
+    -- Hurts the primary, sees the mirror take its place and clients write to it.
+    local function fails_over(harm)
+        local old, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+        local undo, began = harm(old), wait.now()
+        finally(function()
+            undo()
+        end)
+        cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
+        writers:progress(20, SOON_S)
+        return wait.now() - began, old, since, undo
+    end
+
+    local function recover()
+        cluster:must({ "recoverseg", "-a" })
+        cluster:wait_healthy(60)
+    end
+
+    setup(function()
+        place = place_of.new()
+        cluster = cluster_of.new(place, { segments = 1, mirror_host = "127.0.0.1", hba = shop.hba,
+            settings = { max_connections = "20" } })
+        cluster:init()
+        watch = cluster:watched()
+        writers = shop.open(cluster, 3)
+    end)
+
+    teardown(place_of.close_all)
+
+    -- What it takes is measured by `make bench NAME=failover_hung`.
+    it("of a postmaster that hangs: its sessions go on, its mirror hears that, it is ended",
+        function()
+        local took, old, since = fails_over(hurt.stop_postmaster)
+        assert.is_true(took > 5, took)
+        assert.is_false(old:running())
+        wait_journal("fence", "done", since)
+        recover()
+    end)
+
+    it("of a server that hangs as a whole: it is ended", function()
+        local took, old = fails_over(hurt.stop_tree)
+        assert.is_true(took > 5, took)
+        assert.is_false(old:running())
+        recover()
+    end)
+
+    it("of a host that does not answer: patience, then sync alone; later it is marked", function()
+        local took, _, since, thaw = fails_over(function(old)
+            local thaw = hurt.stop_agent(watch, place, old.hostname)
+            old:kill()
+            return thaw
+        end)
+        assert.is_true(took > 5, took)
+        wait_journal("decision", "promote: neither the primary nor its host answers", since)
+        assert.are.same({}, journal("fence", since))
+        assert.are.same({}, journal("disk", since))
+        thaw()
+        wait_journal("mark", "done", since)
+        recover()
+    end)
+
+    it("of a mirror that is frozen: it seems to stream, and its primary is released", function()
+        local mirror, since = cluster:mirror(0), last_id()
+        local thaw = hurt.freeze_receiver(mirror)
+        finally(function()
+            thaw()
+        end)
+        writers:progress(200, SOON_S)
+        wait_journal("decision", "release: commits hang and the mirror confirms nothing", since)
+        wait_journal("out_of_sync", "", since)
+        thaw()
+        cluster:wait_healthy(60)
+    end)
+
+    -- Told at the first look, told when it is over, and nothing else is done.
+    local function only_told(harm, words)
+        local primary, since = cluster:primary(0), last_id()
+        local undo = harm(primary)
+        finally(function()
+            undo()
+        end)
+        cluster:moonrise({ "watch", "--once" })
+        wait_journal("sessions", "lets no new session in: .*" .. words, since)
+        wait_journal("alert", "lets no new session in", since)
+        undo()
+        wait_journal("sessions", "lets new sessions in again", since)
+        cluster:wait_healthy(60)
+        assert.are.equal(primary.dbid, cluster:primary(0).dbid)
+        assert.are.same({}, journal("state", since))
+    end
+
+    it("of a primary with too many clients is none against it", function()
+        only_told(hurt.exhaust_connections, "too many clients")
+    end)
+
+    it("of a primary that may not start processes is none against it", function()
+        only_told(hurt.forbid_forks, "error response")
+    end)
+
+    it("of a primary without memory is none against it", function()
+        only_told(function(primary)
+            return hurt.forbid_memory(primary, 300000)
+        end, "out of memory")
+    end)
+
+    it("costs no acknowledged row, and brings none that was refused", function()
+        shop.sound(writers:prove())
+    end)
+end)

@@ -1,0 +1,65 @@
+--- Evidence that is half a word: a primary that only its mirror hears, one that serves and lets
+--- nobody new in.
+
+local pair_of = require("tests.lib.pair")
+
+local P, M = pair_of.PRIMARY, pair_of.MIRROR
+local new = pair_of.new
+
+describe("fts: evidence", function()
+    -- Half a minute of silence, in which the mirror's receiver gets something every `every` ms.
+    local function silent_and_heard(every, word)
+        local pair, got = new():settle(), nil
+        for i = 1, 30 do
+            pair:after(1000):sees(P, "timeout", { took = 1000 })
+            got = every and i * 1000 % every == 0 and pair.now or got
+            pair:sees(M, "ok", { received_ms = got and pair.now - got or 1000 * i + 5000 })
+            pair:says(P, word)
+        end
+        return pair
+    end
+
+    it("relies on sync alone where the host is silent too, but not while the mirror hears it",
+        function()
+        assert.are.same({ "promote" }, silent_and_heard(nil, false):story())
+        -- As often as an idle primary is asked for a sign of life.
+        assert.are.same({}, silent_and_heard(8000, false):story())
+    end)
+
+    it("relies on sync alone once the mirror hears its primary no more", function()
+        local pair = silent_and_heard(8000, false)
+        for _ = 1, 11 do
+            pair:after(1000):sees(P, "timeout", { took = 1000 })
+            pair:sees(M, "ok", { received_ms = pair_of.none }):says(P, false)
+        end
+        assert.are.same({ "promote" }, pair:story())
+    end)
+
+    it("ends a hung primary whose sessions go on, though its mirror hears that", function()
+        assert.are.same({ "fence 2" }, silent_and_heard(1000, {}):story())
+    end)
+
+    it("has nothing against a primary that refuses one more session, and tells it once", function()
+        local pair = new():settle()
+        for _ = 1, 10 do
+            pair:after(1000):sees(P, "ok")
+            pair:sees(P, "too_many", { fresh = true, message = "sorry, too many clients already" })
+            assert.are.equal("in_sync", pair:state())
+        end
+        local told = 0
+        for _, action in ipairs(pair.log) do
+            told = told + (action.what == "sessions" and 1 or 0)
+        end
+        assert.are.equal(1, told)
+        assert.matches("too many clients already", pair:asked("sessions", P).text)
+        assert.matches("too many clients", pair:asked("alert", P).text)
+        pair:after(1000):sees(P, "ok", { fresh = true })
+        assert.matches("again", pair:asked("sessions", P).text)
+        -- One that lets us in no more at all is alive, and not as it should be.
+        for _ = 1, 30 do
+            pair:after(1000):sees(P, "too_many", { fresh = true }):sees(M, "ok"):says(P, {})
+        end
+        assert.are.equal("primary_lost", pair:state())
+        assert.are.same({}, pair:story())
+    end)
+end)

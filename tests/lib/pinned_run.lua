@@ -1,0 +1,137 @@
+--- A runbook for specs: a writer for every instance of every segment, each of which knows this one
+--- instance only and writes whenever that lets it, primary or not; one ledger per content. It and
+--- the spec talk through files in the directory DIR.
+---
+---     moonrise run pinned_run.lua DIR
+---
+--- `count` says how many rows were acknowledged so far; `stop` ends the writers and has the tables
+--- read, then there is `proof`, with who acknowledged each row between when and when, and this
+--- program ends.
+local instance = require("lib.instance")
+local ledger = require("lib.ledger")
+local mr = require("moonrise")
+local session = require("lib.session")
+local writer = require("lib.writer")
+
+local INSERT = "INSERT INTO pinned VALUES ($1::bigint)"
+local LOOK_MS, PAUSE_MS, CONNECT_MS, READ_MS = 50, 20, 2000, 60000
+local NAME = "pinned"
+local pause = mr.sleep
+
+local function as_owner(inst, dbname, statements)
+    local conn = mr.check(mr.connect({ host = instance.socket_dir(inst), port = inst.port,
+        dbname = dbname, user = mr.whoami().user }))
+    for _, statement in ipairs(statements) do
+        mr.check(conn:query(statement))
+    end
+    conn:close()
+end
+
+local function make_table(primary, password)
+    as_owner(primary, "postgres", { ("CREATE ROLE %s LOGIN PASSWORD '%s'"):format(NAME, password),
+        ("CREATE DATABASE %s OWNER %s"):format(NAME, NAME) })
+    as_owner(primary, NAME, { "CREATE TABLE pinned (id bigint PRIMARY KEY)",
+        "ALTER TABLE pinned OWNER TO " .. NAME })
+end
+
+local function client(inst, password)
+    return { host = inst.address, port = inst.port, dbname = NAME, user = NAME, password = password,
+        application_name = NAME, connect_timeout_ms = CONNECT_MS }
+end
+
+-- A ledger that knows when each row was begun, and who acknowledged it between when and when.
+local function new_book(content)
+    local book = { content = content, ledger = ledger.new(), begun = {}, acks = {}, writers = {} }
+    local take = book.ledger.take
+    function book.ledger.take(self)
+        local id = take(self)
+        book.begun[id] = mr.clock()
+        return id
+    end
+    return book
+end
+
+local function write_to(book, inst, password)
+    table.insert(book.writers, writer.start({
+        conn = client(inst, password), ledger = book.ledger, sql = INSERT, sessions = 1,
+        pause_ms = PAUSE_MS,
+        on_ack = function(id, at)
+            table.insert(book.acks, { dbid = inst.dbid, begun = book.begun[id], done = at })
+        end,
+    }))
+end
+
+local function open(ctx, password)
+    local books = {}
+    local instances = mr.check(ctx.cat:instances())
+    for _, inst in ipairs(instances) do
+        if inst.content >= 0 and inst.role == "p" then
+            make_table(inst, password)
+            books[inst.content] = new_book(inst.content)
+        end
+    end
+    for _, inst in ipairs(instances) do
+        if inst.content >= 0 then
+            write_to(books[inst.content], inst, password)
+        end
+    end
+    return books
+end
+
+local function acknowledged(books)
+    local sum = 0
+    for _, book in pairs(books) do
+        sum = sum + book.ledger.counts.acknowledged
+    end
+    return tostring(sum)
+end
+
+local function present_on(primary, password)
+    local conn = mr.check(mr.connect(client(primary, password)))
+    local rows = mr.check(conn:query("SELECT id FROM pinned", nil, { timeout_ms = READ_MS }))
+    conn:close()
+    local present = {}
+    for _, row in ipairs(rows) do
+        present[row.id] = 1
+    end
+    return present
+end
+
+local function prove(ctx, books, password)
+    local proof = {}
+    for _, inst in ipairs(mr.check(ctx.cat:instances())) do
+        local book = inst.role == "p" and books[inst.content]
+        if book then
+            local result = book.ledger:compare(present_on(inst, password))
+            for key, value in pairs(result) do
+                result[key] = type(value) == "table" and #value or value
+            end
+            result.content, result.acks = inst.content, book.acks
+            table.insert(proof, result)
+        end
+    end
+    return proof
+end
+
+return {
+    summary = "writers that know one instance each",
+    arguments = 1,
+    main = function(options, args)
+        return session.with(options, function(ctx)
+            local dir, password = args[1], mr.random_hex(16)
+            local books = open(ctx, password)
+            repeat
+                mr.check(mr.write_file(dir .. "/count", acknowledged(books)))
+                pause(LOOK_MS)
+            until mr.stat(dir .. "/stop")
+            for _, book in pairs(books) do
+                for _, one in ipairs(book.writers) do
+                    one:stop()
+                end
+            end
+            mr.check(mr.write_file(dir .. "/proof",
+                mr.json_encode(prove(ctx, books, password))))
+            return 0
+        end)
+    end,
+}

@@ -14,7 +14,7 @@ INCLUDES  := -Iinclude $(shell pkg-config --cflags luajit libpq 2>/dev/null)
 override CFLAGS += -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread $(WARN) $(SAN) \
     $(INCLUDES) -DMOONRISE_PREFIX='"$(PREFIX)"' -DMOONRISE_NAME_PREFIX='"$(NAME_PREFIX)gp"' -MMD -MP
 override LDFLAGS += -pthread $(SAN)
-LIBS      := -lpq -luv -ljansson -lxxhash -lzstd -llz4
+LIBS      := -lpq -lcrypto -luv -ljansson -lxxhash -lzstd -llz4
 
 FOLDERS   := base loop pg wal conn stream wire patch agent probe
 SRC       := $(wildcard $(FOLDERS:%=engine/%/*.c))
@@ -23,9 +23,9 @@ LUAOBJ    := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard engine/lua/*.c))
 CLIOBJ    := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard engine/cli/*.c))
 BENCH     := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 UNITS     := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/*.c))
-PACKAGES  := gcc libc6-dev pkg-config libpq-dev libuv1-dev libluajit-5.1-dev libjansson-dev \
-    libxxhash-dev libzstd-dev liblz4-dev libcmocka-dev luajit lua-busted lua-check lua-dkjson \
-    clang-format postgresql postgresql-contrib procps rsync
+PACKAGES  := gcc libc6-dev pkg-config libpq-dev libssl-dev libuv1-dev libluajit-5.1-dev \
+    libjansson-dev libxxhash-dev libzstd-dev liblz4-dev libcmocka-dev luajit lua-busted lua-check \
+    lua-dkjson clang-format postgresql postgresql-contrib procps rsync openssl
 GP        := state recoverseg start stop initstandby activatestandby addmirrors movemirrors
 # Only of commands that are there.
 GPLINKS   := $(patsubst scripts/%.lua,$(NAME_PREFIX)gp%,$(wildcard $(GP:%=scripts/%.lua)))

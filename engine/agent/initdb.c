@@ -66,7 +66,7 @@ run_initdb(const struct order *o, const char *dir, struct err *e)
 }
 
 /* Runs the texts of args[key] in a standalone backend; with -j a statement ends with a semicolon and an
- * empty line. */
+ * empty line. They hold the secret of a password: whatever the settings say, none of them is logged. */
 static int
 run_sql(const struct order *o, const char *dir, const char *key, const char *dbname, struct err *e)
 {
@@ -90,6 +90,18 @@ run_sql(const struct order *o, const char *dir, const char *key, const char *dbn
                                     "log_min_messages=error",
                                     "-c",
                                     "log_min_error_statement=panic",
+                                    "-c",
+                                    "log_statement=none",
+                                    "-c",
+                                    "log_min_duration_statement=-1",
+                                    "-c",
+                                    "log_duration=off",
+                                    "-c",
+                                    "log_destination=stderr",
+                                    "-c",
+                                    "shared_preload_libraries=",
+                                    "-c",
+                                    "session_preload_libraries=",
                                     dbname,
                                     NULL};
         rc = run(o, argv, &input, e);

@@ -2,6 +2,7 @@
 #include "objects.h"
 
 #include "moonrise/base/err.h"
+#include "moonrise/conn/scram.h"
 
 #include <errno.h>
 #include <pwd.h>
@@ -81,6 +82,16 @@ l_random_hex(lua_State *L)
     return 1;
 }
 
+/* mr.scram_secret(password) -> text */
+static int
+l_scram_secret(lua_State *L)
+{
+    char *secret = scram_secret(luaL_checkstring(L, 1));
+    lua_pushstring(L, secret);
+    free(secret);
+    return 1;
+}
+
 static int
 check_signal(lua_State *L, int arg)
 {
@@ -120,6 +131,7 @@ os_functions(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"cwd", l_cwd},       {"getenv", l_getenv},
                                          {"whoami", l_whoami}, {"random_hex", l_random_hex},
-                                         {"kill", l_kill},     {NULL, NULL}};
+                                         {"kill", l_kill},     {"scram_secret", l_scram_secret},
+                                         {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);
 }

@@ -54,8 +54,9 @@ local function write_record(plan, stage)
 end
 
 local function write_passfile(plan)
-    plan.password = mr.random_hex(24)
-    return mr.write_file(plan.env.passfile, ("*:*:*:%s:%s\n"):format(plan.env.user, plan.password))
+    local password = mr.random_hex(24)
+    plan.secret = mr.scram_secret(password)
+    return mr.write_file(plan.env.passfile, ("*:*:*:%s:%s\n"):format(plan.env.user, password))
 end
 
 local function make_primary(plan, inst, found)
@@ -64,7 +65,7 @@ local function make_primary(plan, inst, found)
         return nil, err
     end
     local conf = plan.config
-    local template_sql, init_sql = roles.statements(plan.password)
+    local template_sql, init_sql = roles.statements(plan.secret)
     local made
     made, err = plan.agents:order(inst, "initdb", {
         epoch = FIRST_EPOCH, superuser = hello.os_user, encoding = conf.pg.encoding or "UTF8",

@@ -383,6 +383,12 @@ function mr.whoami() end
 ---@return string
 function mr.random_hex(bytes) end
 
+--- What a server stores instead of a password, for `alter role ... password`: the password itself
+--- is then never sent. Of one iteration, so only for passwords of at least 128 random bits.
+---@param password string ASCII
+---@return string
+function mr.scram_secret(password) end
+
 --- "16/B374D848" to a number and back.
 ---@param text string
 ---@return number? lsn

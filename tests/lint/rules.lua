@@ -24,6 +24,7 @@ M.headers = {
     { pattern = "^lua[%w]*%.h$", name = "Lua", places = { "lua" } },
     { pattern = "^lauxlib%.h$", name = "Lua", places = { "lua" } },
     { pattern = "^libpq", name = "libpq", places = { "conn", "stream" } },
+    { pattern = "^openssl/", name = "OpenSSL", places = { "conn" } },
     { pattern = "^libssh/", name = "libssh", places = { "wire" } },
     { pattern = "^uv%.h$", name = "libuv", places = { "loop" } },
     { pattern = "^jansson%.h$", name = "jansson", places = { "wire" } },

@@ -5,10 +5,14 @@
 #include "moonrise/base/path.h"
 #include "moonrise/wire/message.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define CONF_BYTES_MAX (4u << 20)
+#define SOCKETS_PREFIX "/tmp/moonrise-" /* scripts/lib/instance.lua, socket_dir */
 
 static const char own_header[] = "# Written by moonrise; changes made here are lost.\n";
 static const char include_line[] = "include_if_exists 'moonrise.conf'\n";
@@ -160,6 +164,39 @@ settings_hba(const char *datadir, const struct message *args, bool whole, struct
     return rc;
 }
 
+/* In a directory that everybody may write in, somebody else may have made ours first, or put a link in its
+ * place, and could then let his own server answer there. */
+static int
+check_own(const char *dir, struct err *e)
+{
+    struct stat st;
+    if (lstat(dir, &st) != 0)
+        return err_sys(e, errno, "%s", dir);
+    if (S_ISDIR(st.st_mode) && st.st_uid == geteuid() && (st.st_mode & 0077) == 0)
+        return 0;
+    err_set(e, ERR_REFUSED, "%s, where sockets shall be, is no directory of this user alone", dir);
+    return err_hint(e,
+                    "find out who has made it; it must be removed, or be a directory of mode 0700");
+}
+
+static int
+make_socket_dir(const char *dir, struct err *e)
+{
+    const char *slash = strrchr(dir, '/');
+    if (strncmp(dir, SOCKETS_PREFIX, sizeof SOCKETS_PREFIX - 1) != 0)
+        return io_make_dirs(dir, 0700, e);
+    char *parent = mem_printf("%.*s", (int)(slash - dir), dir);
+    int rc = io_make_dirs(parent, 0700, e);
+    if (rc == 0)
+        rc = check_own(parent, e);
+    if (rc == 0)
+        rc = io_make_dirs(dir, 0700, e);
+    if (rc == 0)
+        rc = check_own(dir, e);
+    free(parent);
+    return rc;
+}
+
 int
 settings_socket_dir(const char *datadir, struct err *e)
 {
@@ -167,7 +204,7 @@ settings_socket_dir(const char *datadir, struct err *e)
     int rc = read_conf(&c, datadir, "moonrise.conf", e);
     const char *dir = conf_get(&c, "unix_socket_directories");
     if (rc == 0 && dir && dir[0] == '/' && !strchr(dir, ','))
-        rc = io_make_dirs(dir, 0700, e);
+        rc = make_socket_dir(dir, e);
     conf_done(&c);
     return rc;
 }

@@ -7,24 +7,40 @@
 #include "moonrise/pg/pidfile.h"
 
 #include <inttypes.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CONNECT_TIMEOUT_MS 5000
 #define GONE_TIMEOUT_MS    3000
+
+/* Who must answer on a socket: the server runs as we do. Somebody else's would be given the password. */
+static void
+own_name(char *out, size_t size)
+{
+    struct passwd pw, *found = NULL;
+    char buf[4096];
+    if (getpwuid_r(geteuid(), &pw, buf, sizeof buf, &found) != 0 || !found)
+        out[0] = '\0';
+    else
+        snprintf(out, size, "%s", pw.pw_name);
+}
 
 static int
 connect_to(struct db **out, const struct sql_place *place, const struct pidfile *pf,
            const struct order *o, struct err *e)
 {
-    char port[12], options[96];
+    char port[12], options[128], owner[256];
     snprintf(port, sizeof port, "%d", pf->port);
-    snprintf(options, sizeof options, "-c statement_timeout=%" PRId64 "%s", place->statement_ms,
+    snprintf(options, sizeof options,
+             "-c search_path=pg_catalog -c statement_timeout=%" PRId64 "%s", place->statement_ms,
              place->waits ? "" : " -c synchronous_commit=local");
+    own_name(owner, sizeof owner);
     const char *const keywords[] = {
-        "host",        "port", "user", "passfile", "dbname", "options", "application_name",
-        "replication", NULL};
+        "host",        "port",        "user", "passfile", "dbname", "options", "application_name",
+        "replication", "requirepeer", NULL};
     const char *const values[] = {pf->socket_dir[0] ? pf->socket_dir : pf->listen,
                                   port,
                                   place->user,
@@ -33,6 +49,7 @@ connect_to(struct db **out, const struct sql_place *place, const struct pidfile 
                                   options,
                                   place->name,
                                   place->walsender ? "true" : "",
+                                  owner,
                                   NULL};
     struct conn_params params = {.keywords = keywords, .values = values};
     return db_open(out, &params, clock_ms() + CONNECT_TIMEOUT_MS, o->call->cancel, e);

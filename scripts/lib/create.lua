@@ -72,7 +72,7 @@ local function make_primary(plan, inst, found)
         locale = conf.pg.locale or "C.UTF-8",
         settings = settings.instance(conf, inst, {
             free_bytes = found.free_bytes, instances = plan.per_host[inst.hostname] }),
-        hba = settings.hba(conf, plan.instances, hello.os_user),
+        hba = settings.hba(conf, plan.instances, hello.os_user, inst),
         template_sql = template_sql, init_sql = init_sql,
     }, { timeout_ms = INITDB_DEADLINE_MS })
     if not made then
@@ -99,8 +99,7 @@ end
 
 local function superuser(plan, dbname, inst)
     inst = inst or plan.instances[1]
-    return mr.connect({ host = instance.socket_dir(inst), port = inst.port, dbname = dbname,
-                        user = mr.whoami().user, application_name = "moonrise init" })
+    return mr.connect(instance.superuser(inst, dbname, "moonrise init"))
 end
 
 -- On the coordinator, unless another instance is given.

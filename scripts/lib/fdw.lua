@@ -4,8 +4,9 @@
 --- session that can write, so that a client finds the new primary even before anybody has told it.
 --- A failover then puts the new primary first, and cancels what hangs on the old one.
 ---
---- The servers belong to the role moonrise, so that the watcher, which is no superuser, can change
---- them.
+--- The watcher is no superuser, and the servers are not its own: whoever owns one can send the
+--- passwords of its user mappings to a host of his choice. It may turn the order round, by a
+--- function that can do nothing else.
 local mr = require("moonrise")
 local instance = require("lib.instance")
 
@@ -30,10 +31,6 @@ local OPTIONS = {
 
 local function literal(text)
     return "'" .. tostring(text):gsub("'", "''") .. "'"
-end
-
-local function name(text)
-    return '"' .. tostring(text):gsub('"', '""') .. '"'
 end
 
 local function connect(ctx, dbname, coordinator)
@@ -78,14 +75,56 @@ local function lists(pair, host, port)
         or (at(pair.primary, 2) and at(pair.mirror, 1))
 end
 
+local TURN = [[
+create or replace function moonrise.fdw_first(server name, host text, port text) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    hosts text[];
+    ports text[];
+begin
+    select string_to_array(max(o.option_value) filter (where o.option_name = 'host'), ','),
+            string_to_array(max(o.option_value) filter (where o.option_name = 'port'), ',')
+        into hosts, ports
+        from pg_foreign_server s
+        join pg_foreign_data_wrapper w on w.oid = s.srvfdw and w.fdwname = 'postgres_fdw'
+        cross join pg_options_to_table(s.srvoptions) o
+        where s.srvname = server;
+    if cardinality(hosts) <> 2 or cardinality(ports) <> 2 or hosts[2] <> host or ports[2] <> port
+    then
+        return false;
+    end if;
+    execute format('alter server %I options (set host %L, set port %L)', server,
+        hosts[2] || ',' || hosts[1], ports[2] || ',' || ports[1]);
+    return true;
+end $$]]
+
+-- A database that its owner has made anew may hold a function of this name that is not ours, and
+-- would be run with our rights.
 local SERVERS_SQL = [[
 select s.srvname as name,
+       exists (select from pg_proc p join pg_roles r on r.oid = p.proowner and r.rolsuper
+               where p.oid = to_regprocedure('moonrise.fdw_first(name, text, text)')) as trusted,
        (select option_value from pg_options_to_table(s.srvoptions)
         where option_name = 'host') as host,
        (select option_value from pg_options_to_table(s.srvoptions)
         where option_name = 'port') as port
 from pg_foreign_server s join pg_foreign_data_wrapper w on w.oid = s.srvfdw
 where w.fdwname = 'postgres_fdw']]
+
+local function is_first(pair, server)
+    return is_place(pair.primary, split(server.host)[1], split(server.port)[1])
+end
+
+local function turn(conn, server, dbname)
+    if not server.trusted then
+        return nil, mr.error("refused",
+            ("database %s: its function moonrise.fdw_first is missing, or is no superuser's")
+            :format(dbname), { hint = "install its foreign servers again" })
+    end
+    return conn:query("select moonrise.fdw_first($1::name, $2::text, $3::text)",
+        { server.name, split(server.host)[2], split(server.port)[2] },
+        { timeout_ms = STATEMENT_MS })
+end
 
 local function point_in(ctx, pair, coordinator, dbname)
     local conn, err = connect(ctx, dbname, coordinator)
@@ -94,15 +133,11 @@ local function point_in(ctx, pair, coordinator, dbname)
     end
     local servers
     servers, err = conn:query(SERVERS_SQL, nil, { timeout_ms = STATEMENT_MS })
-    local host, port = places(pair)
     local changed = 0
     for _, server in ipairs(servers or {}) do
-        if lists(pair, server.host, server.port)
-            and (server.host ~= host or server.port ~= port) then
+        if lists(pair, server.host, server.port) and not is_first(pair, server) then
             local ok
-            ok, err = conn:query(("alter server %s options (set host %s, set port %s)"):format(
-                name(server.name), literal(host), literal(port)), nil,
-                    { timeout_ms = STATEMENT_MS })
+            ok, err = turn(conn, server, dbname)
             if not ok then
                 conn:close()
                 return nil, err
@@ -224,28 +259,33 @@ function M.point(ctx, pair)
     return changed
 end
 
-local function create_server(pair, dbname)
+local function create_server(env, pair, dbname)
     local host, port = places(pair)
     local options = { "host " .. literal(host), "port " .. literal(port),
         "dbname " .. literal(dbname) }
     for key, value in pairs(OPTIONS) do
         table.insert(options, key .. " " .. literal(value))
     end
+    for _, key in ipairs({ "sslmode", "sslrootcert" }) do
+        if env[key] then
+            table.insert(options, key .. " " .. literal(env[key]))
+        end
+    end
     table.sort(options)
     local server = "seg" .. pair.content
     local form = "create server if not exists %s foreign data wrapper postgres_fdw options (%s)"
-    return { form:format(server, table.concat(options, ", ")),
-             ("alter server %s owner to moonrise"):format(server) }
+    return form:format(server, table.concat(options, ", "))
 end
 
-local function statements(instances, dbname)
-    local list = { "create extension if not exists postgres_fdw",
-                   "grant usage on foreign data wrapper postgres_fdw to moonrise" }
+local function statements(env, instances, dbname)
+    local list = { "create schema if not exists moonrise",
+                   "grant usage on schema moonrise to moonrise",
+                   "create extension if not exists postgres_fdw schema moonrise", TURN,
+                   "revoke all on function moonrise.fdw_first(name, text, text) from public",
+                   "grant execute on function moonrise.fdw_first(name, text, text) to moonrise" }
     for _, pair in ipairs(require("lib.cluster").pairs(instances)) do
         if pair.content >= 0 then
-            for _, statement in ipairs(create_server(pair, dbname)) do
-                table.insert(list, statement)
-            end
+            table.insert(list, create_server(env, pair, dbname))
         end
     end
     return list
@@ -263,13 +303,11 @@ function M.install(ctx, dbname)
     if not coordinator then
         return nil, instances
     end
-    local conn, err = mr.connect({ host = instance.socket_dir(coordinator), port = coordinator.port,
-                                   dbname = dbname, user = mr.whoami().user,
-                                   application_name = "moonrise fdw" })
+    local conn, err = mr.connect(instance.superuser(coordinator, dbname, "moonrise fdw"))
     if not conn then
         return nil, err
     end
-    for _, statement in ipairs(statements(instances, dbname)) do
+    for _, statement in ipairs(statements(ctx.env, instances, dbname)) do
         local ok
         ok, err = conn:query(statement)
         if not ok then

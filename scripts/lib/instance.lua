@@ -43,10 +43,26 @@ function M.stream_name(mirror, epoch)
     return epoch and ("%s_%d"):format(name, epoch) or name
 end
 
---- How role moonrise connects to an instance over the network.
+-- The owner of a database may give it a search_path with functions and operators of his own, which
+-- our statements there would then call with our rights. What the client asks for comes before that.
+local TRUSTED_PATH = "-c search_path=pg_catalog"
+
+--- How the server's superuser connects, on its socket.
+---@param inst table
+---@param dbname string
+---@param application_name string
+---@return ConnOptions
+function M.superuser(inst, dbname, application_name)
+    local user = mr.whoami().user
+    return { host = M.socket_dir(inst), port = inst.port, dbname = dbname, user = user,
+             requirepeer = user, options = TRUSTED_PATH, application_name = application_name }
+end
+
+--- How role moonrise connects to an instance over the network. Names without a schema mean
+--- pg_catalog's, whatever the database says.
 ---@param env table lib/home.lua's answer
 ---@param inst table
----@param more? table options that are added or replaced
+---@param more? table options that are replaced; `options` is added
 ---@return ConnOptions
 function M.conninfo(env, inst, more)
     local options = {
@@ -57,11 +73,13 @@ function M.conninfo(env, inst, more)
         dbname = "postgres",
         sslmode = env.sslmode,
         sslrootcert = env.sslrootcert,
+        channel_binding = env.channel_binding,
         application_name = "moonrise",
     }
     for key, value in pairs(more or {}) do
         options[key] = value
     end
+    options.options = TRUSTED_PATH .. (more and more.options and " " .. more.options or "")
     return options
 end
 
@@ -121,6 +139,9 @@ function M.primary_conninfo(env, mirror, primary)
     }
     if env.sslrootcert then
         table.insert(words, "sslrootcert=" .. quoted(env.sslrootcert))
+    end
+    if env.channel_binding then
+        table.insert(words, "channel_binding=" .. env.channel_binding)
     end
     for _, word in ipairs(RECEIVER) do
         table.insert(words, word)

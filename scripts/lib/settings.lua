@@ -66,6 +66,19 @@ local function cidr(address)
     return address
 end
 
+-- Whose hosts have to do with an instance: the other one of its pair, which streams from it, and
+-- the coordinators, where the watcher and the runbooks are. Without one: all.
+local function concerned(instances, inst)
+    local list = {}
+    for _, other in ipairs(instances) do
+        if not inst or inst.content == -1 or other.content == -1
+            or other.content == inst.content then
+            table.insert(list, other)
+        end
+    end
+    return list
+end
+
 local function addresses(instances)
     local seen, list = {}, {}
     for _, inst in ipairs(instances) do
@@ -78,50 +91,54 @@ local function addresses(instances)
     return list
 end
 
-local MOONRISE_HBA = "local all,replication moonrise scram-sha-256"
+-- On a segment moonrise has nothing to do in anybody's database; on the coordinator it has in those
+-- whose foreign servers follow the primaries.
+local EVERYWHERE, OWN_BUSINESS = "all,replication", "postgres,replication"
 
 local function superuser_hba(os_user)
     return ('local all "%s" peer'):format(os_user)
 end
 
-local function moonrise_hba(kind, address)
-    return ("%s all,replication moonrise %s scram-sha-256"):format(kind, address)
+local function moonrise_hba(kind, databases, address)
+    return ("%s %s moonrise %sscram-sha-256"):format(kind, databases,
+        address and address .. " " or "")
 end
 
---- pg_hba.conf: the operating system's user by peer, moonrise by SCRAM from the cluster's
---- addresses, and what cluster.lua adds. `restricted` leaves the latter out.
+--- pg_hba.conf: the operating system's user by peer, moonrise by SCRAM from the addresses that have
+--- to do with the instance, and what cluster.lua adds.
 ---@param config Config
 ---@param instances table[]
 ---@param os_user string
----@param restricted? boolean
+---@param inst? table whose file it is; one that is good for every instance without it
 ---@return string[] lines
-function M.hba(config, instances, os_user, restricted)
-    local lines = { superuser_hba(os_user), MOONRISE_HBA }
+function M.hba(config, instances, os_user, inst)
+    local databases = inst and inst.content >= 0 and OWN_BUSINESS or EVERYWHERE
+    local lines = { superuser_hba(os_user), moonrise_hba("local", databases) }
     local kind = config.tls and "hostssl" or "host"
-    for _, address in ipairs(addresses(instances)) do
-        table.insert(lines, moonrise_hba(kind, cidr(address)))
+    for _, address in ipairs(addresses(concerned(instances, inst))) do
+        table.insert(lines, moonrise_hba(kind, databases, cidr(address)))
     end
-    for _, line in ipairs(restricted and {} or config.hba) do
+    for _, line in ipairs(config.hba) do
         table.insert(lines, line)
     end
     return lines
 end
 
---- Whether a line of pg_hba.conf is one that `hba` gives to every instance: the superuser's and
+--- Whether a line of pg_hba.conf is one that `hba` gives to instances: the superuser's and
 --- moonrise's, whatever the address.
 ---@param line string
 ---@param os_user string
 ---@return boolean
 function M.is_own_hba(line, os_user)
-    local address = line:match("^%a+ all,replication moonrise (%S+) scram%-sha%-256$")
-    for _, own in ipairs({ superuser_hba(os_user), MOONRISE_HBA,
-                           address and moonrise_hba("host", address),
-                           address and moonrise_hba("hostssl", address) }) do
-        if line == own then
-            return true
-        end
+    local kind, databases, address = line:match("^(%a+) (%S+) moonrise (%S+) scram%-sha%-256$")
+    if not kind then
+        databases = line:match("^local (%S+) moonrise scram%-sha%-256$")
+        kind = databases and "local"
     end
-    return false
+    local known = databases == EVERYWHERE or databases == OWN_BUSINESS
+    local fits = address and (kind == "host" or kind == "hostssl")
+        or not address and kind == "local"
+    return line == superuser_hba(os_user) or (known and fits) or false
 end
 
 return M

@@ -1,5 +1,6 @@
 #include "spawn.h"
 
+#include "moonrise/base/core.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/str.h"
 #include "moonrise/loop/loop.h"
@@ -19,7 +20,7 @@ extern char **environ;
 #define OUTPUT_LIMIT (64u << 10)
 #define LINES_TOLD   3
 
-/* The environment without libpq's and PostgreSQL's variables, which must change nothing. */
+/* The environment without libpq's and PostgreSQL's variables, which must change nothing, and our own. */
 static char **
 clean_environment(void)
 {
@@ -28,7 +29,8 @@ clean_environment(void)
         n++;
     char **env = mem_alloc((n + 1) * sizeof *env);
     for (size_t i = 0; i < n; i++) {
-        if (strncmp(environ[i], "PG", 2) != 0 && strncmp(environ[i], "NOTIFY_", 7) != 0)
+        if (strncmp(environ[i], "PG", 2) != 0 && strncmp(environ[i], "NOTIFY_", 7) != 0 &&
+            strncmp(environ[i], CORE_VARIABLE "=", sizeof CORE_VARIABLE) != 0)
             env[kept++] = environ[i];
     }
     env[kept] = NULL;
@@ -49,6 +51,7 @@ child_exec(const char *const *argv, char **env, const int fds[3], const char *cw
         dup2(fds[i], i);
     /* `report` was moved above 3 and closes on exec, so an exec that works says nothing. */
     close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
+    core_restore();
     if (chdir(cwd) == 0)
         execve(argv[0], (char *const *)argv, env);
     int error = errno;

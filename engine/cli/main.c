@@ -2,6 +2,7 @@
  * The program: `moonrise COMMAND`, or one of Greenplum's names that stand for a command.
  */
 #include "moonrise/agent/agent.h"
+#include "moonrise/base/core.h"
 #include "moonrise/conn/conn.h"
 #include "moonrise/lua/script.h"
 
@@ -79,6 +80,7 @@ main(int argc, char **argv)
     struct script_spec spec = {.verbose = is_verbose(argc, argv)};
 
     settle_descriptors();
+    core_hide();
     settle_environment();
     settle_limits();
     if (strncmp(base, MOONRISE_NAME_PREFIX, prefix) == 0 && base[prefix]) {

@@ -2,7 +2,6 @@
 local args = require("lib.args")
 local bring_down = require("lib.bring_down")
 local cluster = require("lib.cluster")
-local instance = require("lib.instance")
 local mr = require("moonrise")
 local term = require("lib.term")
 local whole = require("lib.whole")
@@ -36,7 +35,7 @@ local function reload(ctx, opts)
         end
     end
     local results = mr.parallel(up, opts.batch, function(inst)
-        return instance.ask(ctx.env, inst, "select pg_reload_conf()", nil, RELOAD_MS)
+        return ctx.agents:reload(inst, { timeout_ms = RELOAD_MS })
     end)
     for i, inst in ipairs(up) do
         if results[i].error then

@@ -23,9 +23,11 @@ static const struct operation {
     unsigned flags;
 } operations[] = {
     {"hello", op_hello, ORDER_HOST},
+    {"tls", op_tls, ORDER_HOST},
     {"inspect", op_inspect, ORDER_QUESTION},
     {"disk", op_disk, ORDER_QUESTION},
     {"read", op_read, ORDER_QUESTION},
+    {"reload", op_reload, ORDER_QUESTION},
     {"makedirs", op_makedirs, ORDER_QUESTION},
     {"remove_datadir", op_remove_datadir, ORDER_ORDER | ORDER_CREATES | ORDER_REMOVES},
     {"initdb", op_initdb, ORDER_ORDER | ORDER_CREATES | ORDER_MAKES},

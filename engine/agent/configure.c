@@ -140,6 +140,23 @@ configure_stopped(struct order *o, struct settings *s, struct err *e)
 }
 
 int
+op_reload(struct order *o, struct err *e)
+{
+    struct sql_place place = {.datadir = o->datadir,
+                              .user = o->user,
+                              .passfile = o->passfile,
+                              .dbname = o->dbname,
+                              .name = "moonrise reload",
+                              .statement_ms = SQL_TIMEOUT_MS};
+    struct db *db;
+    int rc = sql_connect(&db, &place, o, e);
+    if (rc == 0)
+        rc = sql_run(db, "select pg_reload_conf()", clock_ms() + SQL_TIMEOUT_MS, e);
+    db_close(db);
+    return rc;
+}
+
+int
 op_configure(struct order *o, struct err *e)
 {
     struct settings s;

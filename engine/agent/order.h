@@ -79,9 +79,11 @@ void order_done(struct order *o);
 
 /* The operations. */
 int op_hello(struct order *o, struct err *e);
+int op_tls(struct order *o, struct err *e);
 int op_inspect(struct order *o, struct err *e);
 int op_disk(struct order *o, struct err *e);
 int op_read(struct order *o, struct err *e);
+int op_reload(struct order *o, struct err *e);
 int op_makedirs(struct order *o, struct err *e);
 int op_remove_datadir(struct order *o, struct err *e);
 int op_initdb(struct order *o, struct err *e);

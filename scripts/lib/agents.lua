@@ -131,6 +131,20 @@ function Set:disk(inst, options)
     return answer
 end
 
+--- Has an instance read its configuration files again, on its host's socket: also one that cannot be
+--- reached over the network, since its certificate has expired.
+---@param inst table
+---@param options? table
+---@return table? result
+---@return Error? err
+function Set:reload(inst, options)
+    local result, err = self:call(inst.hostname, "reload", about(self, inst), options)
+    if not result then
+        return named(inst, err)
+    end
+    return result
+end
+
 --- Gives an order. `args.epoch` is required, `args.step` is the operation's own unless given.
 ---@param inst table
 ---@param op string

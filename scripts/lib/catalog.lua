@@ -48,14 +48,21 @@ local function complete(cat)
     env.name, env.asks_catalog = state.name, nil
     local described = config.parse(state.config, "the catalog's cluster.lua")
     env.bin = described and described.pg.bin
+    for key, value in pairs(described and config.tls(described) or {}) do
+        env[key] = env[key] or value
+    end
     return true
 end
 
 local function place_of(env, timeout_ms, reopens)
     local lock_ms = math.floor(LOCK_SHARE * timeout_ms)
+    local on_socket = type(env.host) == "string" and env.host:sub(1, 1) == "/"
     return {
         host = env.host, port = env.port, dbname = env.dbname, user = env.user,
         passfile = env.passfile, sslmode = env.sslmode, sslrootcert = env.sslrootcert,
+        -- There is no TLS on a socket to bind to, and who answers there is known to the system.
+        channel_binding = not on_socket and env.channel_binding or nil,
+        requirepeer = on_socket and mr.whoami().user or nil,
         application_name = "moonrise catalog", connect_timeout_ms = timeout_ms,
         target_session_attrs = env.asks_catalog and "read-write" or nil,
         options = reopens and ("-c lock_timeout=%d"):format(lock_ms) or nil,

@@ -17,7 +17,7 @@ local M = {}
 ---@field standby? Place
 ---@field segments {primary: Place, mirror: Place?}[]
 ---@field hba string[]
----@field tls? {cert: string, key: string, ca: string?}
+---@field tls? {cert: string, key: string, ca: string?, verify: "full"|"ca"|nil}
 ---@field fdw {databases: string[]}
 ---@field policies table<string, string>
 ---@field watch table<string, number>
@@ -130,6 +130,20 @@ local function fill(config)
     config.policies = config.policies or {}
     config.watch = config.watch or {}
     each_place(config, complete_place)
+end
+
+--- How moonrise and the mirrors connect to servers of this cluster. The server's certificate is
+--- verified when there is a `ca`. In any case both ends prove that they see the same one: whoever
+--- stands in between does not know the password, and is found out (SCRAM with channel binding).
+---@param config Config
+---@return {sslmode: string?, sslrootcert: string?, channel_binding: string?}
+function M.tls(config)
+    local tls = config.tls
+    if not tls then
+        return {}
+    end
+    return { sslmode = tls.ca and "verify-" .. (tls.verify or "full") or "require",
+             sslrootcert = tls.ca, channel_binding = "require" }
 end
 
 local function invalid(name, problems)

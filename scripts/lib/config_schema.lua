@@ -36,6 +36,10 @@ function kinds.path(value)
         "an absolute path without quotes, backslash, |, : or .."
 end
 
+function kinds.verify(value)
+    return value == "full" or value == "ca", '"full" or "ca"'
+end
+
 function kinds.text(value)
     return is_text(value), "a text"
 end
@@ -91,7 +95,7 @@ M.schema = {
         tls = { fields = {
             cert = { kind = "path", required = true },
             key = { kind = "path", required = true },
-            ca = { kind = "path" },
+            ca = { kind = "path" }, verify = { kind = "verify" },
         } },
         fdw = { fields = { databases = { list = { kind = "name" } } } },
         policies = { fields = {

@@ -6,6 +6,7 @@ local home = require("lib.home")
 local instance = require("lib.instance")
 local mr = require("moonrise")
 local term = require("lib.term")
+local tls_check = require("lib.tls_check")
 
 local M = {}
 
@@ -50,14 +51,14 @@ local function programs(conf)
 end
 
 local function environment(conf, bin)
-    local coordinator = conf.coordinator
+    local coordinator, tls = conf.coordinator, config.tls(conf)
     return {
         name = conf.name, user = "moonrise", passfile = home.state_dir(conf.name) .. "/passfile",
         bin = bin, dbname = "moonrise", datadir = coordinator.datadir, port = coordinator.port,
         listen = coordinator.address, socket_dir = instance.socket_dir(coordinator),
         host = instance.socket_dir(coordinator),
-        sslmode = conf.tls and (conf.tls.ca and "verify-ca" or "require") or nil,
-        sslrootcert = conf.tls and conf.tls.ca or nil,
+        sslmode = tls.sslmode, sslrootcert = tls.sslrootcert,
+        channel_binding = tls.channel_binding,
     }
 end
 
@@ -197,6 +198,9 @@ function M.make(conf)
     local instances = config.instances(conf)
     local set = agents.new(env)
     local found, problems = examine_all(set, instances, leftovers)
+    for _, problem in ipairs(tls_check.run(set, conf, instances)) do
+        table.insert(problems, problem)
+    end
     if #problems > 0 then
         set:close()
         return nil, problems

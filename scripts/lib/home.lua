@@ -31,6 +31,7 @@ end
 ---@field listen? string
 ---@field sslmode? string
 ---@field sslrootcert? string
+---@field channel_binding? string
 
 local NAME_IT = "name the coordinator's data directory by -d or COORDINATOR_DATA_DIRECTORY"
 
@@ -82,7 +83,7 @@ end
 function M.write(datadir, env)
     local kept = {}
     for _, key in ipairs({ "name", "user", "passfile", "bin", "port", "listen", "socket_dir",
-                           "dbname", "sslmode", "sslrootcert" }) do
+                           "dbname", "sslmode", "sslrootcert", "channel_binding" }) do
         kept[key] = env[key]
     end
     return mr.write_file(datadir .. "/" .. DESCRIPTION, mr.json_encode(kept) .. "\n")

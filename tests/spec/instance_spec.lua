@@ -1,4 +1,5 @@
 local cluster = require("lib.cluster")
+local config = require("lib.config")
 local home = require("lib.home")
 local instance = require("lib.instance")
 local settings = require("lib.settings")
@@ -103,10 +104,25 @@ describe("settings", function()
         for _, line in ipairs({ lines[#lines], "local all all peer", "local all gpadmin peer",
                                 'local all "other" peer',
                                 "host all,replication moonrise 10.0.0.1/32 trust",
-                                "host all,replication moonrise,all 10.0.0.1/32 scram-sha-256" }) do
+                                "host all,replication moonrise,all 10.0.0.1/32 scram-sha-256",
+                                "host sales moonrise 10.0.0.1/32 scram-sha-256",
+                                "hostnossl all,replication moonrise ::1/128 scram-sha-256",
+                                "local all,replication moonrise ::1/128 scram-sha-256" }) do
             assert.is_false(settings.is_own_hba(line, "gpadmin"), line)
         end
-        assert.equal(7, #settings.hba(conf, rows, "gpadmin", true))
+    end)
+
+    it("lets the hosts of its pair and of the coordinators into a segment", function()
+        local lines = settings.hba(conf, rows, "gpadmin", rows[3])
+        assert.same({ 'local all "gpadmin" peer',
+            "local postgres,replication moonrise scram-sha-256",
+            "host postgres,replication moonrise 10.0.0.1/32 scram-sha-256",
+            "host postgres,replication moonrise 10.0.0.2/32 scram-sha-256",
+            "host postgres,replication moonrise 10.0.0.4/32 scram-sha-256",
+            conf.hba[1] }, lines)
+        for i = 1, #lines - 1 do
+            assert.is_true(settings.is_own_hba(lines[i], "gpadmin"), lines[i])
+        end
     end)
 
     it("asks for TLS when the cluster does", function()
@@ -114,6 +130,22 @@ describe("settings", function()
         assert.matches("^hostssl ", settings.hba(secure, rows, "gpadmin")[3])
         local made = settings.instance(secure, rows[3], { instances = 1 })
         assert.same({ true, "/c", "/k" }, { made.ssl, made.ssl_cert_file, made.ssl_key_file })
+        assert.same({ sslmode = "require", channel_binding = "require" }, config.tls(secure))
+        secure.tls.ca = "/a"
+        assert.same({ sslmode = "verify-full", sslrootcert = "/a", channel_binding = "require" },
+            config.tls(secure))
+        secure.tls.verify = "ca"
+        local env = config.tls(secure)
+        env.user, env.passfile = "moonrise", "/p"
+        assert.matches("sslmode=verify-ca sslrootcert='/a' channel_binding=require",
+            instance.primary_conninfo(env, rows[5], rows[3]), 1, true)
+        assert.equal("require", instance.conninfo(env, rows[3]).channel_binding)
+    end)
+
+    it("trusts no search_path of a database", function()
+        local options = instance.conninfo({}, rows[3], { options = "-c lock_timeout=1" }).options
+        assert.equal("-c search_path=pg_catalog -c lock_timeout=1", options)
+        assert.equal("-c search_path=pg_catalog", instance.conninfo({}, rows[3]).options)
     end)
 end)
 

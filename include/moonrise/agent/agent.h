@@ -8,6 +8,9 @@
  * it speaks SQL `user`, `passfile` and `dbname` (postgres); the socket directory is read from postmaster.pid.
  *
  *   hello    -> version, hostname, pid, uid, os_user, boot_id, page_bytes
+ *   tls      (cert, key, ca|absent, names: [texts]) -> left_s: seconds that the certificate is valid for.
+ *            Whether a server of this host can use these files, and whether the certificate is made out
+ *            to each of the names; certificate.h says what is checked
  *   inspect  (measure: bool) -> the host's word about an instance:
  *            kind: "missing" | "empty" | "foreign" (not a data directory) | "datadir" | "half-made"
  *            stopped: bool   SAFETY.md's sense; processes: [{pid, state, exe, title}]
@@ -29,6 +32,7 @@
  *            left there, whenever the agent is killed
  *   read     (name: one of postgresql.auto.conf, moonrise.conf, pg_hba.conf, PG_VERSION, log)
  *            -> text (log: its tail)
+ *   reload   has a server read its configuration files again, over its socket
  *   makedirs -> kind
  *
  * Orders change an instance. They take also dbid, content, sysid, epoch, step, run under the instance's

@@ -131,7 +131,7 @@ function Set:disk(inst, options)
     return answer
 end
 
---- Has an instance read its configuration files again, on its host's socket: also one that cannot be
+--- Has an instance read its configuration files again, over its socket: also one that cannot be
 --- reached over the network, since its certificate has expired.
 ---@param inst table
 ---@param options? table

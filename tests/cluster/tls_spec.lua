@@ -47,10 +47,6 @@ describe("TLS", function()
         return result.err
     end
 
-    local function refused(tls, pattern)
-        assert.matches("tls on host localhost: " .. pattern, said_of(tls))
-    end
-
     local function with(changes)
         local tls = { cert = server.cert, key = server.key, ca = authority.cert }
         for key, value in pairs(changes) do
@@ -78,14 +74,19 @@ describe("TLS", function()
         local open, locked = place:path("open.key"), place:path("locked.key")
         shell([[cp "$1" "$2"; chmod 644 "$2"; openssl rsa -in "$1" -aes256 -passout pass:x \
             -out "$3"; chmod 600 "$3"]], server.key, open, locked)
-        refused(with({ key = "/nowhere/server.key" }), "/nowhere/server.key: No such file")
-        refused(with({ key = open }), "%S*open.key can be read or changed by others %(mode 0644%)")
-        refused(with({ key = locked }), "%S*locked.key is protected by a passphrase")
-        refused(with({ key = other.key }), "%S*other.key is not the key of the certificate")
-        refused(with({ cert = place:write("no.crt", "nothing") }), "%S*no.crt is no certificate")
-        refused(with(old), "the certificate %S*old.crt has expired")
-        refused(with({ ca = stranger.cert }), "the certificate %S*server.crt cannot be verified with %S*stranger.crt")
-        refused(with(other), "the certificate %S*other.crt is not made out to 127.0.0.1")
+        local broken = place:write("no.crt", "nothing")
+        for _, case in ipairs({
+            { { key = "/nowhere/server.key" }, "/nowhere/server.key: No such file" },
+            { { key = open }, "%S*open.key can be read or changed by others %(mode 0644%)" },
+            { { key = locked }, "%S*locked.key is protected by a passphrase" },
+            { { key = other.key }, "%S*other.key is not the key of the certificate" },
+            { { cert = broken }, "%S*no.crt is no certificate" },
+            { old, "the certificate %S*old.crt has expired" },
+            { { ca = stranger.cert }, "the certificate %S*server.crt cannot be verified with" },
+            { other, "the certificate %S*other.crt is not made out to 127.0.0.1" },
+        }) do
+            assert.matches("tls on host localhost: " .. case[2], said_of(with(case[1])))
+        end
         assert.is_nil(said_of(with({ cert = other.cert, key = other.key, verify = "ca" }))
             :find("tls on host", 1, true))
     end)

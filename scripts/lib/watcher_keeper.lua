@@ -22,7 +22,11 @@ local function sample(self)
             })
         end
     end
-    self.lease.cat:call("replication_sample_set", #rows > 0 and rows or "[]")
+    -- Who looked at the catalog meanwhile may have lost the session.
+    local cat = self.lease.cat
+    if cat then
+        cat:call("replication_sample_set", #rows > 0 and rows or "[]")
+    end
 end
 
 local function keep_once(self)

@@ -47,6 +47,7 @@ end
 
 local function note(self, kind, data)
     data.kind, data.at = kind, self.world.clock.now
+    self.world:trace("the catalog records %s", kind)
     table.insert(self.journal, data)
     self.world:moment(kind)
 end
@@ -204,12 +205,13 @@ function calls.in_sync(self, session, given)
     local arm_epoch, evidence = given.arm_epoch, given.evidence
     authorise(self, session, given.token)
     local mirror = self:instance("m")
-    if self.pair.epoch ~= arm_epoch or self.pair.reserved ~= arm_epoch then
+    local rules = self.world.rules
+    if rules.arm_epoch and (self.pair.epoch ~= arm_epoch or self.pair.reserved ~= arm_epoch) then
         refuse("busy", "MR003", "armed with epoch %d, the last one is %d", arm_epoch,
             self.pair.epoch)
     elseif mirror.status ~= "u" then
         refuse("refused", "MR001", "the mirror is recorded as down")
-    elseif evidence.name ~= ("mr_0_%d_%d"):format(mirror.dbid, arm_epoch)
+    elseif rules.names and evidence.name ~= ("mr_0_%d_%d"):format(mirror.dbid, arm_epoch)
         or real.lsn(evidence.flush_lsn) < real.lsn(evidence.insert_lsn) then
         refuse("refused", "MR001", "the evidence does not say so")
     end
@@ -237,6 +239,8 @@ function calls.promote(self, session, given)
     elseif (mirror.mode ~= "s" or mirror.status ~= "u") and self.world.rules.sync then
         refuse("refused", "MR001", "dbid %d is not in sync", dbid)
     end
+    local servers = self.world.servers
+    self.world.promise:succeeded(servers[self:instance("p").dbid], servers[dbid])
     local epoch = swap(self)
     note(self, "promote", { epoch = epoch, flush_lsn = decision and decision.flush_lsn })
     return epoch
@@ -313,7 +317,7 @@ function Catalog:snapshot(session)
     return real.json_encode({
         instances = self:instances(), pairs = { pair }, leases = lease and { lease } or real.null,
         state = { name = "sim", epoch = self.epoch, state = "running", config = "none" },
-        held = self.holder == session, version = 150020 })
+        held = self.holder == session, version = self.world.version })
 end
 
 --- What the record of the last change of roles promised.

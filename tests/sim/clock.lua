@@ -7,7 +7,7 @@ Clock.__index = Clock
 --- A clock at moment 0, in milliseconds.
 ---@return table clock {now}
 function M.new()
-    return setmetatable({ now = 0, heap = {}, made = 0 }, Clock)
+    return setmetatable({ now = 0, heap = {}, size = 0, made = 0 }, Clock)
 end
 
 local function before(a, b)
@@ -47,10 +47,10 @@ end
 ---@param fn function
 ---@return table event event.off = true withdraws it
 function Clock:after(ms, fn)
-    self.made = self.made + 1
+    self.made, self.size = self.made + 1, self.size + 1
     local event = { at = self.now + math.max(0, ms), number = self.made, fn = fn }
-    table.insert(self.heap, event)
-    up(self.heap, #self.heap)
+    self.heap[self.size] = event
+    up(self.heap, self.size)
     return event
 end
 
@@ -60,8 +60,9 @@ function Clock:run(moment)
     local heap = self.heap
     while heap[1] and heap[1].at <= moment do
         local event = heap[1]
-        heap[1] = heap[#heap]
-        heap[#heap] = nil
+        heap[1] = heap[self.size]
+        heap[self.size] = nil
+        self.size = self.size - 1
         down(heap)
         if not event.off then
             self.now = event.at

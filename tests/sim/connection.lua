@@ -16,17 +16,18 @@ local function arming_primary(server, mirror)
         name = active and link.name or nil, pid = active and 1 or nil,
         state = active and "streaming" or nil,
         slot = server.slots[mirror.dbid] and "mr_slot_" .. mirror.dbid or nil,
-        lag_bytes = active and server.reports[link.name] and #server.wal - server.reports[link.name]
-            or nil,
-        sync_commit = "on", version = 150020, timeline = server.timeline, parameters = PARAMETERS,
+        lag_bytes = active and link.flushed and #server.wal - link.flushed or nil,
+        sync_commit = "on", version = server.world.version, timeline = server.timeline,
+        parameters = PARAMETERS,
     }
 end
 
 local function arming_mirror(server)
     local link = server.link
     return {
-        in_recovery = server.in_recovery, paused = server.in_recovery and false or nil,
-        replay_lag_bytes = server.in_recovery and 0 or nil, sync_names = server.names,
+        in_recovery = server.in_recovery, paused = server.in_recovery and server.paused or nil,
+        replay_lag_bytes = server.in_recovery and #server.wal - server:replayed() or nil,
+        sync_names = server.names,
         status = link and "streaming" or nil, flush_lsn = link and #server.wal or nil,
         slot = link and "mr_slot_" .. server.dbid or nil, name = link and link.name or nil,
         timeline = link and server.timeline or nil, parameters = PARAMETERS,
@@ -46,15 +47,13 @@ local questions = {
         return arming_primary(server, mirror).pid and { replay_bytes = 0 } or nil
     end },
     { "pg_is_wal_replay_paused", function(server)
-        local promised = not server.world.rules.received and server.world.servers[5 - server.dbid]
-            .shutdown_end
-        return { lsn = promised and real.lsn(promised) or #server.wal, paused = false }
+        return { lsn = #server.wal, paused = server.paused }
     end },
     { "pg_current_wal_flush_lsn", function(server)
         return { lsn = #server.wal }
     end },
     { "pg_last_wal_replay_lsn", function(server)
-        return { lsn = #server.wal }
+        return { lsn = server:replayed() }
     end },
 }
 
@@ -62,7 +61,7 @@ function Connection:query(sql)
     local server, world = self.server, self.server.world
     local answer, err = self.mr.await(3000, function(answer)
         world.clock:after(world:statement_ms(), function()
-            if not server:running() or server.life ~= self.life then
+            if not server:running() or server.life ~= self.life or world:apart(server.dbid) then
                 return
             end
             for _, question in ipairs(questions) do
@@ -86,7 +85,7 @@ function M.connector(process)
     return function(spec)
         local world = process.world
         local server = world.servers[spec.port - 6000]
-        if not server:running() or server.recovering or not server.listen then
+        if not server:accepts() or not server.listen or world:apart(server.dbid) then
             local _, cancelled = process.mr.sleep(server.up and 500 or 2)
             return nil, cancelled or real.error("connect", "the server does not answer")
         end

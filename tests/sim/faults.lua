@@ -1,5 +1,6 @@
 --- What goes wrong in a simulated cluster, and when, by the dice.
 local operator = require("tests.sim.operator")
+local receiver = require("tests.sim.receiver")
 
 local M = {}
 
@@ -19,15 +20,21 @@ local function one_of(world)
     return world.dice:number(1) < 0.6 and primary(world) or mirror(world)
 end
 
+-- Which watcher: mostly the one that acts.
 local function watcher(world)
-    return world.watchers[math.floor(world.dice:number(2)) + 1]
+    for i, of in ipairs(world.watchers) do
+        if of.watcher and of.watcher:leads() and world.dice:number(1) < 0.7 then
+            return i
+        end
+    end
+    return math.floor(world.dice:number(2)) + 1
 end
 
 local function for_a_while(what)
     return function(world)
         world[what] = true
         later(world, 20000, function()
-            world[what] = false
+            world[what], world[what .. "_at"] = false, world.clock.now
         end)
     end
 end
@@ -73,16 +80,75 @@ M.kinds = {
             server:thaw()
         end)
     end,
+    kill_postmaster = function(world)
+        one_of(world):kill_postmaster()
+    end,
+    power_off = function(world)
+        local server = mirror(world)
+        server:power_off()
+        if world.dice:number(1) < 0.5 then
+            later(world, 2000, function()
+                server:start(false)
+            end)
+        end
+    end,
+    hang = function(world)
+        local server = primary(world)
+        server.deaf = server.up
+        later(world, 30000, function()
+            server.deaf = false
+        end)
+    end,
+    part = function(world)
+        local server = one_of(world)
+        world.parted = server.dbid
+        later(world, 40000, function()
+            world.parted = nil
+        end)
+    end,
+    pause_replay = function(world)
+        local server = mirror(world)
+        server:pause()
+        later(world, 40000, function()
+            server:resume()
+        end)
+    end,
+    own_names = function(world)
+        local server = mirror(world)
+        server:own_names("nobody")
+        later(world, 40000, function()
+            server:own_names("")
+        end)
+    end,
+    helper = function(world)
+        receiver.helper(primary(world), world.dice:pick(mirror(world).known_names),
+            world.dice:number(60000))
+    end,
     cut = for_a_while("cut"),
     slow = for_a_while("slow"),
+    -- From its files alone a server listens nowhere.
     somebody_starts = function(world)
-        mirror(world):start(world.dice:number(1) < 0.5)
+        mirror(world):start(false)
+    end,
+    somebody_restarts = function(world)
+        local server = one_of(world)
+        if server.up then
+            server:kill()
+            server:start(server.listen)
+        end
+    end,
+    somebody_makes_a_standby = function(world)
+        local server = mirror(world)
+        if not server.up then
+            server.standby = true
+            server:start(false)
+        end
     end,
     stop_watcher = function(world)
-        stop(world, watcher(world))
+        stop(world, world.watchers[watcher(world)])
     end,
     kill_watcher = function(world)
-        local i = math.floor(world.dice:number(2)) + 1
+        local i = watcher(world)
         world.watchers[i]:kill()
         later(world, 20000, function()
             world.watchers[i] = world:watcher()
@@ -99,9 +165,14 @@ M.kinds = {
     hand_over = runbook("hand_over"),
 }
 
--- What is recorded in the catalog, and the middle of a copy.
+-- What is recorded in the catalog, what is done to an instance, and orders on their way.
 local AT = { "in_sync", "out_of_sync", "mirror_down", "mirror_up", "promote", "hand_over",
-             "copying" }
+             "copying", "copied", "stopped", "promoted", "order_recover", "order_promote" }
+-- What does most harm to an instance that does not run.
+local DOWN = { copying = "somebody_makes_a_standby", copied = "power_off",
+               stopped = "somebody_starts", order_recover = "somebody_starts" }
+-- Ends of what acts: between two of its steps.
+local CRASHES = { "kill_watcher", "stop_watcher", "kill_agents" }
 
 local function sorted(kinds)
     local names = {}
@@ -117,8 +188,10 @@ local sudden = sorted(M.kinds)
 -- At the very moment at which something is recorded, or just after.
 function M.kinds.at_a_moment(world)
     local kind, name = world.dice:pick(AT), world.dice:pick(sudden)
-    if kind == "copying" and world.dice:number(1) < 0.5 then
-        name = "somebody_starts"
+    if DOWN[kind] and world.dice:number(1) < 0.5 then
+        name = DOWN[kind]
+    elseif world.dice:number(1) < 0.5 then
+        name = world.dice:pick(CRASHES)
     end
     world:at(kind, function()
         later(world, world.dice:number(1) < 0.5 and 5 or 1000, function()
@@ -127,9 +200,6 @@ function M.kinds.at_a_moment(world)
         end)
     end)
 end
-M.kinds.at_another_moment = M.kinds.at_a_moment
-
-local names = sorted(M.kinds)
 
 --- Has one thing after the other go wrong for so long.
 ---@param world table
@@ -140,10 +210,10 @@ function M.begin(world, ms)
         if world.clock.now > last then
             return
         end
-        local name = world.dice:pick(names)
+        local name = world.dice:number(1) < 0.3 and "at_a_moment" or world.dice:pick(sudden)
         world:trace("fault %s", name)
         M.kinds[name](world)
-        later(world, world.dice:number(1) < 0.3 and 400 or 8000, turn)
+        later(world, world.dice:number(1) < 0.3 and 400 or 6000, turn)
     end
     later(world, 5000, turn)
 end

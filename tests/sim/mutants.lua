@@ -35,6 +35,67 @@ local function take_out(load, action, instead)
     end
 end
 
+-- Has the guards be told other things about the mirror, whoever asks them.
+local function mirror_said(changes, ...)
+    local names = { ... }
+    return function(load)
+        for _, name in ipairs(names) do
+            guarding(name, function(facts)
+                return with(facts, { mirror = with(facts.mirror, changes) })
+            end)(load)
+        end
+    end
+end
+
+local function primary_said(changes)
+    return guarding("promote", function(facts)
+        return with(facts, { primary = with(facts.primary, changes) })
+    end)
+end
+
+-- Has a look at a pair answer otherwise.
+local function viewing(name, answer)
+    return function(load)
+        local pairview = load("lib.pairview")
+        local new = pairview.new
+        function pairview.new(...)
+            local view = new(...)
+            local method = view[name]
+            view[name] = function(self, ...)
+                return answer(self, method, ...)
+            end
+            return view
+        end
+    end
+end
+
+-- The mirror is promoted first, and that is recorded then.
+local function promote_first(load)
+    local catalog = load("lib.catalog")
+    local open = catalog.open
+    function catalog.open(...)
+        local session = open(...)
+        local call, agents = session.call, load("lib.agents").new({})
+        function session.call(self, fn, token, content, ...)
+            if fn ~= "promote" then
+                return call(self, fn, token, content, ...)
+            end
+            local dbid, decision = ...
+            local pair = self:pair(content)
+            local epoch = call(self, "epoch_reserve", token, content, "promote")
+            if pair and epoch then
+                agents:order(pair.mirror, "promote", { epoch = epoch, flush_lsn = "0/0" })
+            end
+            return call(self, fn, token, content, dbid, decision)
+        end
+        return session
+    end
+end
+
+local function anything_starts(load)
+    load("lib.instance").start_refusal = function() end
+end
+
 return {
     { rule = 1, name = "what is not in sync is promoted", rules = { sync = false },
       mutate = believing(function(input)
@@ -44,6 +105,35 @@ return {
         })
       end) },
     { rule = 1, name = "it is not looked whether commits really wait", rules = { canary = false } },
+    { rule = 1, name = "an arming passes through waiting for nobody at all",
+      rules = { never_empty = false } },
+    { rule = 1, name = "what the mirror has flushed is not asked", rules = { returned = false } },
+    { rule = 1, name = "anybody may acknowledge", rules = { one_name = false },
+      mutate = viewing("disarmed", function() return false end) },
+    { rule = 1, name = "a mirror's name is the same in each epoch",
+      rules = { names = false, borrowed = false },
+      mutate = function(load)
+        local instance = load("lib.instance")
+        local stream_name = instance.stream_name
+        function instance.stream_name(mirror)
+            return stream_name(mirror)
+        end
+      end },
+    { rule = 1, name = "what happened since the arming began is not asked",
+      rules = { arm_epoch = false },
+      mutate = viewing("free", function(view, free, ...)
+        local keys = {}
+        for _, key in ipairs({ ... }) do
+            table.insert(keys, key ~= "arm" and key or nil)
+        end
+        return free(view, unpack(keys))
+      end) },
+    { rule = 1, name = "what cannot serve is promoted", rules = { fit = false },
+      mutate = mirror_said({ replay_paused = false }, "promote", "fence") },
+    { rule = 1, name = "a minor that lets commits through at its start is armed", version = 150010,
+      mutate = function(load)
+        load("lib.guard").server_waits = function() return true end
+      end },
     { rule = 2, name = "the primary is released before that is recorded",
       mutate = function(load)
         guarding("release", function(facts)
@@ -51,7 +141,15 @@ return {
         end)(load)
         take_out(load, "record_mirror_down", "release")
       end },
+    { rule = 2, name = "a mirror is promoted before that is recorded", mutate = promote_first },
+    { rule = 3, name = "nobody is fenced", mutate = primary_said({ stopped = true }) },
+    { rule = 3, name = "stopped is when the postmaster is gone", rules = { stopped = false } },
+    { rule = 3, name = "an old primary is not marked", rules = { mark = false },
+      mutate = anything_starts },
     { rule = 5, name = "a half-made copy can start", rules = { control = false, mark = false } },
+    { rule = 5, name = "a directory in use is written", rules = { proof = false } },
+    { rule = 5, name = "pg_control is there before the copy is flushed",
+      rules = { flush = false } },
     { rule = 6, name = "the lease of a content is not honoured", rules = { content_lease = false },
       mutate = believing(function(input)
         return with(input, { lease = false })

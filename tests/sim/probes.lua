@@ -6,30 +6,34 @@ local function peer_of(server)
     if not link or link.source ~= server then
         return nil
     end
-    return { name = link.name, state = "streaming", sync = "sync",
-             flush_lsn = server.reports[link.name], sent_lsn = #server.wal }
+    return { name = link.name, state = "streaming", sync = "sync", flush_lsn = link.flushed,
+             sent_lsn = #server.wal }
 end
 
 -- Whether what its primary sends still arrives.
 local function hears(server)
     local link = server.link
     return link and link.source.up and link.source.life == link.life and not link.life.stopped
+        and not server.world.cut
 end
 
 local function answer_of(server)
     local primary = not server.in_recovery
     return {
         evidence = "ok", in_recovery = server.in_recovery, sysid = "7", lsn = #server.wal,
-        replay_lsn = not primary and #server.wal or nil,
+        replay_lsn = not primary and server:replayed() or nil,
         timeline = server.timeline,
         sync_names = server.live_names, sync_commit = "on",
         waiting = primary and #server.waiting or 0, peer = primary and peer_of(server) or nil,
-        replay_paused = false, received_ms = not primary and hears(server) and 0 or nil,
+        replay_paused = server.paused,
+        received_ms = not primary and hears(server) and 0 or nil,
     }
 end
 
 local function outcome(server)
-    if not server.up or not server.listen then
+    if server.world:apart(server.dbid) then
+        return nil
+    elseif not server.up or not server.listen then
         return { evidence = "refused", message = "refused" }
     elseif server.life.stopped then
         return nil
@@ -42,7 +46,7 @@ end
 local function tell(prober, target, dbid, seen)
     prober.process:after(0, function()
         if prober.targets[dbid] == target then
-            seen.dbid, seen.fresh = dbid, true
+            seen.dbid = dbid
             prober.spec.observed(seen)
         end
     end)
@@ -64,14 +68,22 @@ function M.ask(prober, target, dbid)
         seen.at, seen.took = clock.now, clock.now - began
         tell(prober, target, dbid, seen)
     end
+    local function silence(evidence)
+        clock:after(prober.spec.timeout_ms, function()
+            ended({ evidence = evidence, message = "no answer", fresh = true })
+        end)
+    end
     clock:after(1 + prober.world.dice:number(8), function()
         local seen = outcome(server)
-        if seen then
+        if not seen then
+            silence("timeout")
+        elseif server.deaf and seen.evidence == "ok" then
+            -- The standing session answers, a fresh one does not come about.
             ended(seen)
+            silence("no_new_session")
         else
-            clock:after(prober.spec.timeout_ms, function()
-                ended({ evidence = "timeout", message = "no answer" })
-            end)
+            seen.fresh = true
+            ended(seen)
         end
     end)
 end
@@ -81,7 +93,7 @@ end
 ---@param target table
 ---@param dbid integer
 function M.broken(prober, target, dbid)
-    tell(prober, target, dbid, { evidence = "reset", message = "reset", took = 0,
+    tell(prober, target, dbid, { evidence = "reset", message = "reset", took = 0, fresh = true,
         at = prober.world.clock.now })
     M.ask(prober, target, dbid)
 end

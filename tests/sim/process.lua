@@ -75,16 +75,26 @@ function Process:on_end(fn)
     table.insert(self.ends, fn)
 end
 
+local sources = {}
+
+-- A module as its file has it, read once.
+local function chunk_of(name)
+    if not sources[name] then
+        local path = ("scripts/%s.lua"):format(name:gsub("%.", "/"))
+        sources[name] = { code = string.dump(assert(loadfile(path))), path = path }
+    end
+    return assert(loadstring(sources[name].code, "@" .. sources[name].path))
+end
+
 --- A function that loads modules into this process: `given` are there already, everything else is
---- read anew from scripts/.
+--- made anew from its file in scripts/.
 ---@param given table<string, any>
 ---@return fun(name: string): any
 function M.loader(given)
     local loaded = copy(given)
     local function load(name)
         if loaded[name] == nil then
-            local path = ("scripts/%s.lua"):format(name:gsub("%.", "/"))
-            local chunk = assert(loadfile(path))
+            local chunk = chunk_of(name)
             setfenv(chunk, setmetatable({ require = load }, { __index = _G }))
             loaded[name] = chunk(name)
         end

@@ -16,7 +16,17 @@ local M = {}
 local World = {}
 World.__index = World
 
-local decide = dofile("policies/failover.lua").decide
+local packaged = dofile("policies/failover.lua").decide
+
+-- A policy without patience or sense: whatever it says, the promise holds.
+local function rash(facts)
+    if facts.state == "primary_lost" or facts.state == "double_fault" then
+        return { action = "promote", reason = "at once" }
+    elseif facts.state == "mirror_lost" then
+        return { action = "release", reason = "at once" }
+    end
+    return packaged(facts)
+end
 
 local function nothing()
     return ""
@@ -40,7 +50,7 @@ local function around(of)
     function policy.open()
         local self = { close = nothing }
         function self.ask(_, _, facts)
-            return decide(facts), { file = "packaged" }
+            return (of.world.rash and rash or packaged)(facts), { file = "sim" }
         end
         return self
     end
@@ -125,6 +135,13 @@ function World:deliver(of, late, usual_ms, fn)
     return message
 end
 
+--- Whether nothing reaches this instance's host but its peer and its clients.
+---@param dbid integer
+---@return boolean
+function World:apart(dbid)
+    return self.parted == dbid
+end
+
 function World:statement_ms()
     return self.dice:number(1) < self.faults.slow and self.dice:number(2500)
         or 0.3 + self.dice:number(3)
@@ -167,12 +184,14 @@ function World:runbook(name, fn)
 end
 
 --- A world of its own.
----@param options {dice: table, rules: table?, mutate: function?, faults: table?, story: boolean?}
+---@param options {dice: table, rules: table?, mutate: function?, faults: table?, story: boolean?,
+---  version: integer?}
 ---@return table world
 function M.new(options)
     local self = setmetatable({
         clock = clock.new(), dice = options.dice, probes = probes, hosts = {}, alive = {},
         mutate = options.mutate, moments = {}, story = options.story and {} or nil,
+        version = options.version or 150020, rash = options.dice:number(1) < 0.4,
         faults = options.faults or { statement = 0.003, slow = 0.004, late = 0.05 },
         rules = setmetatable(options.rules or {}, { __index = function() return true end }),
     }, World)

@@ -6,6 +6,7 @@
 
 #include "moonrise/base/err.h"
 
+#include <luajit.h>
 #include <lualib.h>
 #include <stdio.h>
 
@@ -60,6 +61,9 @@ script_run(lua_State *L)
 {
     struct run *run = lua_touserdata(L, 1);
     luaL_openlibs(L);
+    /* Traces that Debian's LuaJIT (2.1.0-beta3 of 2022) compiled have read stray pointers in long runs. No
+     * script is so busy that it needs the compiler, and the watcher runs for months. */
+    luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
     set_package(L);
     runtime_of(L)->verbose = run->spec->verbose;
     lua_getfield(L, -1, "main");

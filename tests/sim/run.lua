@@ -5,10 +5,6 @@ local faults = require("tests.sim.faults")
 local operator = require("tests.sim.operator")
 local world_of = require("tests.sim.world")
 
--- Compiled traces of LuaJIT 2.1.0-beta3 have read stray pointers in long runs of lives, and lives
--- are no slower without them.
-jit.off()
-
 local M = {}
 
 local TROUBLE_MS, PEACE_MS, LOOK_MS = 90000, 600000, 2000

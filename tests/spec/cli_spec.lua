@@ -8,6 +8,9 @@ local tell = {
     args = function(argv, invoked)
         mr.out(table.concat(argv, "|") .. " as " .. tostring(invoked))
     end,
+    compiler = function()
+        mr.out(tostring(jit.status()))
+    end,
     where = function()
         mr.out(mr.scripts_dir .. "\n" .. mr.policies_dir .. "\n" .. package.path)
     end,
@@ -115,6 +118,10 @@ describe("the program", function()
         assert.equals("a|-b|c d as nil", run("args", "a", "-b", "c d").out)
         assert.same({ "no name", 2 }, { run().out, run().code })
         assert.equals(0, run("text").code)
+    end)
+
+    it("interprets scripts, and never compiles them", function()
+        assert.equals("false", run("compiler").out)
     end)
 
     it("stands for a runbook under Greenplum's names", function()

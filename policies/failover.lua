@@ -59,6 +59,9 @@ local function lost_primary(facts)
         return answer("promote", "the primary is stopped, by its host's word")
     elseif primary.condition == "gone" then
         return answer("promote", "the primary's postmaster is dead, by its host's word")
+    elseif primary.condition == "hung" and primary.evidence == "unresolved" then
+        return answer("alert", "the primary's address is a name that nobody knows here; its host"
+            .. " says that it lives", 10000)
     elseif primary.condition == "hung" then
         -- It goes on serving the sessions it has, and its mirror hears that; its host can end it.
         return patience(facts, "the primary's postmaster lives and does not answer")

@@ -7,6 +7,7 @@
 #include "moonrise/loop/loop.h"
 #include "moonrise/pg/version.h"
 #include "order.h"
+#include "release_full.h"
 #include "sql.h"
 
 #include <ctype.h>
@@ -22,6 +23,8 @@
 #define LAG_DEFAULT    (1 << 20)
 #define RELEASE_MS     60000
 #define WALSENDERS_MS  1000
+#define FULL_MS        5000
+#define SQL_TOO_MANY   "53300"
 
 static const struct statement canary = {
     .sql = "select pg_logical_emit_message(true, 'moonrise', 'canary')"};
@@ -418,13 +421,38 @@ op_arm(struct order *o, struct err *e)
     return rc;
 }
 
+/* The sessions of a release. A primary that lets nobody in is released by its file first, which gives those
+ * that waited their connections back. */
+static int
+open_to_release(struct armer *a, struct err *e)
+{
+    struct order *o = a->o;
+    int64_t deadline = clock_ms() + FULL_MS;
+    int rc = open_sessions(a, e);
+    if (rc == 0 || strcmp(e->sqlstate, SQL_TOO_MANY) != 0)
+        return rc;
+    rc = release_full(o, e);
+    order_unlock(o);
+    while (rc == 0) {
+        close_sessions(a);
+        *a = (struct armer){.o = o};
+        rc = open_sessions(a, e);
+        if (rc == 0)
+            return order_relock(o, e);
+        if (strcmp(e->sqlstate, SQL_TOO_MANY) != 0 || clock_ms() > deadline)
+            return rc;
+        rc = order_pause(o, POLL_MS * 10, e);
+    }
+    return rc;
+}
+
 int
 op_release(struct order *o, struct err *e)
 {
     struct armer a = {.o = o};
     bool in_recovery = false, stuck;
     int64_t began = clock_ms();
-    int rc = open_sessions(&a, e);
+    int rc = open_to_release(&a, e);
     if (rc == 0)
         rc = sql_bool(&in_recovery, a.db, "select pg_is_in_recovery()", sql_deadline(), e);
     if (rc == 0 && in_recovery)

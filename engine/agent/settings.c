@@ -106,11 +106,18 @@ settings_write_own(const struct settings *s, const char *datadir, struct err *e)
 }
 
 int
-settings_write(const struct settings *s, const char *datadir, struct err *e)
+settings_write_auto(const struct settings *s, const char *datadir, struct err *e)
 {
     char *path = path_join(datadir, "postgresql.auto.conf");
     int rc = conf_write(&s->auto_, path, CONF_AUTO_HEADER, e);
     free(path);
+    return rc;
+}
+
+int
+settings_write(const struct settings *s, const char *datadir, struct err *e)
+{
+    int rc = settings_write_auto(s, datadir, e);
     return rc < 0 ? rc : settings_write_own(s, datadir, e);
 }
 

@@ -35,6 +35,9 @@ int settings_merge(struct settings *s, const struct message *args, bool false_re
 /* Writes both durably and makes postgresql.conf include moonrise.conf. */
 int settings_write(const struct settings *s, const char *datadir, struct err *e);
 
+/* Writes only postgresql.auto.conf: while the server runs, only where nobody can tell it by SQL. */
+int settings_write_auto(const struct settings *s, const char *datadir, struct err *e);
+
 /* Writes only moonrise.conf and the include line, beside a running server. */
 int settings_write_own(const struct settings *s, const char *datadir, struct err *e);
 

@@ -33,6 +33,13 @@ local function by_word(inst)
     return "gone"
 end
 
+-- Whether who answers at its address is another server: its host was asked after that answer, and
+-- nobody uses its directory.
+local function somebody_else(inst)
+    return word_counts(inst) and not inst.word_error and inst.word.kind == "datadir"
+        and inst.word.stopped and inst.word_begun > (inst.at or math.huge)
+end
+
 --- What is to be thought of an instance, from its evidence and its host's word: unseen, fine,
 --- wrong_role, wrong_system, busy (it answers, but serves nobody), suspect (bad evidence, no word
 --- yet), unreachable (no word to be had), stopped, gone (no postmaster, but processes), hung.
@@ -45,10 +52,9 @@ function M.of(inst, role)
         return "unseen"
     elseif evidence == "ok" then
         return inst.seen.in_recovery == (role == "m") and "fine" or "wrong_role"
-    elseif evidence == "wrong_system" then
-        return "wrong_system"
-    elseif M.answers[evidence] then
-        return "busy"
+    elseif evidence == "wrong_system" or M.answers[evidence] then
+        return somebody_else(inst) and "stopped"
+            or evidence == "wrong_system" and evidence or "busy"
     elseif not word_counts(inst) then
         return "suspect"
     end

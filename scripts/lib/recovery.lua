@@ -143,13 +143,24 @@ local function order_args(ctx, failed, kind, options)
     }
 end
 
+-- Whether there is a postmaster to talk to; one that was stopped by a signal hears nobody.
+local function runs(word)
+    local postmaster = word.postmaster or {}
+    for _, process in ipairs(word.processes or {}) do
+        if process.pid == postmaster.pid and process.state:lower() == "t" then
+            return false
+        end
+    end
+    return postmaster.alive == true
+end
+
 -- A target that still runs is stopped first: with care while it answers, else as a fence.
 local function quiet_target(ctx, failed, epoch)
     if failed.word.stopped then
         return true
     end
     local target = failed.target
-    if failed.word.epoch and failed.word.epoch.valid then
+    if failed.word.epoch and failed.word.epoch.valid and runs(failed.word) then
         local done = ctx.agents:order(target, "stop",
             { epoch = epoch, mode = "fast", wait_ms = STOP_DEADLINE_MS },
             { timeout_ms = STOP_DEADLINE_MS + 5000 })
@@ -179,6 +190,12 @@ end
 
 -- A mirror that runs and does not stream is no mirror: its catalog row stays as it was.
 local function start(ctx, failed, epoch)
+    if not runs(failed.word) then
+        local quiet, why = quiet_target(ctx, failed, epoch)
+        if not quiet then
+            return nil, why
+        end
+    end
     local numbers, err = ctx.agents:order(failed.target, "start", {
         epoch = epoch,
         listen = instance.listen(failed.target),

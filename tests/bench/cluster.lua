@@ -11,6 +11,7 @@ local M = {}
 local SEGMENTS = 3
 local SESSIONS = 4
 local RUNS = 7
+local HUNG_RUNS = 4
 local WATCHED_MS = 30000
 
 local function median(values)
@@ -55,9 +56,9 @@ local function recover(world)
     mr.check(demo.wait_in_sync(world))
 end
 
-local function pair_of(world, content)
+local function instance_of(world, content, role)
     for _, inst in ipairs(mr.check(world.session.cat:instances())) do
-        if inst.content == content and inst.role == "m" then
+        if inst.content == content and inst.role == role then
             return inst
         end
     end
@@ -77,6 +78,41 @@ function M.failover()
     end)
 end
 
+-- Stops the postmaster alone, whose sessions go on, or the whole server; the seconds to the first
+-- row that its successor acknowledges. The old one is ended before the roles change, so whatever is
+-- acknowledged from then on comes from the new one.
+local function hang(world, content, whole)
+    local word = mr.check(world.session.agents:inspect(instance_of(world, content, "p")))
+    local from = mr.clock()
+    mr.check(mr.kill(word.postmaster.pid, "STOP"))
+    for _, process in ipairs(whole and word.processes or {}) do
+        mr.kill(process.pid, "STOP")
+    end
+    mr.check(demo.wait_status(world, content, "d"))
+    local changed = mr.clock()
+    mr.check(demo.wait_rows(world, 300))
+    for _, at in ipairs(mr.check(demo.acks_of(world, content))) do
+        if at > changed then
+            return (at - from) / 1000
+        end
+    end
+    error("no row was acknowledged by the new primary", 0)
+end
+
+--- SIGSTOP of a primary, of its postmaster and of all of it by turns, to the first row acknowledged
+--- by its successor.
+---@return table result
+function M.failover_hung()
+    return with_cluster(function(world)
+        local times = {}
+        for run = 1, HUNG_RUNS do
+            table.insert(times, hang(world, run % SEGMENTS, run % 2 == 0))
+            recover(world)
+        end
+        return { runs = HUNG_RUNS, ours = median(times), all = times, unit = "s", goal = 12.0 }
+    end)
+end
+
 --- kill -9 of a mirror's postmaster: how long writers of its segment stall.
 ---@return table result
 function M.mirror_loss()
@@ -84,7 +120,7 @@ function M.mirror_loss()
         local times = {}
         for run = 1, RUNS do
             local content = run % SEGMENTS
-            local word = mr.check(world.session.agents:inspect(pair_of(world, content)))
+            local word = mr.check(world.session.agents:inspect(instance_of(world, content, "m")))
             local from = mr.clock()
             mr.check(mr.kill(word.postmaster.pid, "KILL"))
             mr.check(demo.wait_status(world, content, "d"))

@@ -11,6 +11,7 @@ local copies = require("copies")
 
 local benches = {
     { "failover", cluster.failover },
+    { "failover_hung", cluster.failover_hung },
     { "mirror_loss", cluster.mirror_loss },
     { "rebalance", cluster.rebalance },
     { "watcher", cluster.watcher },

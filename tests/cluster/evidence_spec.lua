@@ -1,13 +1,15 @@
---- Nights that are not clean, on real servers: what hangs, freezes or is full is seen as what it is,
---- decided rightly at default settings, and no acknowledged row is lost by it.
+--- Nights that are not clean, on real servers: what hangs, freezes or is full is seen as what it
+--- is, decided rightly at default settings, and no acknowledged row is lost by it.
 
 local cluster_of = require("tests.lib.cluster")
 local hurt = require("tests.lib.hurt")
+local pg = require("tests.lib.pg")
 local place_of = require("tests.lib.place")
 local shop = require("tests.lib.shop")
 local wait = require("tests.lib.wait")
 
 local SOON_S = 40
+local campaign = os.getenv("MOONRISE_CAMPAIGN")
 
 describe("evidence", function()
     local place, cluster, watch, writers
@@ -53,7 +55,7 @@ describe("evidence", function()
     setup(function()
         place = place_of.new()
         cluster = cluster_of.new(place, { segments = 1, mirror_host = "127.0.0.1", hba = shop.hba,
-            settings = { max_connections = "20" } })
+            watch = { recovery_stall_ms = 6000 }, settings = { max_connections = "20" } })
         cluster:init()
         watch = cluster:watched()
         writers = shop.open(cluster, 3)
@@ -135,6 +137,65 @@ describe("evidence", function()
         only_told(function(primary)
             return hurt.forbid_memory(primary, 300000)
         end, "out of memory")
+    end)
+
+    it("of a lost mirror, whose primary is full of commits that wait: it is released", function()
+        local primary, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+        mirror:kill("STOP")
+        local undo = hurt.exhaust_connections(primary)
+        finally(function()
+            undo()
+        end)
+        mirror:kill()
+        writers:progress(50, SOON_S)
+        wait_journal("mirror_down", "", since)
+        undo()
+        recover()
+    end)
+
+    it("of another server at a dead primary's port: the host's word goes before it", function()
+        local old, mirror = cluster:primary(0), cluster:mirror(0)
+        watch:kill("STOP")
+        old:kill()
+        local stranger = pg.new(place, { name = "stranger",
+            hba = { "host all all 127.0.0.1/32 md5" },
+            settings = { port = old.port, listen_addresses = "127.0.0.1" } })
+        stranger.port = tonumber(old.port)
+        stranger:start()
+        watch:kill("CONT")
+        cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
+        stranger:stop()
+        recover()
+    end)
+
+    -- The startup process gets a few milliseconds of every tenth of a second, then none.
+    it("of a crash recovery: it has its time while it advances, and no longer", function()
+        if not campaign then
+            return pending("only in a campaign")
+        end
+        local old, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+        local session = old:session()
+        old:sql("checkpoint")
+        old:sql("create table much as select i, repeat('x', 500) from generate_series(1, 300000) i",
+            { timeout_s = 60 })
+        place_of.kill(tonumber((session:ask("select pg_backend_pid()"))), "KILL")
+        local startup = wait.eventually("the startup process", SOON_S, function()
+            return hurt.children(old:pid(), "startup")[1]
+        end)
+        local thaw = hurt.freeze({ startup })
+        finally(function()
+            thaw()
+        end)
+        wait.always("the primary stays", 15, function()
+            thaw()
+            thaw = hurt.freeze({ startup })
+            return cluster:primary(0).dbid == old.dbid
+        end)
+        assert.are.same({}, journal("promote", since))
+        cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
+        wait_journal("decision", "crash recovery does not advance", since)
+        writers:progress(20, SOON_S)
+        recover()
     end)
 
     it("costs no acknowledged row, and brings none that was refused", function()

@@ -32,6 +32,7 @@ local function describe(cluster, options)
         standby = options.standby and instance(cluster, "standby") or nil,
         segments = {},
         hba = options.hba, tls = options.tls, fdw = options.fdw,
+        watch = options.watch,
     }
     for _, settings in ipairs({ SETTINGS, options.settings or {} }) do
         for name, value in pairs(settings) do
@@ -67,7 +68,7 @@ end
 --- Describes a cluster: writes its cluster.lua, starts nothing.
 ---@param place table
 ---@param options? table {segments = 1, standby = false, mirrors = true, settings = {}, hba = nil,
---- mirror_host = "localhost", tls = nil, fdw = nil}
+--- mirror_host = "localhost", tls = nil, fdw = nil, watch = nil}
 ---@return table cluster {config (the table of cluster.lua), file (its path), place}
 function M.new(place, options)
     local cluster = setmetatable({ place = place, bin = pg.bin() }, Cluster)

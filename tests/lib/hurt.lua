@@ -147,7 +147,8 @@ end
 
 -- Lowers a limit of a process, and gives what sets it back to the highest that it may have.
 local function limit(server, pid, option, soft)
-    local most = place_of.read(("/proc/%d/limits"):format(pid)):match(option.row .. "%s+%S+%s+(%S+)")
+    local limits = place_of.read(("/proc/%d/limits"):format(pid))
+    local most = limits:match(option.row .. "%s+%S+%s+(%S+)")
     local form = "--" .. option.name .. "=%s:"
     server.place:must({ "prlimit", "--pid", tostring(pid), form:format(soft) })
     return function()
@@ -161,7 +162,7 @@ function M.forbid_forks(server)
     return limit(server, postmaster(server), { name = "nproc", row = "Max processes" }, 1)
 end
 
---- Leaves each new process of the server so many bytes beside what its postmaster has: sessions
+--- Leaves each new process of a server so many bytes beside what its postmaster has: sessions
 --- are refused with SQLSTATE 53200, or not even forked.
 ---@param spare integer
 ---@return fun() undo

@@ -37,6 +37,8 @@ local primaries = {
     { "stopped", { condition = "stopped", evidence = "refused", tries = 1 }, "promote" },
     { "gone", { condition = "gone", evidence = "reset", tries = 1 }, "promote" },
     { "hung for long enough", silent("hung", 5, 10000), "promote" },
+    { "hung at an address that is not known here",
+      { condition = "hung", evidence = "unresolved", tries = 99, bad_ms = 99000 }, "alert" },
     { "hung, too few tries", silent("hung", 4, 20000), "wait" },
     { "hung, too short", silent("hung", 9, 9999), "wait" },
     { "unreachable for long enough", silent("unreachable", 5, 10000), "promote" },
@@ -90,6 +92,18 @@ describe("failover policy", function()
     it("waits while the mirror still hears a silent primary", function()
         assert.are.equal("wait",
             ask("primary_lost", silent("unreachable", 50, 99000), {}, { heard = true }).action)
+    end)
+
+    it("has a hung primary ended, though its mirror hears the sessions that go on", function()
+        assert.are.equal("promote",
+            ask("primary_lost", silent("hung", 5, 10000), {}, { heard = true }).action)
+    end)
+
+    it("alerts when new sessions are refused beside those that there are", function()
+        local answer = ask("in_sync", { refusal = "too_many" }, {})
+        assert.are.equal("alert", answer.action)
+        assert.matches("primary.*too many clients", answer.reason)
+        assert.matches("mirror.*memory", ask("alone", nil, { refusal = "sqlstate" }).reason)
     end)
 
     it("asks to be asked again when its patience ends", function()

@@ -62,4 +62,38 @@ describe("fts: evidence", function()
         assert.are.equal("primary_lost", pair:state())
         assert.are.same({}, pair:story())
     end)
+
+    it("takes the host's word that another server answers in a dead primary's place", function()
+        for _, evidence in ipairs({ "authentication", "too_many", "wrong_system" }) do
+            local pair = new():settle()
+            pair:after(1000):sees(P, evidence):sees(M, "ok")
+            pair:after(1000):says(P, pair_of.stopped)
+            assert.are.same({ "promote" }, pair:story(), evidence)
+        end
+    end)
+
+    it("does not, once that server has answered after its host was asked", function()
+        local pair = new():settle()
+        pair:after(1000):sees(P, "starting")
+        local asked = pair.now
+        pair:after(100):sees(P, "starting"):sees(M, "ok")
+        pair:event({ kind = "word", dbid = P, begun = asked, word = pair_of.word(pair_of.stopped) })
+        assert.are.same({}, pair:story())
+    end)
+
+    it("fails nothing over for a name that nobody knows here, while its host says it lives",
+        function()
+        local pair = new():settle()
+        for _ = 1, 30 do
+            pair:after(1000):sees(P, "unresolved"):sees(M, "ok"):says(P, {})
+        end
+        assert.are.same({}, pair:story())
+        assert.matches("name that nobody knows", pair:asked("alert", P).text)
+    end)
+
+    it("fails over for such a name once its host says that the server is stopped", function()
+        local pair = new():settle()
+        pair:after(1000):sees(P, "unresolved"):sees(M, "ok"):says(P, pair_of.stopped)
+        assert.are.same({ "promote" }, pair:story())
+    end)
 end)

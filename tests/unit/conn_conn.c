@@ -3,6 +3,7 @@
 #include "moonrise/conn/conn.h"
 
 #include <errno.h>
+#include <sys/resource.h>
 
 struct fixture {
     struct loop *l;
@@ -386,6 +387,26 @@ test_too_many(void **state)
     assert_string_equal(f->e.sqlstate, "53300");
 }
 
+/* It says so in words of before SQLSTATEs, and where TLS was asked for not even that. */
+static void
+test_no_fork(void **state)
+{
+    const char *hosts[] = {server.dir, "127.0.0.1"};
+    struct rlimit was, none;
+    assert_int_equal(prlimit(server.pid, RLIMIT_NPROC, NULL, &was), 0);
+    none = (struct rlimit){.rlim_cur = 1, .rlim_max = was.rlim_max};
+    assert_int_equal(prlimit(server.pid, RLIMIT_NPROC, &none, NULL), 0);
+    for (int i = 0; i < 2; i++) {
+        struct fixture *f = *state;
+        open_at(f, hosts[i], server.port, "secret", 5000);
+        assert_int_equal(f->e.code, ERR_SQL);
+        assert_string_equal(f->e.sqlstate, "53000");
+        conn_free(f->c);
+        f->c = NULL;
+    }
+    prlimit(server.pid, RLIMIT_NPROC, &was, NULL);
+}
+
 static void
 test_free_while_connecting_and_busy(void **state)
 {
@@ -458,6 +479,7 @@ main(void)
         cmocka_unit_test_setup_teardown(test_hung_postmaster, setup, teardown),
         cmocka_unit_test_setup_teardown(test_timeout_cancels_on_the_server, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost_while_nobody_listened, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_fork, setup, teardown),
         cmocka_unit_test_setup_teardown(test_too_many, setup, teardown),
         cmocka_unit_test_setup_teardown(test_free_while_connecting_and_busy, setup, teardown),
         cmocka_unit_test(test_connection_string),

@@ -35,6 +35,15 @@ describe("fts: evidence", function()
         assert.are.same({ "promote" }, pair:story())
     end)
 
+    it("does not take for a sign of life what the mirror got before the silence", function()
+        local pair = new({ settings = { patience_ms = 3000 } }):settle()
+        for i = 1, 6 do
+            pair:after(1000):sees(P, "timeout", { took = 1000 })
+            pair:sees(M, "ok", { received_ms = 1000 * i + 200 }):says(P, false)
+        end
+        assert.are.same({ "promote" }, pair:story())
+    end)
+
     it("ends a hung primary whose sessions go on, though its mirror hears that", function()
         assert.are.same({ "fence 2" }, silent_and_heard(1000, {}):story())
     end)

@@ -9,7 +9,7 @@ local M = {}
 
 --- Defaults of everything that can be tuned (cluster.lua's `watch`).
 M.settings = {
-    patience_tries = 5,
+    patience_tries = 4,
     patience_ms = 10000,
     grace_ms = 30000,
     recovery_stall_ms = 30000,
@@ -116,10 +116,12 @@ local function observe(inst, seen, settings)
     if seen.evidence == "ok" then
         if seen.fresh then
             inst.doubt_since, inst.doubts, inst.refusal = nil, nil, nil
+            inst.fresh_at = seen.at
         end
         good(inst, seen)
     elseif silent and beside then
-        inst.doubt_since = inst.doubt_since or seen.at
+        -- It may have begun right after the last one that came about: patience counts from there.
+        inst.doubt_since = inst.doubt_since or inst.fresh_at or seen.at - (seen.took or 0)
         inst.doubts = (inst.doubts or 0) + 1
     elseif beside and condition.refusals[seen.evidence] then
         inst.doubt_since, inst.doubts = nil, nil

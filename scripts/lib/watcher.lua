@@ -26,7 +26,7 @@ local M = {}
 
 M.INTERVAL_MS = 1000
 M.TIMEOUT_MS = 2000
-local FRESH_MS = 5000
+local FRESH_MS = 3000
 local IDLE_MS = 1000
 local LACKS_EVERY_MS = 60000
 

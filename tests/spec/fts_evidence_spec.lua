@@ -48,6 +48,22 @@ describe("fts: evidence", function()
         assert.are.same({ "fence 2" }, silent_and_heard(1000, {}):story())
     end)
 
+    it("counts the silence towards new sessions from the last one that came about", function()
+        local pair = new():settle()
+        pair:sees(P, "ok", { fresh = true })
+        local last = pair.now
+        pair:after(2900):sees(P, "ok")
+        while #pair:story() == 0 and pair.now - last < 30000 do
+            pair:after(1750):sees(P, "ok"):sees(P, "no_new_session", { took = 2000 })
+            pair:sees(M, "ok", { received_ms = 10 }):says(P, {})
+            pair:after(250):event({ kind = "tick" })
+        end
+        assert.are.same({ "fence 2" }, pair:story())
+        -- Four tries of two seconds each, the first of them three seconds after that session.
+        assert.is_true(pair.now - last < 11200, pair.now - last)
+        assert.is_true(pair.now - last >= 10000, pair.now - last)
+    end)
+
     it("has nothing against a primary that refuses one more session, and tells it once", function()
         local pair = new():settle()
         for _ = 1, 10 do

@@ -5,6 +5,7 @@ local errors = require("lib.state.errors")
 local facts_of = require("lib.state.facts")
 local judge = require("lib.state.judge")
 local mirrors = require("lib.state.mirrors")
+local pauses = require("lib.pauses")
 local places = require("lib.state.places")
 local quick = require("lib.state.quick")
 local report = require("lib.state.report")
@@ -83,6 +84,10 @@ local function announce(view, facts)
     if facts.cluster.state == "stopped" then
         term.warn("The cluster %s counts as stopped: nothing is failed over before moonrise start",
             facts.cluster.name)
+    end
+    for _, pause in ipairs(facts.pauses) do
+        term.warn("Failover of %s is paused until %s by %s: %s", pauses.scope(pause),
+            pause.until_text, pause.holder, pause.reason)
     end
     local _, segments = judge.split(facts)
     for _, pair in ipairs(view.connections and segments or {}) do

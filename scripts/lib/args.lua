@@ -155,7 +155,8 @@ function M.parse(options, arguments)
                 table.insert(rest, argv[j])
             end
             break
-        elseif argument:sub(1, 1) == "-" and argument ~= "-" then
+        -- The coordinator's content is -1.
+        elseif argument:match("^%-%D") then
             local next_i, problem = take(result, by_name, argv, i)
             if not next_i then
                 return nil, problem

@@ -303,6 +303,18 @@ function Catalog:leases()
         from moonrise.content_lease order by content]]))
 end
 
+--- Pauses that have not ended: content or hostname (neither: the whole cluster), holder, reason,
+--- until_text, left_ms.
+---@return table[]? pauses
+---@return Error? err
+function Catalog:pauses()
+    return plain(self:query([[select content, hostname, holder, reason,
+        to_char(until, 'YYYY-MM-DD HH24:MI:SS') as until_text,
+        extract(epoch from until - clock_timestamp())::float8 * 1000 as left_ms
+        from moonrise.pause where until > clock_timestamp()
+        order by content nulls last, hostname]]))
+end
+
 --- Adds a row to the journal.
 ---@param kind string
 ---@param entry {content: integer?, dbid: integer?, text: string, data: table?}

@@ -17,7 +17,7 @@ local function pair_settled(pair)
     local memory = pair.memory
     local state = memory.state
     -- What was seen since the catalog was looked at has not been judged.
-    if pair.unlooked or not state or UNSETTLED[state]
+    if pair.unlooked or not state or (UNSETTLED[state] and not (pair.pause and memory.refused))
         or (state == "catching_up" and not memory.retry.arm) then
         return false
     end

@@ -209,6 +209,12 @@ M.rows = {
         return view.mode == "s" and view.mc == "fine" and view.streaming and not view:flapping()
     end, allowed("record_out")), to = "catching_up", actions = { "record_out_of_sync" },
       comment = "the mirror is there and commits hang: not waited for, then armed anew" },
+    { from = { "mirror_lost" }, event = "any", when = both(pair_free, answered("release"),
+    function(view)
+        local _, no = view:allowed("record_out")
+        return no ~= nil and view.memory.refused ~= no.reason
+    end), to = "same", actions = { "tell_no_release" },
+      comment = "the policy wants it, a rule or a pause forbids it: said once" },
     { from = { "mirror_down", "catching_up", "mirror_lost" }, event = "any",
       when = both(pair_free, says("still_armed"), says("looked"), function(view)
         return not view:rival()
@@ -229,7 +235,7 @@ M.rows = {
 
     -- In sync, or so the catalog says
     { from = { "in_sync" }, event = "any",
-      when = both(pair_free, says("disarmed"), allowed("record_out")), to = "catching_up",
+      when = both(pair_free, says("disarmed"), allowed("record_disarmed")), to = "catching_up",
       actions = { "record_out_of_sync" },
       comment = "somebody changed the primary's settings: commits do not wait, so s is not true" },
 
@@ -329,6 +335,7 @@ local function wake(memory, view)
     end
     local answer = memory.answer
     sooner(answer and answer.until_ms and answer.at + answer.until_ms)
+    sooner(view.input.paused_until)
     sooner(view:ask_at("primary"))
     sooner(view:ask_at("mirror"))
     return at
@@ -351,7 +358,8 @@ end
 ---@field looked_at? number when the catalog's rows and leases were asked for; nil without a catalog
 ---@field leader boolean whether this process holds the watcher's lease
 ---@field majority? boolean a majority of the hosts records what is decided for content -1
----@field paused? string
+---@field paused? string until when, by whom and why nothing is promoted or released here
+---@field paused_until? number when that ends, on the clock of `now`
 ---@field server_version? integer
 ---@field settings table sight.settings
 ---@field event table {kind = "observation", observation}, {kind = "word", dbid, word|error, begun},

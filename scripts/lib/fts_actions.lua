@@ -128,6 +128,11 @@ return {
         view.memory.refused = no.reason
         return ("no promotion: rule %d: %s"):format(no.rule, no.reason)
     end),
+    tell_no_release = note("refused", function(view)
+        local _, no = view:allowed("record_out")
+        view.memory.refused = no.reason
+        return ("no release: rule %d: %s"):format(no.rule, no.reason)
+    end),
     tell_double_fault = note("double_fault", function(view)
         view.memory.told_double = true
         local down = view.mirror and view.mirror.status == "d"

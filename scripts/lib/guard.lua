@@ -17,7 +17,7 @@ local M = {}
 ---@field mode "s"|"n" of the pair in the catalog
 ---@field mirror_status "u"|"d" in the catalog
 ---@field accept_loss? string an operator's written acceptance of loss
----@field paused? string reason why nothing may be promoted or released here
+---@field paused? string until when, by whom and why nothing may be promoted or released here
 ---@field unconfirmed? boolean the pair has not confirmed its epochs since an activation
 ---@field majority? boolean a majority of all hosts has recorded it (needed for content -1 only)
 ---@field primary table {stopped, host_answers, heard, disarmed, server_version, sync_commit}
@@ -48,15 +48,24 @@ local one_acts = {
     check(6, function(f)
         return f.lease == nil
     end, "somebody else holds this content's lease"),
-    check(6, function(f)
-        return f.paused == nil
-    end, "failover is paused here"),
     check(8, function(f)
         return not f.unconfirmed
     end, "the pair has not confirmed its epochs since the coordinator was activated"),
     check(8, function(f)
         return f.content >= 0 or f.majority == true
     end, "no majority of the hosts has recorded it for the coordinator's pair"),
+}
+
+-- Nothing is fenced, promoted or released. A pair is armed all the same: commits that are
+-- acknowledged during a pause are then safe on the mirror, as in any other hour. And a change of
+-- roles that is recorded is carried out (no guard is asked for that): until then the pair has no
+-- primary at all.
+local not_paused = {
+    check(6, function(f)
+        return f.paused == nil
+    end, function(f)
+        return "failover is paused here " .. f.paused
+    end),
 }
 
 local function known(value)
@@ -159,7 +168,9 @@ local function all(facts, ...)
     for _, list in ipairs({ ... }) do
         for _, item in ipairs(list) do
             if not item.holds(facts) then
-                return nil, { rule = item.rule, reason = item.reason }
+                local reason = item.reason
+                return nil, { rule = item.rule,
+                    reason = type(reason) == "function" and reason(facts) or reason }
             end
         end
     end
@@ -171,7 +182,7 @@ end
 ---@return boolean? ok
 ---@return Refusal? refusal
 function M.promote(facts)
-    return all(facts, one_acts, may_be_promoted, mirror_answers, fenced)
+    return all(facts, one_acts, not_paused, may_be_promoted, mirror_answers, fenced)
 end
 
 --- Would the mirror be promoted once its old primary is fenced? Asked before a server that may
@@ -180,7 +191,7 @@ end
 ---@return boolean? ok
 ---@return Refusal? refusal
 function M.fence(facts)
-    return all(facts, one_acts, may_be_promoted, mirror_answers)
+    return all(facts, one_acts, not_paused, may_be_promoted, mirror_answers)
 end
 
 --- May the pair be recorded as out of sync (the mirror down or not), so that its primary can be
@@ -189,6 +200,15 @@ end
 ---@return boolean? ok
 ---@return Refusal? refusal
 function M.record_out(facts)
+    return all(facts, one_acts, not_paused)
+end
+
+--- May the pair be recorded as out of sync because commits were seen not to wait for the mirror?
+--- That is no decision but what is so: it holds back a promotion, also one after a pause.
+---@param facts GuardFacts
+---@return boolean? ok
+---@return Refusal? refusal
+function M.record_disarmed(facts)
     return all(facts, one_acts)
 end
 
@@ -197,7 +217,7 @@ end
 ---@return boolean? ok
 ---@return Refusal? refusal
 function M.release(facts)
-    return all(facts, one_acts, may_be_released)
+    return all(facts, one_acts, not_paused, may_be_released)
 end
 
 --- May the primary be made to wait for its mirror, so that the pair can be recorded as in sync?

@@ -25,6 +25,11 @@ select json_build_object(
         'holder', l.holder, 'intent', l.intent, 'step', l.step,
         'left_ms', extract(epoch from l.expires - clock_timestamp()) * 1000))
         from moonrise.content_lease l),
+    'pauses', (select json_agg(json_build_object('content', p.content,
+        'text', format('until %s by %s: %s', to_char(p.until, 'YYYY-MM-DD HH24:MI:SS'), p.holder,
+            p.reason),
+        'left_ms', extract(epoch from p.until - clock_timestamp()) * 1000))
+        from moonrise.paused_content p),
     'state', (select json_build_object('name', s.name, 'epoch', s.epoch, 'state', s.state,
         'watcher', s.watcher, 'config', md5(s.config)) from moonrise.cluster_state s),
     'cycle', (select w.asked from moonrise.watch_cycle w where w.asked > w.done),
@@ -77,8 +82,12 @@ local function parse(text, begun)
     for _, lease in ipairs(raw.leases or {}) do
         lease.expires = now + lease.left_ms
     end
+    for _, pause in ipairs(raw.pauses or {}) do
+        pause.expires = now + pause.left_ms
+    end
     return { instances = raw.instances or {}, pairs = by_content(raw.pairs),
              state = raw.state or {}, leases = by_content(raw.leases),
+             pauses = by_content(raw.pauses),
              cycle = raw.cycle, version = raw.version, held = raw.held, at = now, begun = begun }
 end
 
@@ -117,7 +126,8 @@ function Lease:take()
 end
 
 --- Reads all that the watcher decides by, in one statement; that is also the sign of life.
----@return table? snapshot {instances, pairs, leases, state, cycle, version, held, begun, at}
+---@return table? snapshot {instances, pairs, leases, pauses, state, cycle, version, held,
+--- begun, at}
 ---@return Error? err the session is gone, and the lease with it
 function Lease:read()
     if not self.cat then

@@ -418,7 +418,7 @@ function View:guard_facts()
 end
 
 --- Asks a guard: true, or nil and the refusal.
----@param name string "promote", "fence", "record_out", "release" or "arm"
+---@param name string "promote", "fence", "record_out", "record_disarmed", "release" or "arm"
 function View:allowed(name)
     return guard[name](self:guard_facts())
 end

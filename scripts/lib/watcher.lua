@@ -33,7 +33,8 @@ local LACKS_EVERY_MS = 60000
 ---@class Watcher
 ---@field env Env
 ---@field ctx {env: Env, agents: table, cat: table?, policies: Policies, settings: table}
----@field pairs table<integer, table> by content: {content, memory, primary, mirror, pair, lease}
+---@field pairs table<integer, table> by content: {content, memory, primary, mirror, pair, lease,
+--- pause}
 local Watcher = {}
 Watcher.__index = Watcher
 
@@ -213,10 +214,12 @@ function Watcher:apply(snapshot)
         end
         if not pair.pair or pair.pair.epoch ~= state.epoch
             or (pair.lease or {}).token ~= (held or {}).token
-            or (pair.lease or {}).gone ~= (held or {}).gone then
+            or (pair.lease or {}).gone ~= (held or {}).gone
+            or (pair.pause ~= nil) ~= (snapshot.pauses[rows.content] ~= nil) then
             table.insert(changed, rows.content)
         end
         pair.primary, pair.mirror, pair.pair, pair.lease = rows.primary, rows.mirror, state, held
+        pair.pause = snapshot.pauses[rows.content]
         seen[rows.content] = true
         for _, inst in ipairs({ rows.primary, rows.mirror }) do
             self.by_dbid[inst.dbid] = pair
@@ -243,9 +246,11 @@ function Watcher:records_alone()
 end
 
 local function input_for(self, pair, event)
+    local now = mr.clock()
+    local pause = pair.pause and pair.pause.expires > now and pair.pause or {}
     return {
-        now = mr.clock(), primary = pair.primary, mirror = pair.mirror, pair = pair.pair,
-        lease = pair.lease,
+        now = now, primary = pair.primary, mirror = pair.mirror, pair = pair.pair,
+        lease = pair.lease, paused = pause.text, paused_until = pause.expires,
         -- Without a catalog there is nothing to wait for: what can be told is told.
         looked_at = self:leads() and self.snapshot.begun or nil,
         leader = self:leads(), majority = self:records_alone(),

@@ -29,7 +29,7 @@ local function describe(cluster, options)
         name = "test" .. cluster.place.dir:gsub("%W", ""):sub(-8),
         pg = { bin = pg.bin(), settings = {} },
         coordinator = instance(cluster, "coordinator"),
-        standby = options.standby and instance(cluster, "standby") or nil,
+        standby = options.standby and instance(cluster, "standby", options.mirror_host) or nil,
         segments = {},
         hba = options.hba, tls = options.tls, fdw = options.fdw,
         watch = options.watch,
@@ -68,7 +68,7 @@ end
 --- Describes a cluster: writes its cluster.lua, starts nothing.
 ---@param place table
 ---@param options? table {segments = 1, standby = false, mirrors = true, settings = {}, hba = nil,
---- mirror_host = "localhost", tls = nil, fdw = nil, watch = nil}
+--- mirror_host = "localhost" (also the standby's), tls = nil, fdw = nil, watch = nil}
 ---@return table cluster {config (the table of cluster.lua), file (its path), place}
 function M.new(place, options)
     local cluster = setmetatable({ place = place, bin = pg.bin() }, Cluster)

@@ -27,6 +27,11 @@ describe("args.parse", function()
         assert.is_nil(result.errors)
     end)
 
+    it("takes a negative number for a content, not for an option", function()
+        local _, rest = args.parse(options, { "-1", "-e" })
+        assert.same({ "-1" }, rest)
+    end)
+
     it("keeps defaults apart from what was given", function()
         local result = args.parse(options, {})
         assert.equal(64, result.batch)

@@ -32,8 +32,10 @@ end
 -- What is broken, with which value, and the rule that must refuse it.
 local everywhere = {
     { "leader", false, 6 }, { "leader", NONE, 6 }, { "lease", "recoverseg on sdw1", 6 },
-    { "paused", "maintenance", 6 }, { "unconfirmed", true, 8 }, { "content", -1, 8 },
+    { "unconfirmed", true, 8 }, { "content", -1, 8 },
 }
+
+local held = { { "paused", "maintenance", 6 } }
 
 local promotion = {
     { "mode", "n", 1 }, { "mirror_status", "d", 1 }, { "mirror.answered", false, 1 },
@@ -84,6 +86,7 @@ end
 describe("guard", function()
     describe("of a promotion", function()
         refuses("promote", sound, everywhere)
+        refuses("promote", sound, held)
         refuses("promote", sound, promotion)
         refuses("promote", sound, fenced)
 
@@ -123,6 +126,7 @@ describe("guard", function()
             return facts
         end
         refuses("fence", running, everywhere)
+        refuses("fence", running, held)
         refuses("fence", running, promotion)
     end)
 
@@ -133,8 +137,11 @@ describe("guard", function()
             return facts
         end
         refuses("release", out, everywhere)
+        refuses("release", out, held)
         refuses("release", out, release)
         refuses("record_out", sound, everywhere)
+        refuses("record_out", sound, held)
+        refuses("record_disarmed", sound, everywhere)
     end)
 
     describe("of arming", function()
@@ -150,5 +157,21 @@ describe("guard", function()
         }) do
             assert.are.equal(waits, guard.server_waits(version), tostring(version))
         end
+    end)
+
+    describe("of a paused pair", function()
+        it("tells until when, by whom and why", function()
+            local facts = sound()
+            facts.paused = "until 12:00 by joe@sdw1: new switches"
+            assert.matches("paused here until 12:00 by joe@sdw1: new switches",
+                select(2, guard.promote(facts)).reason, 1, true)
+        end)
+
+        it("lets it be armed, and lets it be known that commits do not wait", function()
+            local facts = sound()
+            facts.paused = "maintenance"
+            assert.is_true(guard.arm(facts))
+            assert.is_true(guard.record_disarmed(facts))
+        end)
     end)
 end)

@@ -9,6 +9,11 @@ local REFUSED = {
     { "recoverseg", "-r", "--policy", "recovery=policies/recovery.lua" },
     { "stop", "-u", "-m" }, { "stop", "-u", "-y" }, { "stop", "-u", "-t", "5" },
     { "stop", "-u", "-M", "fast" },
+    { "pause", "0", "--reason", "x" }, { "pause", "0", "--for", "1h" },
+    { "pause", "--for", "1h", "--reason", " " }, { "pause", "--for", "8d", "--reason", "x" },
+    { "pause", "--for", "soon", "--reason", "x" }, { "pause", "--for", "10ms", "--reason", "x" },
+    { "pause", "--for", "1h", "--reason", "two\nlines" },
+    { "pause", "0", "1", "--for", "1h", "--reason", "x" }, { "resume", "0", "1" },
     { "watch", "--json" }, { "watch", "--policy", "recovery=policies/recovery.lua" },
 }
 

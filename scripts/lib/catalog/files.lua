@@ -1,2 +1,3 @@
 --- The files that make the catalog, in the order in which they are run.
-return { "tables", "checks", "leases", "transitions", "members", "cycle", "grants" }
+return { "tables", "checks", "leases", "pause", "transitions", "members", "cycle",
+    "grants" }

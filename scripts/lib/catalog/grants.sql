@@ -21,6 +21,8 @@ grant execute on function
     moonrise.lease_inherit(bigint, text, interval),
     moonrise.lease_drop(bigint),
     moonrise.cluster_set_state(bigint[], text, text),
+    moonrise.pause_set(integer, text, interval, text, text),
+    moonrise.pause_end(integer, text, text),
     moonrise.epoch_reserve(bigint, integer, text),
     moonrise.epoch_seen(bigint),
     moonrise.timeline_seen(bigint, integer, bigint),

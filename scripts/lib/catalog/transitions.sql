@@ -84,7 +84,9 @@ begin
     mirror := mirror_of(content);
     if mirror.status = 'd' and mirror.mode = 'n' then
         return last_epoch(content);
-    elsif content = -1 and coalesce(facts ->> 'majority', '') = '' then
+    end if;
+    perform check_pause(token, content);
+    if content = -1 and coalesce(facts ->> 'majority', '') = '' then
         perform forbid('the coordinator is released only with a record on a majority of the hosts',
             'name that record in the facts: {"majority": "..."}');
     end if;
@@ -169,6 +171,7 @@ begin
     return taken;
 end $$;
 
+-- No pause refuses it: that commits do not wait for the mirror is to be known.
 create function moonrise.out_of_sync(token bigint, content integer, reason text,
     seen bigint default null)
 returns bigint
@@ -220,6 +223,7 @@ begin
         perform fail('MR003', format('dbid %s is the primary of content %s already', dbid,
             content));
     end if;
+    perform check_pause(token, content);
     mirror := mirror_of(content);
     if mirror.dbid is distinct from dbid then
         perform fail('MR004', format('dbid %s is not the mirror of content %s', dbid, content));

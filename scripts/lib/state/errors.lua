@@ -1,6 +1,7 @@
 --- `state -e`: only what is wrong, and what is being done about it. Pure.
 local cluster = require("lib.cluster")
 local judge = require("lib.state.judge")
+local pauses = require("lib.pauses")
 local sheet = require("lib.state.sheet")
 
 local M = {}
@@ -19,6 +20,15 @@ local SECTIONS = {
         headers = { "Cluster", "State", "Next step" },
         row = function(facts)
             return { facts.cluster.name, facts.cluster.state, "moonrise start" }
+        end,
+    },
+    {
+        kinds = { no_failover = true },
+        title = "Failover Is Paused: Nothing Is Promoted or Released",
+        headers = { "Where", "Until", "By", "Reason" },
+        row = function(_, problem)
+            local pause = problem.pause
+            return { pauses.scope(pause), pause.until_text, pause.holder, pause.reason }
         end,
     },
     {

@@ -137,7 +137,12 @@ local function read(source)
     for _, lease in ipairs(leases) do
         lease.gone = hold.is_gone(lease.holder)
     end
-    return { instances = instances, cluster = state, leases = leases }
+    local pauses
+    pauses, err = source.cat:pauses()
+    if not pauses then
+        return nil, err
+    end
+    return { instances = instances, cluster = state, leases = leases, pauses = pauses }
 end
 
 ---@class StateFacts
@@ -146,6 +151,7 @@ end
 ---@field cluster {name: string, epoch: integer, state: string}
 ---@field instances table[] gp_segment_configuration
 ---@field leases table[] work in progress
+---@field pauses table[] of failover: lib/catalog.lua's
 ---@field seen table<integer, table> by dbid: word (lib/agents.lua's inspect) or word_error, sql or
 --- sql_error, disk (lib/agents.lua's disk) or disk_error
 ---@field quick boolean only the catalog was asked

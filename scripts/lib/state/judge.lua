@@ -225,8 +225,9 @@ function M.why_waiting(sql)
 end
 
 --- Everything that is not as it should be, in the order of the contents. Kinds: coordinator,
---- stopped (the catalog says so: the watcher acts on nothing), switched, down, host (it gave no
---- word), disk, unsynchronized, not_armed, not_streaming, waiting, weak, paused.
+--- stopped (the catalog says so: the watcher acts on nothing), no_failover (somebody paused it),
+--- switched, down, host (it gave no word), disk, unsynchronized, not_armed, not_streaming, waiting,
+--- weak, paused (a mirror's replay).
 ---@param facts StateFacts
 ---@return table[] problems {kind, content?, dbid?, status?, ...}
 function M.problems(facts)
@@ -237,6 +238,9 @@ function M.problems(facts)
     end
     if facts.cluster.state == "stopped" then
         add(problems, "stopped", { content = -1 })
+    end
+    for _, pause in ipairs(facts.pauses or {}) do
+        add(problems, "no_failover", { content = pause.content, pause = pause })
     end
     for _, pair in ipairs(cluster.pairs(facts.instances)) do
         of_instance(problems, facts, pair.primary)

@@ -55,7 +55,7 @@ function M.of(facts)
     return {
         cluster = facts.cluster.name, epoch = facts.cluster.epoch, source = facts.source,
         coordinator_error = facts.coordinator_error, ok = #problems == 0, instances = list,
-        problems = problems, leases = facts.leases,
+        problems = problems, leases = facts.leases, pauses = facts.pauses,
     }
 end
 

@@ -43,7 +43,7 @@ where r.slot_name = $1]]
 ---@param ctx table
 ---@param pair table
 ---@param max_lag_bytes number of the mirror's replay
----@return boolean? ok
+---@return {replay_bytes: number}? ready how far the mirror's replay is behind
 ---@return Error? err
 function M.ready(ctx, pair, max_lag_bytes)
     if not pair.mirror then
@@ -73,7 +73,7 @@ function M.ready(ctx, pair, max_lag_bytes)
         err = mr.error(err.code, err.message, { instance = err.instance, cause = err.cause,
             hint = "nothing was stopped: mend that and run it again" })
     end
-    return ok, err
+    return ok and row, err
 end
 
 -- A server that is shutting down is waited for: told to start now it would only say that it runs.

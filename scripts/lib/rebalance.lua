@@ -1,10 +1,9 @@
 --- Returning every instance to its preferred role: which pairs, in which waves, one after another.
 local mr = require("moonrise")
 local cluster = require("lib.cluster")
-local handover = require("lib.handover")
+local handover_waves = require("lib.handover_waves")
 local instance = require("lib.instance")
 local policy = require("lib.policy")
-local stop_requests = require("lib.stop_requests")
 local term = require("lib.term")
 
 local M = {}
@@ -85,61 +84,11 @@ local function print_plan(plan)
     end
 end
 
-local function hand_over(ctx, pair, opts, progress)
-    if stop_requests.asked() then
-        return nil, mr.error("cancelled", "not begun", { instance = cluster.name(pair.primary) })
-    end
-    local times, err = handover.run(ctx, pair, {
-        max_lag_bytes = opts.replay_lag,
-        progress = function(stage)
-            progress:update(pair.content, ("content %d: %s"):format(pair.content, stage))
-        end,
-    })
-    if not times then
-        err.instance = err.instance or cluster.name(pair.primary)
-    end
-    return times, err
-end
-
-local function run_wave(ctx, wave, opts, progress)
-    local failures = 0
-    local results = mr.parallel(wave, opts.batch, function(pair)
-        return hand_over(ctx, pair, opts, progress)
-    end)
-    for i, pair in ipairs(wave) do
-        pair.result = results[i]
-        if results[i].error then
-            failures = failures + 1
-            term.error(results[i].error)
-        else
-            term.info("content %d: roles returned, writers stalled %s", pair.content,
-                term.duration(results[i].stall_ms))
-        end
-    end
-    return failures
-end
-
--- Each pair that was begun is brought to an end, so that it is in one of its two good states.
-local function run_waves(ctx, plan, opts)
-    local progress = term.progress({ off = opts.no_progress, sequential = opts.sequential })
-    local failures = 0
-    stop_requests.between("Stop before the next pair", function()
-        for _, wave in ipairs(plan.waves) do
-            failures = failures + run_wave(ctx, wave, opts, progress)
-        end
-    end)
-    progress:finish()
-    return failures
-end
-
 local function as_json(plan)
     local pairs_told, left = {}, {}
     for i, wave in ipairs(plan.waves) do
         for _, pair in ipairs(wave) do
-            local result = pair.result or {}
-            table.insert(pairs_told, { content = pair.content, primary = pair.mirror.dbid,
-                wave = i, stall_ms = result.stall_ms,
-                error = result.error and tostring(result.error) })
+            table.insert(pairs_told, handover_waves.as_json(pair, i))
         end
     end
     for _, entry in ipairs(plan.left) do
@@ -167,7 +116,9 @@ function M.run(ctx, opts)
         if not go then
             return code
         end
-        failures = failures + run_waves(ctx, plan, opts)
+        failures = failures + handover_waves.run(ctx, plan.waves, {
+            batch = opts.batch, replay_lag = opts.replay_lag, no_progress = opts.no_progress,
+            sequential = opts.sequential, handed_over = "roles returned" })
     end
     if opts.json then
         term.json(as_json(plan))

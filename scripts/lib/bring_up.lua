@@ -162,8 +162,13 @@ local function check_armed(ctx, pair, token)
             :format(names, state.armed_name or ""))
 end
 
--- A mirror that came back is up; what is not in sync is armed, or left to the watcher.
-local function settle(ctx, pair, token, mirror)
+--- A mirror that came back is up; what is not in sync is armed, or left to the watcher.
+---@param ctx table {env, agents, cat}
+---@param pair table
+---@param token integer the content's lease
+---@param mirror {outcome: string, streaming: boolean?} how its start went; gets a `note` when the
+--- pair is not in sync yet
+function M.settle(ctx, pair, token, mirror)
     if mirror.outcome ~= "started" and mirror.outcome ~= "already" then
         return
     end
@@ -222,7 +227,7 @@ local function conclude(ctx, pair, token, results)
     if not mirror or (primary and primary.outcome == "failed") or stop_requests.asked() then
         return
     elseif mirror.outcome == "started" or mirror.outcome == "already" then
-        settle(ctx, pair, token, mirror)
+        M.settle(ctx, pair, token, mirror)
         return
     end
     local why = mirror.outcome == "left" and "started without it" or "its start failed"

@@ -1,5 +1,5 @@
---- Finishing or undoing what a killed runbook left of a handover; the watcher does it, and so do
---- `start` and `recoverseg`, where there may be no watcher.
+--- Finishing or undoing what a killed runbook left of a handover or a restart; the watcher does it,
+--- and so do `start`, `recoverseg` and their like, where there may be no watcher.
 ---
 --- What tells where it was is the catalog: the step of the lease that was left, and, where even the
 --- lease is gone, a change of roles of which no promotion is recorded.
@@ -7,6 +7,7 @@ local mr = require("moonrise")
 local cluster = require("lib.cluster")
 local handover = require("lib.handover")
 local hold = require("lib.hold")
+local restart = require("lib.restart")
 local term = require("lib.term")
 
 local M = {}
@@ -101,10 +102,25 @@ local function backwards(ctx, pair, token)
     return handover.start(ctx, pair.primary, token, "handover undone")
 end
 
---- Takes over a handover that was left, and finishes or undoes it. Of several that try it at once
---- one does it.
+local function complete(ctx, pair, token, left)
+    if left.intent == "restart" then
+        return restart.finish(ctx, pair, token, left.step)
+    end
+    return (left.step == "handed" and forwards or backwards)(ctx, pair, token)
+end
+
+--- Whether what was left under a lease of this intent is to be finished or undone; of any other
+--- nothing is left to do.
+---@param intent string
+---@return boolean
+function M.completes(intent)
+    return intent == "handover" or intent == "restart"
+end
+
+--- Takes over a handover or a restart that was left, and finishes or undoes it. Of several that try
+--- it at once one does it.
 ---@param ctx table {env, cat, agents}
----@param left {content: integer, token: integer, step: string}
+---@param left {content: integer, token: integer, intent: string, step: string}
 ---@return boolean? ok
 ---@return Error? err code "busy" when somebody else was first
 function M.take_over(ctx, left)
@@ -120,7 +136,7 @@ function M.take_over(ctx, left)
             return nil, why
         end
         local ok
-        ok, why = (left.step == "handed" and forwards or backwards)(ctx, pair, token)
+        ok, why = complete(ctx, pair, token, left)
         return ok and true or nil, why
     end)
 end
@@ -133,18 +149,23 @@ local function told(content, ok, err, what)
         return 0
     end
     term.error(err)
-    term.warn("content %d: an unfinished handover is still unfinished; run it again", content)
+    term.warn("content %d: what was left there is still unfinished; run it again", content)
     return 1
+end
+
+local function done_of(left)
+    local finished = left.intent == "restart" or left.step == "handed"
+    return ("the %s is %s"):format(left.intent, finished and "finished" or "undone")
 end
 
 local function leases_left(ctx)
     local failures = 0
     for _, left in ipairs(ctx.cat:leases() or {}) do
-        if left.intent == "handover" and (left.expired or hold.is_gone(left.holder)) then
-            term.info("content %d: %s left a handover (%s)", left.content, left.holder, left.step)
+        if M.completes(left.intent) and (left.expired or hold.is_gone(left.holder)) then
+            term.info("content %d: %s left a %s (%s)", left.content, left.holder, left.intent,
+                left.step)
             local ok, err = M.take_over(ctx, left)
-            failures = failures + told(left.content, ok, err,
-                left.step == "handed" and "the handover is finished" or "the handover is undone")
+            failures = failures + told(left.content, ok, err, done_of(left))
         end
     end
     return failures
@@ -170,8 +191,8 @@ local function promotions_left(ctx, intent)
     return failures
 end
 
---- Finishes or undoes every handover whose holder is gone, and tells of each; without a watcher
---- also finishes changes of roles that are recorded and were never carried out.
+--- Finishes or undoes every handover and restart whose holder is gone, and tells of each; without a
+--- watcher also finishes changes of roles that are recorded and were never carried out.
 ---@param ctx table {env, cat, agents}
 ---@param intent? string of the leases that are taken; default "handover", which a stopped cluster
 --- refuses

@@ -2,7 +2,11 @@
 local args = require("lib.args")
 local bring_down = require("lib.bring_down")
 local cluster = require("lib.cluster")
+local evacuation = require("lib.evacuation")
+local handover_resume = require("lib.handover_resume")
+local handover_waves = require("lib.handover_waves")
 local mr = require("moonrise")
+local session = require("lib.session")
 local term = require("lib.term")
 local whole = require("lib.whole")
 
@@ -20,6 +24,10 @@ local function check(opts)
         or args.exclusive(opts, { { "reload", "-u" }, { "no_standby", "-y" } })
         or args.exclusive(opts, { { "coordinator_only", "-m" }, { "restart", "-r" } })
         or args.exclusive(opts, { { "coordinator_only", "-m" }, { "no_standby", "-y" } })
+        or args.exclusive(opts, { { "host", "--host" }, { "coordinator_only", "-m" } })
+        or args.exclusive(opts, { { "host", "--host" }, { "reload", "-u" } })
+        or args.exclusive(opts, { { "host", "--host" }, { "restart", "-r" } })
+        or args.exclusive(opts, { { "host", "--host" }, { "no_standby", "-y" } })
 end
 
 -- Instances that are down read their files when they start.
@@ -54,8 +62,9 @@ local function reload(ctx, opts)
     return failures == 0 and 0 or 1
 end
 
-local function report(results, opts)
-    local failures, list = 0, {}
+-- Says what became of each; with --json also, beside that, what is in `more`.
+local function report(results, opts, more)
+    local failures, list, told = 0, {}, more or {}
     for _, r in ipairs(results) do
         if r.outcome == "failed" then
             failures = failures + 1
@@ -69,7 +78,8 @@ local function report(results, opts)
                              killed = r.killed or nil, error = r.err and tostring(r.err) })
     end
     if opts.json then
-        term.json({ instances = list })
+        told.instances = list
+        term.json(told)
     end
     return failures
 end
@@ -145,7 +155,56 @@ local function start_again(opts)
     return book.main(options, {})
 end
 
+local function refuse_evacuation(work, opts)
+    local reasons = {}
+    for i, err in ipairs(work.refused) do
+        term.error(err)
+        reasons[i] = tostring(err)
+    end
+    term.warn("Nothing was stopped: host %s is not taken out of service", work.host)
+    if opts.json then
+        term.json({ instances = {}, handed_over = {}, refused = reasons })
+    end
+    return 1
+end
+
+local function evacuate(ctx, opts)
+    -- What an earlier run has left half-way comes first.
+    local unfinished = opts.dry_run and 0 or handover_resume.all(ctx)
+    local work, err = evacuation.plan(ctx, opts.host)
+    if not work then
+        return nil, err
+    elseif #work.refused > 0 then
+        return refuse_evacuation(work, opts)
+    end
+    evacuation.print(work)
+    local results, handed = {}, {}
+    if not opts.dry_run then
+        local go, code = term.confirm("Continue with the stop of host " .. opts.host, opts.yes)
+        if not go then
+            return code
+        end
+        results = evacuation.run(ctx, work, { mode = opts.mode == "smart" and "fast" or opts.mode,
+            wait_ms = opts.timeout, batch = opts.batch })
+        for i, pair in ipairs(work.handovers) do
+            handed[i] = handover_waves.as_json(pair, 1)
+        end
+    end
+    if report(results, opts, { handed_over = handed, refused = {} }) + unfinished > 0 then
+        return 1
+    elseif not opts.dry_run then
+        term.info("Host %s is out of service; moonrise recoverseg brings its instances back",
+            opts.host)
+    end
+    return 0
+end
+
 local function main(opts)
+    if opts.host then
+        return session.with(opts, function(ctx)
+            return evacuate(ctx, opts)
+        end)
+    end
     local code, err = whole.run(opts, {
         plan = plan, act = run,
         question = ("Continue with %s of the cluster"):format(opts.reload and "the reload"
@@ -160,11 +219,18 @@ end
 
 return {
     summary = "stop the cluster",
-    usage = "[-M smart|fast|immediate] [-t SECONDS] [-m] [-r] [-u] [-y] [options]",
+    usage = "[-M smart|fast|immediate] [-t SECONDS] [-m] [-r] [-u] [-y] [--host H] [options]",
     description = [[
 Stops the coordinator, so that clients are gone, then the primaries while their mirrors still
 receive, then the mirrors. The watcher is told that this is no failure. A stop that was interrupted
-is picked up by the next one.]],
+is picked up by the next one.
+
+With --host only what is on that host is stopped, and the cluster goes on: primaries there are
+handed over to their mirrors elsewhere, without a copy or a loss; mirrors there, the standby
+coordinator too, are recorded as down and their primaries go on without them. It is refused as a
+whole, and each reason named, when the coordinator is there, or a pair that cannot be handed over:
+not in sync, without a mirror elsewhere. recoverseg, or start, brings the instances back and
+recoverseg -r their roles. Killed half-way it is simply run again.]],
     options = {
         { key = "mode", short = "M", arg = "MODE", default = "smart",
           help = "smart: only when no client is connected; fast: ends their\n" ..
@@ -175,6 +241,9 @@ is picked up by the next one.]],
         { key = "restart", short = "r", help = "start the cluster again afterwards" },
         { key = "reload", short = "u", help = "stop nothing, read the configuration files again" },
         { key = "no_standby", short = "y", help = "leave the standby coordinator running" },
+        { key = "host", long = "host", arg = "H",
+          help = "take host H out of service: mirrors elsewhere take over\n" ..
+              "first; smart means fast here" },
     },
     check = check,
     main = main,

@@ -37,8 +37,15 @@ function M.clients(ctx)
     return rows and rows[1].n, err
 end
 
--- Stops one instance; one that hangs through an immediate stop is ended by its host, and only then.
-local function stop_instance(ctx, inst, epoch, options)
+--- Stops one instance; one that hangs through an immediate stop is ended by its host, and only
+--- then.
+---@param ctx table {agents}
+---@param inst table
+---@param epoch integer
+---@param options {mode: "fast"|"immediate", wait_ms: integer}
+---@return table? done {already: boolean?, fenced: boolean?}
+---@return Error? err
+function M.stop_instance(ctx, inst, epoch, options)
     local word, err = ctx.agents:inspect(inst)
     if not word then
         return nil, err
@@ -68,7 +75,7 @@ end
 local function stop_list(ctx, list, record, options)
     local results = {}
     local answers = mr.parallel(list, options.batch, function(inst)
-        return stop_instance(ctx, inst, record.epochs[tostring(inst.content)], options)
+        return M.stop_instance(ctx, inst, record.epochs[tostring(inst.content)], options)
     end)
     for i, answer in ipairs(answers) do
         results[i] = { inst = list[i], err = answer.error, killed = answer.fenced,

@@ -41,7 +41,8 @@ local function describe(cluster, options)
     end
     for content = 0, (options.segments or 1) - 1 do
         local mirror = options.mirrors ~= false
-            and instance(cluster, "mirror" .. content, options.mirror_host) or nil
+            and instance(cluster, "mirror" .. content, (options.mirror_hosts or {})[content + 1]
+                or options.mirror_host) or nil
         table.insert(config.segments,
             { primary = instance(cluster, "primary" .. content), mirror = mirror })
     end
@@ -68,7 +69,8 @@ end
 --- Describes a cluster: writes its cluster.lua, starts nothing.
 ---@param place table
 ---@param options? table {segments = 1, standby = false, mirrors = true, settings = {}, hba = nil,
---- mirror_host = "localhost" (also the standby's), tls = nil, fdw = nil, watch = nil}
+--- mirror_host = "localhost" (also the standby's), mirror_hosts = {} (of contents 0, 1, ...),
+--- tls = nil, fdw = nil, watch = nil}
 ---@return table cluster {config (the table of cluster.lua), file (its path), place}
 function M.new(place, options)
     local cluster = setmetatable({ place = place, bin = pg.bin() }, Cluster)

@@ -14,6 +14,12 @@ local REFUSED = {
     { "pause", "--for", "soon", "--reason", "x" }, { "pause", "--for", "10ms", "--reason", "x" },
     { "pause", "--for", "1h", "--reason", "two\nlines" },
     { "pause", "0", "1", "--for", "1h", "--reason", "x" }, { "resume", "0", "1" },
+    { "stop", "--host", "sdw1", "-m" }, { "stop", "--host", "sdw1", "-u" },
+    { "stop", "--host", "sdw1", "-r" }, { "stop", "--host", "sdw1", "-y" },
+    { "switchover" }, { "switchover", "zero" }, { "switchover", "-1" }, { "switchover", "0", "0" },
+    { "switchover", "0", "--replay-lag", "much" }, { "restart" }, { "restart", "0", "1" },
+    { "restart", "0", "--dbid", "2" }, { "restart", "sdw1" }, { "restart", "0", "-M", "soon" },
+    { "restart", "--dbid", "0" },
     { "watch", "--json" }, { "watch", "--policy", "recovery=policies/recovery.lua" },
 }
 

@@ -159,7 +159,8 @@ return {
 Restarts the mirror, waits until it streams again, then restarts the primary, so that settings that
 need a restart take effect; with --dbid that instance alone. The watcher is told that this is no
 failure. While a mirror is away, commits on its primary wait for it; while a primary is away, its
-clients are refused: commonly for less than a second each.
+clients are refused: commonly for less than a second each. A mirror does not start with less than
+its primary has of max_connections and its like: to lower those restart the primary first, --dbid.
 
 A primary that does not come up again, for a setting that is wrong, is failed over by the watcher
 like any other. What a killed run has stopped is started again by the watcher, or by the next

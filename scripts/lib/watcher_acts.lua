@@ -154,6 +154,9 @@ local function reserved(w, pair, action)
     elseif pair.primary.dbid ~= primary or pair.primary.mode ~= mode
         or (pair.mirror and pair.mirror.status) ~= status or pair.pair.epoch ~= epoch then
         return stale("the pair has changed")
+    elseif action.op == "fence" and action.key == "primary" and pair.pause then
+        -- It is ended for a promotion only, and that one would be refused.
+        return stale("failover has been paused here")
     end
     return epoch
 end

@@ -112,7 +112,7 @@ describe("stop --host", function()
             end)
             run:kill("KILL")
             run:wait(SOON_S)
-            wait.eventually("the host to be evacuated", 180, function()
+            wait.eventually("the host to be evacuated", 60, function()
                 local said = cluster:moonrise({ "stop", "-a", "--host", HOST })
                 return said.code == 0, said.out .. said.err
             end)

@@ -66,6 +66,13 @@ describe("failover, paused,", function()
         assert.is_nil(message)
     end)
 
+    -- The watcher does so every second.
+    it("is read without the plan being compiled", function()
+        local plan = cluster:catalog("explain select * from moonrise.paused_content")
+        local cost = tonumber(plan[1]["QUERY PLAN"]:match("cost=[%d.]+%.%.([%d.]+)"))
+        assert.is_true(cost < 50000, cost)
+    end)
+
     it("leaves a killed primary where it is, and goes on at once when it is resumed", function()
         cluster:watched()
         writers = shop.open(cluster, 2)

@@ -142,7 +142,7 @@ describe("switchover and restart", function()
                 end)
                 run:kill("KILL")
                 run:wait(SOON_S)
-                wait.eventually("nobody to work on it any more", 180, function()
+                wait.eventually("nobody to work on it any more", 60, function()
                     local left = cluster:catalog("select * from content_lease")[1]
                     return not left, left and ("%s, %s, %s"):format(left.holder, left.intent,
                         left.step) .. watch:output()

@@ -20,13 +20,13 @@ create table moonrise.pause (
 create unique index pause_one_each on moonrise.pause (coalesce(content, -2),
     coalesce(hostname, ''));
 
--- Each content that is paused now, by the pause that lasts longest.
+-- Each content that is paused now, by the pause that lasts longest. The watcher reads it every
+-- second: a plan that is estimated to be dear would be compiled each time, for seconds.
 create view moonrise.paused_content as
     select distinct on (c.content) c.content, p.holder, p.reason, p.until
-    from moonrise.gp_segment_configuration c
-    join moonrise.pause p on (p.content is null or p.content = c.content)
-        and (p.hostname is null or exists (select from moonrise.gp_segment_configuration h
-            where h.content = c.content and h.hostname = p.hostname))
+    from moonrise.pause p
+    join moonrise.gp_segment_configuration c on (p.content is null or p.content = c.content)
+        and (p.hostname is null or p.hostname = c.hostname)
     where p.until > clock_timestamp()
     order by c.content, p.until desc;
 

@@ -1,5 +1,5 @@
---- Before any spec: Lua is interpreted, as in the program itself (engine/lua/script.c), and programs
---- that a spec starts do not get the sanitizer that was preloaded for the module.
+--- Before any spec: Lua is interpreted, as in the program itself (engine/lua/script.c), and
+--- programs that a spec starts do not get the sanitizer that was preloaded for the module.
 
 jit.off()
 

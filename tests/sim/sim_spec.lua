@@ -7,7 +7,7 @@ local run = require("tests.sim.run")
 
 local LIVES = os.getenv("MOONRISE_CAMPAIGN") and 3000 or 60
 -- How many lives a broken rule may hide in.
-local MUTANT_LIVES = 60
+local MUTANT_LIVES = 300
 local SHARP = { 1, 4, 16, 3, 14, 13, 22, 24, 31, 34, 5, 8 }
 local STORY_LINES = 60
 

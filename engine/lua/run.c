@@ -19,7 +19,9 @@ struct program {
     struct child *child;
     struct timer *timer;
     struct str out, errors;
-    struct err why; /* why it was killed, code 0 when it was not */
+    struct err why;  /* why it was killed, code 0 when it was not */
+    size_t keep;     /* bytes of each output; more is dropped. 0: more is a failure */
+    int64_t term_ms; /* from SIGTERM to SIGKILL when it is late; 0: killed at once */
     int code, signal;
 };
 
@@ -44,8 +46,9 @@ program_cancel(struct wait *w, bool force)
 static void
 program_append(struct program *p, struct str *to, const void *bytes, size_t len)
 {
-    if (to->len + len <= OUTPUT_MAX) {
-        str_append(to, bytes, len);
+    size_t room = (p->keep ? p->keep : OUTPUT_MAX) - to->len;
+    if (p->keep || len <= room) {
+        str_append(to, bytes, len < room ? len : room);
         return;
     }
     if (!p->why.code)
@@ -87,6 +90,10 @@ static void
 program_exited(void *arg, int exit_code, int signal)
 {
     struct program *p = arg;
+    /* One that was late and has heeded SIGTERM may leave others of its group that do not. The number is
+     * theirs for as long as one of them lives. */
+    if (p->why.code == ERR_TIMEOUT)
+        kill(-child_pid(p->child), SIGKILL);
     p->code = exit_code;
     p->signal = signal;
     if (p->why.code)
@@ -100,25 +107,35 @@ static void
 program_late(void *arg)
 {
     struct program *p = arg;
-    if (!p->why.code)
+    bool first = p->why.code == 0;
+    if (first)
         err_set(&p->why, ERR_TIMEOUT, "it did not end in time and was killed");
-    child_kill(p->child, SIGKILL, true);
+    bool asked = first && p->term_ms > 0;
+    child_kill(p->child, asked ? SIGTERM : SIGKILL, true);
+    if (asked)
+        timer_again(p->timer, p->term_ms, 0);
 }
 
-/* NAME=VALUE texts: the environment of this process with the changes in options.env. */
+/* NAME=VALUE texts: the environment of this process with the changes in options.env, or options.only_env
+ * and nothing else. */
 static const char **
 program_env(lua_State *L)
 {
     extern char **environ;
-    lua_getfield(L, 2, "env");
+    static char *const nothing[] = {NULL};
+    lua_getfield(L, 2, "only_env");
+    bool only = !lua_isnil(L, -1);
+    if (!only)
+        lua_getfield(L, 2, "env");
     if (lua_isnil(L, -1))
         return NULL;
     if (!lua_istable(L, -1))
-        luaL_argerror(L, 2, "options.env: table expected");
+        luaL_argerror(L, 2,
+                      only ? "options.only_env: table expected" : "options.env: table expected");
     int changes = lua_gettop(L), count = 0;
     lua_newtable(L);
     int list = lua_gettop(L);
-    for (char **e = environ; *e; e++) {
+    for (char *const *e = only ? nothing : environ; *e; e++) {
         lua_pushlstring(L, *e, strcspn(*e, "="));
         lua_rawget(L, changes);
         if (lua_isnil(L, -1)) {
@@ -161,13 +178,16 @@ program_start(lua_State *L, struct task *t, struct program *p, const char **argv
 int
 run_program(lua_State *L)
 {
-    static const char *const known[] = {"stdin", "timeout_ms", "cwd", "env", NULL};
+    static const char *const known[] = {"stdin", "timeout_ms", "term_ms",    "cwd",
+                                        "env",   "only_env",   "keep_bytes", NULL};
     luaL_checktype(L, 1, LUA_TTABLE);
     luaL_argcheck(L, lua_objlen(L, 1) > 0, 1, "argv: at least a program expected");
     lua_settop(L, 2);
     opt_table(L, 2, known);
     const char **argv = text_list(L, 1, 1, "argv");
     int64_t timeout_ms = (int64_t)opt_number(L, 2, "timeout_ms", 0);
+    int64_t term_ms = (int64_t)opt_number(L, 2, "term_ms", 0);
+    size_t keep = (size_t)opt_number(L, 2, "keep_bytes", 0);
     opt_text(L, 2, "stdin", NULL);
     opt_text(L, 2, "cwd", NULL);
     struct task *t;
@@ -179,6 +199,8 @@ run_program(lua_State *L)
     struct err e = {0};
     p->wait.cancel = program_cancel;
     p->wait.what = "a program";
+    p->term_ms = term_ms;
+    p->keep = keep < OUTPUT_MAX ? keep : OUTPUT_MAX;
     str_init(&p->out);
     str_init(&p->errors);
     if (program_start(L, t, p, argv, &e)) {

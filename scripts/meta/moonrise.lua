@@ -165,9 +165,11 @@ function Conn:server_version() end
 function Conn:close() end
 
 --- Runs a program without a shell; waits until it has ended. On time-out (default none) and when it
---- prints more than 64 MiB its process group is killed. env is added to this process's environment.
+--- prints more than 64 MiB its process group is killed. With `term_ms` one that is late is asked by
+--- SIGTERM first, so long before. With `keep_bytes` only the first ones of each output are kept and
+--- the rest is dropped. `env` is added to this process's environment, `only_env` replaces it.
 ---@param argv string[]
----@param options? {stdin: string?, timeout_ms: number?, cwd: string?, env: table<string,string>?}
+---@param options? {stdin: string?, timeout_ms: number?, term_ms: number?, keep_bytes: number?, cwd: string?, env: table<string,string>?, only_env: table<string,string>?}
 ---@return {code: integer, signal: integer, stdout: string, stderr: string}? result
 ---@return Error? err
 function mr.run(argv, options) end

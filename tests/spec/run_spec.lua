@@ -53,6 +53,29 @@ describe("a program", function()
         assert.is_true(mr.clock() - start < 20000)
     end))
 
+    it("that takes too long may be asked to end first", main(function()
+        local start = mr.clock()
+        local told = os.tmpname()
+        local result, err = mr.run({ "sh", "-c", "trap 'echo asked > $0; exit' TERM; " ..
+            "while :; do tail -f /dev/null; done", told }, { timeout_ms = 200, term_ms = 60000 })
+        assert.is_nil(result)
+        assert.equals("timeout", err.code)
+        assert.equals("asked\n", mr.read_file(told))
+        os.remove(told)
+        assert.is_true(mr.clock() - start < 20000)
+    end))
+
+    it("of which only the first bytes are wanted may print what it likes", main(function()
+        local result = mr.check(mr.run({ "sh", "-c", "head -c 80000000 /dev/zero; echo abc >&2" },
+            { keep_bytes = 5 }))
+        assert.same({ code = 0, signal = 0, stdout = ("\0"):rep(5), stderr = "abc\n" }, result)
+    end))
+
+    it("may get an environment of which nothing is inherited", main(function()
+        assert.equals("A=b\n", mr.run({ "/usr/bin/env" }, { only_env = { A = "b" } }).stdout)
+        assert.equals("", mr.run({ "/usr/bin/env" }, { only_env = {} }).stdout)
+    end))
+
     it("that is not there is an error", main(function()
         local result, err = mr.run({ "/no/such/program" })
         assert.is_nil(result)
@@ -69,6 +92,7 @@ describe("a program", function()
     it("refuses wrong use before anything runs", main(function()
         for _, case in ipairs({ {}, { {} }, { { 1 } }, { { "a\0b" } }, { "true" },
             { { "true" }, { stdout = "x" } }, { { "true" }, { env = { 1 } } },
+            { { "true" }, { only_env = { 1 } } },
             { { "true" }, { timeout_ms = "x" } } }) do
             assert.has_error(function()
                 mr.run(unpack(case))

@@ -1,4 +1,5 @@
 --- cluster.lua: the file that describes a cluster, read in the sandbox and held against its schema.
+local hooks = require("lib.hooks")
 local mr = require("moonrise")
 local schema = require("lib.config_schema")
 
@@ -20,6 +21,7 @@ local M = {}
 ---@field tls? {cert: string, key: string, ca: string?, verify: "full"|"ca"|nil}
 ---@field fdw {databases: string[]}
 ---@field policies table<string, string>
+---@field on_event HookSpec[]
 ---@field watch table<string, number>
 ---@field text string the file's text
 ---@field warnings string[]
@@ -128,6 +130,7 @@ local function fill(config)
     config.fdw = config.fdw or {}
     config.fdw.databases = config.fdw.databases or {}
     config.policies = config.policies or {}
+    config.on_event = config.on_event or {}
     config.watch = config.watch or {}
     each_place(config, complete_place)
 end
@@ -159,6 +162,9 @@ end
 ---@return Config? config
 ---@return Error? err code "usage"; its hint lists all further mistakes
 function M.check(value, name)
+    if type(value) == "table" then
+        value.on_event = hooks.as_list(value.on_event)
+    end
     local problems = schema.check(value)
     if #problems > 0 then
         return invalid(name, problems)

@@ -1,6 +1,7 @@
 --- What a cluster.lua may hold: a description per key, and the walk that compares.
 ---
 --- Every problem is told with its path (`segments[2].mirror.port`). Pure: no files, no network.
+local hooks = require("lib.hooks")
 local sight = require("lib.sight")
 
 local M = {}
@@ -54,6 +55,10 @@ function kinds.scalar(value)
         "a text, a number, true or false"
 end
 
+function kinds.event(value)
+    return hooks.is_kind(value), "one of " .. table.concat(hooks.kinds, ", ")
+end
+
 local PLACE = {
     fields = {
         host = { kind = "host", required = true },
@@ -102,6 +107,10 @@ M.schema = {
             failover = { kind = "path" }, recovery = { kind = "path" },
             rebalance = { kind = "path" },
         } },
+        on_event = { list = { fields = {
+            run = { kind = "path", required = true }, kinds = { list = { kind = "event" } },
+            timeout_ms = { kind = "positive" },
+        } } },
         watch = { fields = watch_fields() },
     },
 }

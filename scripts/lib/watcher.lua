@@ -13,6 +13,7 @@ local cycle = require("lib.cycle")
 local fts = require("lib.fts")
 local hold = require("lib.hold")
 local home = require("lib.home")
+local hooks = require("lib.hooks")
 local instance = require("lib.instance")
 local journal = require("lib.journal")
 local keeper = require("lib.watcher_keeper")
@@ -29,6 +30,7 @@ M.TIMEOUT_MS = 2000
 local FRESH_MS = 3000
 local IDLE_MS = 1000
 local LACKS_EVERY_MS = 60000
+local CLOSE_MS = 2000
 
 ---@class Watcher
 ---@field env Env
@@ -79,11 +81,18 @@ function M.new(env, options)
     local dir = home.state_dir(env.name)
     mr.make_dir(dir)
     self.journal = journal.open({
-        file = dir .. "/journal.jsonl", say = say,
+        file = dir .. "/journal.jsonl",
+        say = function(kind, entry)
+            say(kind, entry)
+            self:tell_hooks(kind, entry)
+        end,
         catalog = function()
             return self.lease.cat
         end,
     })
+    self.hooks = hooks.new(env, function(kind, entry)
+        self.journal:add(kind, entry)
+    end)
     self.ctx = { env = env, agents = agents.new(env), settings = self.settings }
     self:open_policies()
     return self
@@ -105,6 +114,16 @@ function Watcher:open_policies(configured)
     end })
 end
 
+--- Has the hooks run for an event. Of several watchers the one that leads does it; without a
+--- catalog nobody can lead, and each that has known the cluster does.
+---@param kind string
+---@param entry table
+function Watcher:tell_hooks(kind, entry)
+    if self:leads() or not self.lease.cat then
+        self.hooks:event(kind, entry)
+    end
+end
+
 --- Whether this watcher may change anything now: it holds the lease, and has seen the catalog since
 --- it took it. What it saw before, under an earlier lease, may have been overtaken.
 ---@return boolean
@@ -120,6 +139,8 @@ function Watcher:read_config()
         self.settings = options_of(self, self.options)
         self.ctx.settings = self.settings
         self:open_policies(policy.configured(state.config))
+        local described = config.parse(state.config, "the catalog's cluster.lua")
+        self.hooks:configure(described and described.on_event or {})
     end
 end
 
@@ -434,7 +455,8 @@ function Watcher:finish()
         self.prober:close()
     end
     self.keeper:cancel()
-    self.journal:close(2000)
+    self.hooks:close(self.once and self.hooks:deadline_ms() or CLOSE_MS)
+    self.journal:close(CLOSE_MS)
     self.lease:close()
     self.ctx.agents:close()
     self.ctx.policies:close()

@@ -406,6 +406,40 @@ describe("a cluster", function()
         assert.matches("Mirror Failed, Primary Failed", text_of(mirrors.pairs(facts)))
     end)
 
+    it("in a double fault tells how far each is, and what promoting it would lose", function()
+        local facts = failed_over()
+        local function stopped(control)
+            control.sysid = "7"
+            return { sql_error = { code = "connect", message = "refused" },
+                     word = { kind = "datadir", stopped = true, control = control } }
+        end
+        facts.seen[5] = stopped({ newest_timeline = 2, checkpoint = "0/5000000" })
+        facts.seen[2] = stopped({ timeline = 1, min_recovery = "0/4000000" })
+        facts.history = { [0] = { since = "2026-01-01 10:00:00 (mirror lost)",
+            primary_lsn = 0x6000000 } }
+        local text = text_of(errors.lines(facts))
+        assert.matches("Double Faults", text)
+        assert.matches("cdw%s+6005%s+5%s+Primary%s+2%s+at least 0/5000000%s+No%s+nothing: it is",
+            text)
+        assert.matches("cdw%s+6002%s+2%s+Mirror%s+1%s+at least 0/4000000%s+No%s+what was committed"
+            .. " since 2026%-01%-01 10:00:00 %(mirror lost%); 32.* of WAL are known to be missing",
+            text)
+        assert.matches("Promoting it would lose%s+= what was committed",
+            text_of(details.lines(facts)))
+        local problems = report.of(facts).problems
+        assert.equal("double_fault", problems[#problems].kind)
+        assert.equal(0x2000000, problems[#problems].survivors[2].lost_bytes)
+        -- Somebody works on it, the cluster is stopped, or a session of the primary still answers.
+        facts.leases = { { content = 0, intent = "start" } }
+        assert.not_matches("Double Faults", text_of(errors.lines(facts)))
+        facts.leases[1].gone = true
+        assert.matches("Double Faults", text_of(errors.lines(facts)))
+        facts.cluster.state = "stopped"
+        assert.not_matches("Double Faults", text_of(errors.lines(facts)))
+        facts.cluster.state, facts.seen[5].sql_error.sqlstate = "running", "57P03"
+        assert.not_matches("Double Faults", text_of(errors.lines(facts)))
+    end)
+
     it("of which nobody answers is still drawn", function()
         local facts = healthy()
         for dbid in pairs(facts.seen) do
@@ -415,7 +449,8 @@ describe("a cluster", function()
         for _, view in pairs(VIEWS) do
             assert.is_true(#view(facts) > 0)
         end
-        assert.equal(16, #judge.problems(facts))
+        -- Of eight instances and their hosts, and a double fault of each segment.
+        assert.equal(16 + 3, #judge.problems(facts))
         local _, hosts = text_of(errors.lines(facts)):gsub("cdw%s+unreachable", "")
         assert.equal(1, hosts)
         assert.matches("PID%s+= Unknown", text_of(details.lines(facts)))

@@ -1,6 +1,7 @@
 --- `state -s`: everything about every instance. Pure.
 local judge = require("lib.state.judge")
 local sheet = require("lib.state.sheet")
+local survivors = require("lib.survivors")
 
 local M = {}
 
@@ -104,6 +105,23 @@ local function status(out, facts, inst)
     item(out, inst.role == "p" and "Database status" or "Segment status", text, text ~= "Up")
 end
 
+-- Of both, for whoever has to choose.
+local function left(out, facts, pair, inst)
+    if not judge.is_double_fault(facts, pair) then
+        return
+    end
+    local one = judge.survivors(facts, pair)[inst.role == "p" and 1 or 2]
+    out:row({ "Double Fault" })
+    if one.unreadable then
+        item(out, "Not readable", one.unreadable, true)
+        return
+    end
+    known(out, "Timeline", one.timeline)
+    item(out, "Last position", survivors.position(one), one.lsn == nil)
+    item(out, "In sync when last seen", one.in_sync and "Yes" or "No", not one.in_sync)
+    item(out, "Promoting it would lose", survivors.loss(one), survivors.loses(one))
+end
+
 local function segment(out, facts, pair, inst)
     out:rule(RULE)
     place(out, inst)
@@ -114,6 +132,7 @@ local function segment(out, facts, pair, inst)
         mirror_positions(out, facts, pair)
     end
     status(out, facts, inst)
+    left(out, facts, pair, inst)
 end
 
 local WARNING = {

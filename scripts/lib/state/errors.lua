@@ -3,6 +3,7 @@ local cluster = require("lib.cluster")
 local judge = require("lib.state.judge")
 local pauses = require("lib.pauses")
 local sheet = require("lib.state.sheet")
+local survivors = require("lib.survivors")
 
 local M = {}
 
@@ -146,6 +147,31 @@ local function hosts(out, facts, problems)
     section(out, "Hosts that Gave no Word", { "Host", "Reason" }, rows)
 end
 
+local function survivor_row(facts, one)
+    local inst = cluster.find(facts.instances, one.dbid)
+    local row = { inst.hostname, inst.port, one.dbid, judge.ROLES[one.role] }
+    local rest = one.unreadable and { "Unknown", "Unknown", "Unknown", "Not readable: "
+            .. one.unreadable }
+        or { one.timeline or "Unknown", survivors.position(one), one.in_sync and "Yes" or "No",
+             survivors.loss(one) }
+    for _, cell in ipairs(rest) do
+        table.insert(row, cell)
+    end
+    return row
+end
+
+local function double_faults(out, facts, problems)
+    local rows = {}
+    for _, problem in ipairs(problems) do
+        for _, one in ipairs(problem.survivors or {}) do
+            table.insert(rows, survivor_row(facts, one))
+        end
+    end
+    section(out, "Double Faults (moonrise start, or recoverseg, which Tells What Can Be Done)",
+        { "Segment", "Port", "Dbid", "Role", "Timeline", "Last position", "In sync when last seen",
+          "Promoting it would lose" }, rows)
+end
+
 local function recoveries(out, facts)
     local rows = {}
     for _, inst in ipairs(facts.instances) do
@@ -204,6 +230,7 @@ function M.lines(facts)
         end
         section(out, part.title, part.headers, rows)
     end
+    double_faults(out, facts, problems)
     hosts(out, facts, problems)
     recoveries(out, facts)
     work(out, facts)

@@ -2,8 +2,11 @@
 --- host's word about its instances, each instance's own answer. All at the same time and each with
 --- a deadline, so that nothing that hangs keeps anybody waiting.
 local agents = require("lib.agents")
+local cluster = require("lib.cluster")
+local double_fault = require("lib.double_fault")
 local hold = require("lib.hold")
 local instance = require("lib.instance")
+local judge = require("lib.state.judge")
 local mr = require("moonrise")
 local reader = require("lib.reader")
 
@@ -111,7 +114,8 @@ local function look(source, instances, options)
         local result = results[i]
         if type(result) == "table" and result.error and result.error.message then
             seen[job.dbid][job.key .. "_error"] = {
-                code = result.error.code, message = result.error.message }
+                code = result.error.code, message = result.error.message,
+                sqlstate = result.error.sqlstate }
         else
             seen[job.dbid][job.key] = plain(result)
         end
@@ -145,6 +149,17 @@ local function read(source)
     return { instances = instances, cluster = state, leases = leases, pauses = pauses }
 end
 
+-- What nobody can answer is missing, and no reason to show nothing.
+local function histories(source, facts)
+    local known = {}
+    for _, pair in ipairs(cluster.pairs(facts.instances)) do
+        if judge.is_double_fault(facts, pair) then
+            known[pair.content] = double_fault.history(source.cat, pair.content)
+        end
+    end
+    return known
+end
+
 ---@class StateFacts
 ---@field source "coordinator"|"standby" whose catalog it is
 ---@field coordinator_error? string why the coordinator's could not be read
@@ -154,6 +169,7 @@ end
 ---@field pauses table[] of failover: lib/catalog.lua's
 ---@field seen table<integer, table> by dbid: word (lib/agents.lua's inspect) or word_error, sql or
 --- sql_error, disk (lib/agents.lua's disk) or disk_error
+---@field history table<integer, table> by content, of double faults: what the catalog knows of them
 ---@field quick boolean only the catalog was asked
 
 --- Gathers; waits, at most about four times `timeout_ms`.
@@ -168,8 +184,8 @@ function M.gather(options, how)
     end
     local facts
     facts, err = read(source)
-    source.cat:close()
     if not facts then
+        source.cat:close()
         return nil, err
     end
     if source.source == "coordinator" then
@@ -178,6 +194,8 @@ function M.gather(options, how)
     facts.source, facts.quick = source.source, how.quick
     facts.coordinator_error = source.coordinator_error and source.coordinator_error.message
     facts.seen = how.quick and {} or look(source, facts.instances, how)
+    facts.history = histories(source, facts)
+    source.cat:close()
     return facts
 end
 

@@ -2,6 +2,7 @@
 --- should be. Pure; all views and the exit code rest on it.
 local cluster = require("lib.cluster")
 local instance = require("lib.instance")
+local survivors = require("lib.survivors")
 
 local M = {}
 
@@ -224,10 +225,52 @@ function M.why_waiting(sql)
     return "released; the checkpointer has not read it yet"
 end
 
+-- In its terms: the position that counts is the one that the instance vouches for.
+local function seen_of(facts, inst)
+    local seen = facts.seen[inst.dbid] or {}
+    local sql = seen.sql
+    return {
+        word = seen.word, word_error = seen.word_error and seen.word_error.message,
+        sql_error = seen.sql_error,
+        sql = sql and { in_recovery = sql.in_recovery,
+            lsn = sql.write_lsn or math.max(sql.receive_lsn or 0, sql.replay_lsn or 0) },
+    }
+end
+
+--- Whether a pair has lost its primary and has nobody to succeed it. Not in a cluster that is
+--- stopped, and not while somebody works on the pair.
+---@param facts StateFacts
+---@param pair {content: integer, primary: table, mirror: table?}
+---@return boolean
+function M.is_double_fault(facts, pair)
+    for _, lease in ipairs(facts.leases or {}) do
+        if lease.content == pair.content and not (lease.gone or lease.expired) then
+            return false
+        end
+    end
+    return not facts.quick and facts.cluster.state ~= "stopped" and pair.mirror ~= nil
+        and survivors.is_double_fault(pair, seen_of(facts, pair.primary),
+            seen_of(facts, pair.mirror))
+end
+
+--- What is left of a double fault.
+---@param facts StateFacts
+---@param pair {content: integer, primary: table, mirror: table}
+---@return Survivor[]
+function M.survivors(facts, pair)
+    local known = {}
+    for key, value in pairs((facts.history or {})[pair.content] or {}) do
+        known[key] = value
+    end
+    known[pair.primary.dbid] = seen_of(facts, pair.primary)
+    known[pair.mirror.dbid] = seen_of(facts, pair.mirror)
+    return survivors.of(pair, known)
+end
+
 --- Everything that is not as it should be, in the order of the contents. Kinds: coordinator,
 --- stopped (the catalog says so: the watcher acts on nothing), no_failover (somebody paused it),
 --- switched, down, host (it gave no word), disk, unsynchronized, not_armed, not_streaming, waiting,
---- weak, paused (a mirror's replay).
+--- weak, paused (a mirror's replay), double_fault (with its survivors).
 ---@param facts StateFacts
 ---@return table[] problems {kind, content?, dbid?, status?, ...}
 function M.problems(facts)
@@ -248,6 +291,10 @@ function M.problems(facts)
             of_instance(problems, facts, pair.mirror)
         end
         of_pair(problems, facts, pair)
+        if M.is_double_fault(facts, pair) then
+            add(problems, "double_fault", { content = pair.content, dbid = pair.primary.dbid,
+                survivors = M.survivors(facts, pair) })
+        end
     end
     return problems
 end

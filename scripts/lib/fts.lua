@@ -134,14 +134,14 @@ M.rows = {
       comment = "it still serves, and will not for long: nobody is promoted by this alone" },
 
     -- The primary is lost
-    { from = { "primary_lost" }, event = "any",
+    { from = LOST, event = "any",
       when = both(pair_free, answered("promote"), allowed("promote")), to = "promoting",
       actions = { "record_promote" },
       comment = "record first: the roles change in the catalog, then the mirror is promoted" },
-    { from = { "primary_lost" }, event = "any",
+    { from = LOST, event = "any",
       when = both(pair_free, answered("promote"), function(view)
         return view.pc ~= "stopped" and view.pc ~= "unreachable" and view:allowed("fence") == true
-    end), to = "primary_lost", actions = { "fence_primary" },
+    end), to = "same", actions = { "fence_primary" },
       comment = "its host answers: each process of the old server is ended, then decided again" },
     { from = LOST, event = "any", when = both(answered("promote"), function(view)
         local no = view:refusal()
@@ -151,6 +151,7 @@ M.rows = {
       comment = "the policy wants it, a rule forbids it; the mirror had a second to answer" },
     { from = { "double_fault" }, event = "any", when = function(view)
         return not view.memory.told_double and view.mc ~= "suspect" and view:looked()
+            and view:surveyed()
     end, to = "double_fault", actions = { "tell_double_fault" },
       comment = "nothing is promoted; whichever comes back is handled when that is safe" },
     { from = ANY, event = "any", when = both(answered("alert"), function(view)
@@ -189,12 +190,12 @@ M.rows = {
     -- Started by somebody else
     { from = LOST, event = "any", when = both(acting("primary", "catalog"), function(view)
         return view:stranger("primary")
-    end), to = "same", actions = { "tell_stranger", "restart_primary" },
+    end), to = "same", actions = { "tell_stranger_primary", "restart_primary" },
       comment = "it runs and no client reaches it: restarted as it should be" },
-    { from = { "mirror_down", "mirror_lost" }, event = "any",
+    { from = { "mirror_down", "mirror_lost", "primary_lost", "double_fault" }, event = "any",
       when = both(acting("old"), function(view)
         return view:stranger("mirror") and not view:behind_promotion()
-    end), to = "same", actions = { "tell_stranger", "restart_mirror" },
+    end), to = "same", actions = { "tell_stranger_mirror", "restart_mirror" },
       comment = "likewise; one that was a primary is marked and ended instead" },
 
     -- The mirror is lost

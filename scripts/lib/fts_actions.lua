@@ -1,11 +1,14 @@
 --- What the rows of lib/fts.lua can ask for. Pure, as they are: an action is a plain table that
 --- says what is to be done and to whom; lib/watcher_acts.lua does it.
 local condition = require("lib.condition")
+local mr = require("moonrise")
+local survivors = require("lib.survivors")
 
 local function decision(view)
     local answer = view.memory.answer or {}
     return { action = answer.action, reason = answer.reason, policy = answer.policy,
-             facts = view:facts(), flush_lsn = view.m and view.m.highest }
+             accept_loss = answer.accept_loss, facts = view:facts(),
+             flush_lsn = view.m and view.m.highest }
 end
 
 -- The policy's words where it was the policy that wanted it.
@@ -18,7 +21,8 @@ end
 local function record(fn, why)
     return function(view)
         return { kind = "record", key = "catalog", fn = fn, dbid = view.mirror.dbid,
-                 seen = view.pair.epoch, reason = reason(view, why), decision = decision(view) }
+                 seen = view.pair.epoch, reason = reason(view, why), decision = decision(view),
+                 accept_loss = fn == "promote" and view:accepted_loss() or nil }
     end
 end
 
@@ -41,6 +45,33 @@ local function note(kind, text)
         return { kind = "journal", what = kind, dbid = view.primary.dbid, text = text(view),
                  facts = view:facts() }
     end
+end
+
+local function seen_of(inst)
+    local seen = inst.seen or {}
+    return { word = inst.word, word_error = inst.word_error, sql = inst.evidence == "ok"
+        and { lsn = math.max(seen.lsn or 0, seen.replay_lsn or 0) } or nil }
+end
+
+local function lsn_text(lsn)
+    return lsn and lsn > 0 and mr.lsn_text(lsn) or nil
+end
+
+-- What is left of the pair, as data; `state` and `recoverseg` go on from the positions.
+local function what_is_left(view)
+    local p, m = view.p, view.m
+    local known = { [p.dbid] = seen_of(p), [m.dbid] = seen_of(m),
+                    primary_lsn = p.seen and p.seen.lsn, flush_lsn = m.highest }
+    local pair = { content = view.primary.content, primary = view.primary, mirror = view.mirror }
+    return { survivors = survivors.of(pair, known), primary_lsn = lsn_text(known.primary_lsn),
+             flush_lsn = lsn_text(known.flush_lsn) }
+end
+
+local function tell_stranger(who)
+    return note("alert", function(view)
+        return ("dbid %d was started by somebody else and listens nowhere: its agent restarts it")
+            :format(view[who].dbid)
+    end)
 end
 
 -- Once when it begins and once when it ends, whatever the policy makes of it.
@@ -133,19 +164,17 @@ return {
         view.memory.refused = no.reason
         return ("no release: rule %d: %s"):format(no.rule, no.reason)
     end),
-    tell_double_fault = note("double_fault", function(view)
+    tell_double_fault = function(view)
         view.memory.told_double = true
-        local down = view.mirror and view.mirror.status == "d"
-        return ("double fault: %s; %s; nothing is promoted"):format(
-            condition.describe(view.p, view.pc),
-            view.m and condition.describe(view.m, down and "recorded as down" or view.mc)
-            or "there is no mirror")
-    end),
-    tell_stranger = note("alert", function(view)
-        local who = view:stranger("primary") and view.p or view.m
-        return ("dbid %d was started by somebody else and listens nowhere: its agent restarts it")
-            :format(who.dbid)
-    end),
+        local down = view.mirror.status == "d"
+        return { kind = "journal", what = "double_fault", dbid = view.primary.dbid,
+                 facts = view:facts(), left = what_is_left(view),
+                 text = ("double fault: %s; %s; nothing is promoted"):format(
+                     condition.describe(view.p, view.pc),
+                     condition.describe(view.m, down and "recorded as down" or view.mc)) }
+    end,
+    tell_stranger_primary = tell_stranger("primary"),
+    tell_stranger_mirror = tell_stranger("mirror"),
     tell_disk_primary = tell_ailing("disk", "primary", disk),
     tell_disk_mirror = tell_ailing("disk", "mirror", disk),
     tell_refused_primary = tell_ailing("sessions", "primary", refusal),

@@ -16,11 +16,12 @@ local M = {}
 ---@field content integer
 ---@field mode "s"|"n" of the pair in the catalog
 ---@field mirror_status "u"|"d" in the catalog
----@field accept_loss? string an operator's written acceptance of loss
+---@field accept_loss? string an operator's, or a policy's, written acceptance of loss
 ---@field paused? string until when, by whom and why nothing may be promoted or released here
 ---@field unconfirmed? boolean the pair has not confirmed its epochs since an activation
 ---@field majority? boolean a majority of all hosts has recorded it (needed for content -1 only)
----@field primary table {stopped, host_answers, heard, disarmed, server_version, sync_commit}
+---@field primary table {stopped, host_answers, heard, disarmed, said_gone, server_version,
+---  sync_commit}; said_gone: a person has seen that it is gone
 ---@field mirror table {answered, in_recovery, sysid, timeline, lsn, replay_lsn, replay_paused,
 ---  marked, epoch_valid, streaming, sync_names, behind_promotion}
 ---@field expected table {sysid, timeline, flush_lsn, primary_lsn}
@@ -113,6 +114,11 @@ local may_be_promoted = {
     end, "the mirror is marked: it must be recovered first"),
 }
 
+-- Whether the primary's commits wait for this mirror, wherever that primary may still be.
+local function is_waited_for(f)
+    return f.mode == "s" and f.mirror_status == "u" and f.primary.disarmed ~= true
+end
+
 --- What is only known to be true once the old server has been fenced.
 local fenced = {
     check(3, function(f)
@@ -121,6 +127,11 @@ local fenced = {
     check(3, function(f)
         return f.primary.stopped == true or f.primary.heard ~= true
     end, "the mirror still hears its primary"),
+    -- Out of reach is not gone. A primary that waits for its mirror acknowledges nothing without
+    -- it; any other one would go on beside its successor.
+    check(3, function(f)
+        return f.primary.stopped == true or f.primary.said_gone == true or is_waited_for(f)
+    end, "nobody says that its primary is stopped, and that one does not wait for this mirror"),
 }
 
 local may_be_released = {

@@ -229,7 +229,8 @@ local function ask_at(view, inst, row, condition)
     elseif inst.since and ((inst.evidence_at or 0) > inst.word_begun
         or dying(view, inst, condition)) then
         return asked + 100
-    elseif condition == "wrong_role" then
+    elseif condition == "wrong_role" or view.state == "double_fault" then
+        -- Nobody serves: one that somebody starts listens nowhere, and only its host tells of it.
         return asked + s.ask_ms
     elseif inst.since and condition ~= "stopped" and row.status == "u" then
         return asked + s.ask_ms
@@ -399,6 +400,7 @@ function View:guard_facts()
             and (input.lease and input.lease.holder or "stop") or nil,
         content = self.primary.content, mode = self.mode,
         mirror_status = self.mirror and self.mirror.status or "d",
+        accept_loss = self:accepted_loss(),
         paused = input.paused, unconfirmed = input.unconfirmed, majority = input.majority,
         primary = {
             stopped = self.pc == "stopped", host_answers = conditions.reachable(self.p),
@@ -427,7 +429,8 @@ end
 ---@return {rule: integer, reason: string}?
 function View:refusal()
     local _, no = self:allowed("promote")
-    if no and no.rule == 3 and self.pc ~= "stopped" then
+    -- What a fence would mend forbids nothing; nobody out of reach is fenced.
+    if no and no.rule == 3 and self.pc ~= "stopped" and self.pc ~= "unreachable" then
         _, no = self:allowed("fence")
     end
     return no
@@ -439,6 +442,20 @@ function View:answered(action)
     -- While it is being asked what it said before was about other facts, or is out of date.
     return answer ~= nil and answer.action == action and self.memory.tasks.decide == nil
         and self.memory.digest == self:digest()
+end
+
+--- The policy's written acceptance of what a promotion would lose.
+---@return string?
+function View:accepted_loss()
+    return self:answered("promote") and self.memory.answer.accept_loss or nil
+end
+
+--- Whether both hosts were asked since the fault began, so that what is left can be told.
+---@return boolean
+function View:surveyed()
+    local m = self.m
+    return m ~= nil and (m.word or m.word_error) ~= nil
+        and (self.p.word or self.p.word_error) ~= nil
 end
 
 --- Whether the catalog was read after the evidence began. Before that it is not known whether

@@ -20,7 +20,21 @@ end
 
 local ACTIONS = { nothing = true, wait = true, release = true, promote = true, alert = true }
 
+-- What is lost is lost for good: it is accepted in words that somebody can be asked about.
+local function accept_loss_problem(answer)
+    local text = answer.accept_loss
+    if text == nil then
+        return nil
+    elseif type(text) ~= "string" or not text:find("%S") or #text > 500 then
+        return "accept_loss is no text of 1 to 500 characters"
+    elseif answer.action ~= "promote" then
+        return "accept_loss goes with action promote"
+    end
+    return nil
+end
+
 local function check_failover(answer)
+    local problem = accept_loss_problem(answer)
     if not ACTIONS[answer.action] then
         return nil, "action is none of nothing, wait, release, promote, alert"
     elseif type(answer.reason) ~= "string" or answer.reason == "" or #answer.reason > 500 then
@@ -29,8 +43,10 @@ local function check_failover(answer)
         return nil, "until_ms is no number of milliseconds"
     elseif answer.action == "wait" and not answer.until_ms then
         return nil, "action wait needs until_ms"
+    elseif problem then
+        return nil, problem
     end
-    return { action = answer.action, reason = answer.reason,
+    return { action = answer.action, reason = answer.reason, accept_loss = answer.accept_loss,
              until_ms = answer.until_ms and math.max(50, answer.until_ms) }
 end
 

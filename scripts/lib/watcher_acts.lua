@@ -82,8 +82,8 @@ local records = {}
 
 function records.promote(cat, pair, action)
     action.decision.reason = action.reason
-    return cat:call("promote", nil, pair.content, action.dbid, action.decision, nil,
-        action.seen)
+    return cat:call("promote", nil, pair.content, action.dbid, action.decision,
+        action.accept_loss, action.seen)
 end
 
 function records.mirror_down(cat, pair, action)
@@ -327,15 +327,19 @@ local function decide(w, pair, action)
         w.journal:add("decision", { content = pair.content, dbid = pair.primary.dbid,
             text = ("%s: %s"):format(answer.action, answer.reason),
             data = { policy = meta.file, facts = action.facts, action = answer.action,
-                     reason = answer.reason, until_ms = answer.until_ms } })
+                     reason = answer.reason, until_ms = answer.until_ms,
+                     accept_loss = answer.accept_loss } })
     end
     w:step(pair, { kind = "answer", answer = answer })
 end
 
 local function note(w, pair, action)
+    local data = { facts = action.facts, from = action.from, to = action.to }
+    for key, value in pairs(action.left or {}) do
+        data[key] = value
+    end
     w.journal:add(action.what, {
-        content = pair.content, dbid = action.dbid, text = action.text,
-        data = { facts = action.facts, from = action.from, to = action.to },
+        content = pair.content, dbid = action.dbid, text = action.text, data = data,
     })
 end
 

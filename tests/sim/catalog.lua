@@ -236,7 +236,8 @@ function calls.promote(self, session, given)
     local mirror = self:instance("m")
     if mirror.dbid ~= dbid then
         refuse("busy", "MR003", "dbid %d is the primary already", dbid)
-    elseif (mirror.mode ~= "s" or mirror.status ~= "u") and self.world.rules.sync then
+    elseif (mirror.mode ~= "s" or mirror.status ~= "u") and not given.accept_loss
+        and self.world.rules.sync then
         refuse("refused", "MR001", "dbid %d is not in sync", dbid)
     end
     local servers = self.world.servers

@@ -425,43 +425,6 @@ describe("fts: the primary is lost", function()
     end)
 end)
 
-describe("fts: a double fault", function()
-    it("is recorded once, and nothing is promoted", function()
-        local pair = new({ mode = "n", status = "d" })
-        pair:sees(P, "ok"):sees(M, "refused"):says(M, pair_of.stopped)
-        pair:after(100):sees(P, "reset"):says(P, pair_of.stopped)
-        for _ = 1, 30 do
-            pair:after(1000):sees(P, "refused")
-        end
-        assert.are.equal("double_fault", pair:state())
-        assert.are.same({}, pair:story())
-        local count = 0
-        for _, action in ipairs(pair.log) do
-            count = count + (action.what == "double_fault" and 1 or 0)
-        end
-        assert.are.equal(1, count)
-    end)
-
-    it("is not what a primary without a mirror has: that is an alarm", function()
-        local pair = new({ mode = "n", mirror = false }):sees(P, "ok")
-        pair:after(100):sees(P, "reset"):says(P, pair_of.stopped)
-        assert.are.equal("primary_lost", pair:state())
-        assert.are.same({}, pair:story())
-        assert.matches("has no mirror", pair:asked("alert").text)
-    end)
-
-    it("ends when the mirror that is in sync comes back: then it is promoted", function()
-        local pair = new():settle()
-        pair:after(10):sees(M, "reset"):says(M, pair_of.stopped)
-        pair.log = {}
-        pair:after(1):sees(P, "reset"):says(P, pair_of.stopped)
-        pair:result("catalog", false)
-        assert.are.equal("double_fault", pair:state())
-        pair:after(5000):sees(M, "ok"):event({ kind = "tick" })
-        assert.are.same({ "promote" }, pair:story())
-    end)
-end)
-
 describe("fts: the coordinator", function()
     it("that is lost is only reported", function()
         local pair = new({ content = -1 }):settle()

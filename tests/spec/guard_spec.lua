@@ -112,6 +112,34 @@ describe("guard", function()
             assert.is_true(guard.promote(facts))
         end)
 
+        it("that loses commits wants its primary seen stopped, by its host or a person", function()
+            for _, lacks in ipairs({ { "mode", "n" }, { "mirror_status", "d" },
+                { "primary.disarmed", true } }) do
+                local facts = sound()
+                facts.accept_loss = "ticket 17, J. Doe"
+                set(facts, lacks[1], lacks[2])
+                assert.is_true(guard.promote(facts))
+                facts.primary.stopped, facts.primary.host_answers = false, false
+                assert.are.equal(3, select(2, guard.promote(facts)).rule)
+                facts.primary.said_gone = true
+                assert.is_true(guard.promote(facts))
+                facts.primary.heard = true
+                assert.are.equal(3, select(2, guard.promote(facts)).rule)
+            end
+        end)
+
+        it("of what is marked, of another system or of another history takes no acceptance",
+            function()
+            for _, case in ipairs({ { "mirror.marked", true }, { "mirror.sysid", "8" },
+                { "mirror.timeline", 2 }, { "mirror.in_recovery", false },
+                { "mirror.replay_paused", true }, { "mirror.lsn", 999 } }) do
+                local facts = sound()
+                facts.accept_loss, facts.primary.said_gone = "ticket 17, J. Doe", true
+                set(facts, case[1], case[2])
+                assert.is_nil(guard.promote(facts), case[1])
+            end
+        end)
+
         it("goes for the coordinator with a majority alone", function()
             local facts = sound()
             facts.content, facts.majority = -1, true

@@ -38,6 +38,15 @@ local broken = {
         answers('action = "wait", reason = "x", until_ms = 0 / 0'), "until_ms" },
     { "waits since yesterday",
         answers('action = "wait", reason = "x", until_ms = -1'), "until_ms" },
+    { "accepts a loss without words",
+        answers('action = "promote", reason = "x", accept_loss = " "'), "accept_loss is no text" },
+    { "accepts a loss in too many words",
+        answers('action = "promote", reason = "x", accept_loss = ("x"):rep(501)'),
+        "accept_loss is no text" },
+    { "accepts a loss by a nod",
+        answers('action = "promote", reason = "x", accept_loss = true'), "accept_loss is no text" },
+    { "accepts a loss and promotes nobody",
+        answers('action = "alert", reason = "x", accept_loss = "y"'), "goes with action promote" },
     { "requires", 'return { decide = function() require("os").exit(7) end }', "" },
     { "reaches for files", 'return { decide = function() return io.open("/etc/passwd") end }', "" },
     { "writes a global and is asked again", 'return { decide = function() x = 1 return y end }',
@@ -122,7 +131,7 @@ describe("policy", function()
     end)
 
     it("packaged ones answer, and so do the examples", function()
-        for _, name in ipairs({ "patient" }) do
+        for _, name in ipairs({ "patient", "last_resort" }) do
             local files = { failover = mr.policies_dir .. "/examples/" .. name .. ".lua" }
             opened = policy.open({ files = files,
                 on_fault = function(_, _, err) error(tostring(err)) end })
@@ -139,6 +148,34 @@ describe("policy", function()
         assert.are.same({ waves = { { 3 } } },
             opened:ask("rebalance", { pairs = { { content = 3, mode = "s",
             mirror_status = "u", primary_host = "a", mirror_host = "b" } } }))
+    end)
+end)
+
+describe("the policy of last resort", function()
+    local decide = dofile("policies/examples/last_resort.lua").decide
+
+    local function ask(more)
+        local facts = { state = "double_fault", mode = "n", coordinator = false,
+            primary = { condition = "stopped", bad_ms = 3600000 }, mirror = { condition = "fine" } }
+        for key, value in pairs(more or {}) do
+            facts[key] = value
+        end
+        return decide(facts)
+    end
+
+    it("accepts a loss after an hour, and only for a primary that is gone", function()
+        assert.are.equal("promote", ask().action)
+        assert.is_string(ask().accept_loss)
+        local early = ask({ primary = { condition = "stopped", bad_ms = 3599000 } })
+        assert.are.same({ "alert", 1000 }, { early.action, early.until_ms })
+        for _, more in ipairs({ { primary = { condition = "unreachable", bad_ms = 1e9 } },
+            { primary = { condition = "hung", bad_ms = 1e9 } }, { coordinator = true },
+            { mirror = { condition = "stopped" } }, { mirror = false } }) do
+            assert.are.equal("alert", ask(more).action)
+        end
+        -- What is in sync is promoted without any loss.
+        local synced = ask({ mode = "s", state = "primary_lost" })
+        assert.are.same({ "promote", nil }, { synced.action, synced.accept_loss })
     end)
 end)
 

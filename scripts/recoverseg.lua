@@ -4,11 +4,13 @@ local args = require("lib.args")
 local cluster = require("lib.cluster")
 local handover_resume = require("lib.handover_resume")
 local policy = require("lib.policy")
+local promotion = require("lib.promotion")
 local rebalance = require("lib.rebalance")
 local recovery = require("lib.recovery")
 local recovery_plan = require("lib.recovery_plan")
 local session = require("lib.session")
 local stop_requests = require("lib.stop_requests")
+local survivors = require("lib.survivors")
 local term = require("lib.term")
 
 local options = {
@@ -24,6 +26,12 @@ local options = {
       help = "with -r: largest replay lag of a mirror that is handed over (default 64MB)" },
     { key = "max_rate", long = "max-rate", arg = "SIZE", kind = "size", min = 1,
       help = "largest number of bytes a second read from each source" },
+    { key = "promote", long = "promote", arg = "DBID", kind = "int", min = 1, max = 32767,
+      help = "after a double fault: promote this mirror in its lost primary's place" },
+    { key = "accept_loss", long = "accept-loss", arg = "TEXT",
+      help = "with --promote: who accepts that commits are lost, and why; it is recorded" },
+    { key = "primary_is_gone", long = "primary-is-gone",
+      help = "with --promote: its host does not answer, and you have seen that it is off" },
     { key = "policy", long = "policy", arg = "NAME=FILE", repeatable = true,
       help = "decide with this policy: recovery=FILE, rebalance=FILE" },
     { key = "sequential", short = "s", help = "progress as one line after another" },
@@ -53,6 +61,13 @@ local function check_meaning(opts)
         return "-r copies nothing: --tablespace-mapping does not go with it"
     elseif opts.rebalance and opts.max_rate then
         return "-r copies nothing: --max-rate does not go with it"
+    elseif opts.promote and (opts.tablespaces or opts.max_rate) then
+        return "--promote copies nothing: --tablespace-mapping and --max-rate do not go with it"
+    elseif (opts.accept_loss or opts.primary_is_gone) and not opts.promote then
+        return "--accept-loss and --primary-is-gone go with --promote"
+    elseif opts.accept_loss and (not opts.accept_loss:find("%S") or #opts.accept_loss > 500
+        or opts.accept_loss:find("%c")) then
+        return "--accept-loss: one line of 1 to 500 characters"
     end
     return nil
 end
@@ -62,6 +77,9 @@ local function check(opts)
         { { "full", "-F" }, { "differential", "--differential" } },
         { { "rebalance", "-r" }, { "full", "-F" } },
         { { "rebalance", "-r" }, { "differential", "--differential" } },
+        { { "promote", "--promote" }, { "rebalance", "-r" } },
+        { { "promote", "--promote" }, { "full", "-F" } },
+        { { "promote", "--promote" }, { "differential", "--differential" } },
     }
     for _, group in ipairs(groups) do
         local problem = args.exclusive(opts, group)
@@ -171,7 +189,11 @@ local function as_json(plan, results, armed)
         behind[i] = { dbid = pair.mirror.dbid, content = pair.content,
             in_sync = armed and not err or false, error = err and tostring(err) or nil }
     end
-    return { recovered = list, behind = behind, skipped = skipped }
+    local lost = {}
+    for i, fault in ipairs(plan.double_faults) do
+        lost[i] = { content = fault.content, survivors = fault.survivors }
+    end
+    return { recovered = list, behind = behind, skipped = skipped, double_faults = lost }
 end
 
 -- One question for all, and one more for each directory that is somebody else's.
@@ -218,13 +240,16 @@ local function recover_all(ctx, opts)
         term.error(entry.err)
         term.warn("%s: skipped", cluster.name(entry.target))
     end
+    for _, fault in ipairs(plan.double_faults) do
+        recovery_plan.print_double_fault(fault)
+    end
     local work = #plan.entries + #plan.behind
     if work > 0 then
         recovery_plan.print(plan)
-    elseif #plan.skipped == 0 then
+    elseif #plan.skipped + #plan.double_faults == 0 then
         term.info("No segments to recover")
     end
-    local failures, results, armed = #plan.skipped, nil, nil
+    local failures, results, armed = #plan.skipped + #plan.double_faults, nil, nil
     if work > 0 and not opts.dry_run then
         local go, code = confirm(plan, opts)
         if not go then
@@ -239,16 +264,59 @@ local function recover_all(ctx, opts)
     return failures == 0 and 0 or 1
 end
 
+local function promoted(fault, opts)
+    local chosen = fault.survivors and fault.survivors[2]
+    if fault.serves then
+        term.info("dbid %d is the primary and serves: there is nothing to do", opts.promote)
+    else
+        term.info("%s: promoted", cluster.name(fault.pair.mirror))
+        term.info("%s: moonrise recoverseg brings it back as the mirror",
+            cluster.name(fault.pair.primary))
+    end
+    if opts.json then
+        term.json({ promoted = opts.promote, already = fault.serves or false,
+            content = fault.content, accept_loss = opts.accept_loss, survivor = chosen })
+    end
+    return 0
+end
+
+-- A person chooses: what is left is shown, then it is asked.
+local function promote(ctx, opts)
+    local choice = { dbid = opts.promote, accept_loss = opts.accept_loss,
+                     primary_is_gone = opts.primary_is_gone }
+    local fault, err = promotion.plan(ctx, choice)
+    if not fault or fault.serves then
+        return fault and promoted(fault, opts), err
+    end
+    local chosen = fault.survivors[2]
+    recovery_plan.print_double_fault(fault)
+    term.info("Promotion plan: %s takes its primary's place", cluster.name(fault.pair.mirror))
+    term.info("   It loses   %s", survivors.loss(chosen))
+    if opts.accept_loss then
+        term.info("   Accepted   %s", opts.accept_loss)
+    end
+    if opts.dry_run then
+        return 0
+    end
+    local go, code = term.confirm("Continue with the promotion", opts.yes)
+    if not go then
+        return code
+    end
+    fault, err = promotion.run(ctx, fault.content, choice)
+    return fault and promoted(fault, opts), err
+end
+
 -- What an earlier run has left half-way comes first: there is no plan for a pair without a primary.
 local function main(ctx, opts)
     local unfinished = opts.dry_run and 0 or handover_resume.all(ctx)
-    local code, err = (opts.rebalance and rebalance.run or recover_all)(ctx, opts)
+    local run = opts.rebalance and rebalance.run or opts.promote and promote or recover_all
+    local code, err = run(ctx, opts)
     return code == 0 and unfinished > 0 and 1 or code, err
 end
 
 return {
     summary = "recover failed instances, return roles to their places",
-    usage = "[-F | --differential | -r] [options]",
+    usage = "[-F | --differential | -r | --promote DBID] [options]",
     description = [[
 Recovers every instance that the catalog calls down, in place: stops what is left of it, makes its
 data equal to its primary's by moving the blocks that differ, starts it as the mirror and waits
@@ -260,13 +328,19 @@ about it is answered; with -a nobody is asked, and --replace-foreign says it.
 A tablespace outside of the primary's data directory needs a place of its own on a mirror of the
 same host: --tablespace-mapping names it once, later recoveries keep it.
 
+Where primary and mirror of a pair are both lost, it shows for each how far it is and what promoting
+it would lose, and does nothing: moonrise start starts what can be started. --promote DBID promotes
+the mirror instead. One that is not in sync loses commits by that, so somebody has to accept it in
+writing. The old primary is ended and marked first, or as soon as its host answers.
+
 With -r it hands pairs over until every instance has its preferred role; nothing is copied. Ctrl-C
 and SIGTERM stop it between two pairs: one that was begun is brought to an end. What a killed run
 left half-way is finished or undone by the watcher, or by the next recoverseg or start.]],
     examples = [[
   moonrise recoverseg              plan, ask, recover what is down
   moonrise recoverseg -a --differential
-  moonrise recoverseg -r           return primaries and mirrors to their preferred roles]],
+  moonrise recoverseg -r           return primaries and mirrors to their preferred roles
+  moonrise recoverseg --promote 5 --accept-loss "ticket 17, J. Doe: sdw2 has burnt down"]],
     options = options,
     check = check,
     main = function(opts)

@@ -166,6 +166,9 @@ local function leases_left(ctx)
                 left.step)
             local ok, err = M.take_over(ctx, left)
             failures = failures + told(left.content, ok, err, done_of(left))
+        elseif left.intent == "promote" and (left.expired or hold.is_gone(left.holder)) then
+            -- What it had recorded is a promotion that is left, like any other.
+            ctx.cat:call("lease_drop", left.token)
         end
     end
     return failures

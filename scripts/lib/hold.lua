@@ -11,7 +11,8 @@ local M = {}
 local TTL_MS, RENEW_MS, RETRY_MS = 30000, 10000, 1000
 
 -- Their work ends with their command, and the next one finds out by itself how far it was.
-local ENDS_WITH_ITS_COMMAND = { recover = true, start = true, stop = true }
+local ENDS_WITH_ITS_COMMAND = { recover = true, start = true, stop = true,
+    promote = true }
 
 --- How long a lease is taken for, as the catalog reads it.
 M.TTL = ("%d milliseconds"):format(TTL_MS)
@@ -92,8 +93,9 @@ function M.is_gone(holder)
     return host == mr.whoami().hostname and M.process_gone(pid)
 end
 
--- The lease of a recovery, a start or a stop whose command was killed is nobody's: its agent went
--- with it, and the next one goes on where it was. What a handover left is finished or undone.
+-- The lease of a recovery, a start, a stop or a person's promotion whose command was killed is
+-- nobody's: its agent went with it, and the next one goes on where it was. What a handover left is
+-- finished or undone.
 local function drop_orphan(cat, content)
     for _, lease in ipairs(cat:leases() or {}) do
         if lease.content == content and ENDS_WITH_ITS_COMMAND[lease.intent]
@@ -104,8 +106,7 @@ local function drop_orphan(cat, content)
     return nil
 end
 
---- Takes the lease of a content; that of a recovery, a start or a stop whose command is gone is
---- taken over.
+--- Takes the lease of a content; one that ends with its command is taken over when that is gone.
 ---@param cat table
 ---@param content integer
 ---@param intent string

@@ -1,8 +1,10 @@
 --- What `recoverseg` is about to do: candidates, prices, the policy's choice, and its printed form.
 local mr = require("moonrise")
 local cluster = require("lib.cluster")
+local double_fault = require("lib.double_fault")
 local policy = require("lib.policy")
 local recovery = require("lib.recovery")
+local survivors = require("lib.survivors")
 local term = require("lib.term")
 
 local M = {}
@@ -137,19 +139,34 @@ local function settle(failed, choice, rates, opts)
     return failed
 end
 
+-- Pairs that a recovery can help: their primaries are not lost with their mirrors.
+local function candidates(ctx, faults, fits)
+    local lost = {}
+    for _, fault in ipairs(faults) do
+        lost[fault.content] = true
+    end
+    return ctx.cat:pairs(function(pair)
+        return fits(pair) and not lost[pair.content]
+    end)
+end
+
 --- The plan: { entries = Failed[] with type, reason and price, behind = pairs whose mirror is up
---- and not in sync, skipped = {target, err}[] }.
+--- and not in sync, skipped = {target, err}[], double_faults = DoubleFault[] }.
 ---@param ctx table
 ---@param opts table recoverseg's options
 ---@return table? plan
 ---@return Error? err
 function M.make(ctx, opts)
-    local pairs_down, err = ctx.cat:pairs(is_down)
+    local faults, err = double_fault.find(ctx, opts.batch or 64)
+    local pairs_down
+    if faults then
+        pairs_down, err = candidates(ctx, faults, is_down)
+    end
     if not pairs_down then
         return nil, err
     end
-    local plan = { entries = {}, skipped = {} }
-    plan.behind, err = ctx.cat:pairs(is_behind)
+    local plan = { entries = {}, skipped = {}, double_faults = faults }
+    plan.behind, err = candidates(ctx, faults, is_behind)
     if not plan.behind then
         return nil, err
     end
@@ -170,6 +187,34 @@ function M.make(ctx, opts)
         table.insert(entry and plan.entries or plan.skipped, entry or skipped)
     end
     return plan
+end
+
+local function print_survivor(inst, one)
+    term.warn("   %s %s", inst.role == "p" and "Primary" or "Mirror ", cluster.name(inst))
+    if one.unreadable then
+        term.warn("      not readable   %s", one.unreadable)
+        return
+    end
+    term.warn("      timeline       %s", one.timeline or "Unknown")
+    term.warn("      last position  %s%s", survivors.position(one),
+        one.running and ", it runs" or "")
+    term.warn("      in sync        %s, when it was last seen", one.in_sync and "yes" or "no")
+    term.warn("      promoting it   loses %s", survivors.loss(one))
+end
+
+--- Prints what a double fault has left, and what can be done.
+---@param fault DoubleFault
+function M.print_double_fault(fault)
+    local mirror = fault.survivors[2]
+    term.warn("Content %d: primary and mirror are both lost", fault.content)
+    print_survivor(fault.pair.primary, fault.survivors[1])
+    print_survivor(fault.pair.mirror, mirror)
+    term.warn("   moonrise start starts what can be started")
+    if not mirror.unreadable and not mirror.refusal then
+        term.warn("   moonrise recoverseg --promote %d%s promotes the mirror", mirror.dbid,
+            survivors.loses(mirror) and " --accept-loss TEXT" or "")
+    end
+    term.info("-----------------------------------------------------")
 end
 
 local function print_entry(entry)

@@ -32,7 +32,7 @@ local function describe(cluster, options)
         standby = options.standby and instance(cluster, "standby", options.mirror_host) or nil,
         segments = {},
         hba = options.hba, tls = options.tls, fdw = options.fdw,
-        watch = options.watch,
+        watch = options.watch, on_event = options.on_event,
     }
     for _, settings in ipairs({ SETTINGS, options.settings or {} }) do
         for name, value in pairs(settings) do
@@ -70,7 +70,7 @@ end
 ---@param place table
 ---@param options? table {segments = 1, standby = false, mirrors = true, settings = {}, hba = nil,
 --- mirror_host = "localhost" (also the standby's), mirror_hosts = {} (of contents 0, 1, ...),
---- tls = nil, fdw = nil, watch = nil}
+--- tls = nil, fdw = nil, watch = nil, on_event = nil}
 ---@return table cluster {config (the table of cluster.lua), file (its path), place}
 function M.new(place, options)
     local cluster = setmetatable({ place = place, bin = pg.bin() }, Cluster)

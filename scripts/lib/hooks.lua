@@ -9,8 +9,8 @@ local mr = require("moonrise")
 local M = {}
 
 --- The kinds of events that a hook may be run for; without a choice of its own it is for all.
-M.kinds = { "state", "failover", "double_fault", "alert", "refused", "disk", "failed", "paused",
-            "policy_fault", "fault" }
+M.kinds = { "state", "failover", "double_fault", "alert", "refused", "disk", "sessions",
+            "failed", "paused", "policy_fault", "fault" }
 
 M.TIMEOUT_MS = 10000
 local QUEUE_EVENTS = 100

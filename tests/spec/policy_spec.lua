@@ -130,6 +130,13 @@ describe("policy", function()
         assert.are.equal("f", answer.reason)
     end)
 
+    it("may accept a loss in writing", function()
+        local text = 'return function() return { action = "promote", reason = "r", ' ..
+            'accept_loss = "ticket 17" } end'
+        assert.are.same({ action = "promote", reason = "r", accept_loss = "ticket 17" },
+            (open(text):ask("failover", FACTS)))
+    end)
+
     it("packaged ones answer, and so do the examples", function()
         for _, name in ipairs({ "patient", "last_resort" }) do
             local files = { failover = mr.policies_dir .. "/examples/" .. name .. ".lua" }

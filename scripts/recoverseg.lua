@@ -242,6 +242,9 @@ local function recover_all(ctx, opts)
     end
     for _, fault in ipairs(plan.double_faults) do
         recovery_plan.print_double_fault(fault)
+        term.error(mr.error("refused", "primary and mirror are both lost: nothing is recovered", {
+            instance = cluster.name(fault.pair.primary),
+            hint = "moonrise start starts what can be started; a person may choose the mirror" }))
     end
     local work = #plan.entries + #plan.behind
     if work > 0 then

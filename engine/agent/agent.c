@@ -24,6 +24,8 @@ static const struct operation {
 } operations[] = {
     {"hello", op_hello, ORDER_HOST},
     {"tls", op_tls, ORDER_HOST},
+    {"record_read", op_record_read, ORDER_HOST},
+    {"record_write", op_record_write, ORDER_HOST},
     {"inspect", op_inspect, ORDER_QUESTION},
     {"disk", op_disk, ORDER_QUESTION},
     {"read", op_read, ORDER_QUESTION},

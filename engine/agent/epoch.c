@@ -1,12 +1,12 @@
 #include "epoch.h"
 
-#include "moonrise/base/crc32c.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
 #include "moonrise/loop/loop.h"
 #include "moonrise/pg/conf.h"
 #include "process.h"
+#include "sealed.h"
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -40,19 +40,6 @@ get_number(const struct conf *c, const char *name)
     return text ? strtoull(text, NULL, 10) : 0;
 }
 
-/* Checks the CRC line and cuts it off. */
-static bool
-crc_holds(struct str *text)
-{
-    char *last = strstr(text->data, "\ncrc = '");
-    if (!last)
-        return false;
-    size_t len = (size_t)(last + 1 - text->data);
-    char want[32];
-    snprintf(want, sizeof want, "crc = '%08" PRIx32 "'\n", crc32c(0, text->data, len));
-    return strcmp(last + 1, want) == 0;
-}
-
 static void
 epoch_fill(struct epoch *ep, const struct conf *c)
 {
@@ -79,7 +66,7 @@ epoch_read(struct epoch *out, const char *datadir, struct err *e)
     if (rc == ERR_NOTFOUND)
         return 0;
     out->present = true;
-    if (rc == 0 && crc_holds(&text) && conf_parse(&c, text.data, text.len, NULL) == 0)
+    if (rc == 0 && sealed_parse(&c, &text))
         epoch_fill(out, &c);
     else
         snprintf(out->why, sizeof out->why, "it is damaged");
@@ -127,8 +114,7 @@ epoch_write(const struct epoch *ep, const char *datadir, struct err *e)
     rc |= set_number(&c, "marked", ep->marked);
     if (ep->reason[0])
         rc |= conf_set(&c, "reason", ep->reason, NULL);
-    conf_format(&text, &c);
-    str_printf(&text, "crc = '%08" PRIx32 "'\n", crc32c(0, text.data, text.len));
+    sealed_format(&text, &c);
     if (rc != 0 || text.len >= EPOCH_FILE_BYTES) {
         rc = err_set(e, ERR_ARGUMENT, "an epoch file cannot hold this order or reason");
     } else {

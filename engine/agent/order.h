@@ -80,6 +80,8 @@ void order_done(struct order *o);
 /* The operations. */
 int op_hello(struct order *o, struct err *e);
 int op_tls(struct order *o, struct err *e);
+int op_record_read(struct order *o, struct err *e);
+int op_record_write(struct order *o, struct err *e);
 int op_inspect(struct order *o, struct err *e);
 int op_disk(struct order *o, struct err *e);
 int op_read(struct order *o, struct err *e);

@@ -1,116 +1,27 @@
 --- The catalog's SQL on a stock server: what it allows, what it refuses, and what it leaves behind.
 
-local pg = require("tests.lib.pg")
+local catalog = require("tests.lib.catalog")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local server, place, database
-
-local function slurp(path)
-    local file = assert(io.open(path))
-    local text = file:read("*a")
-    file:close()
-    return text
-end
-
-local function load_catalog(dbname)
-    local texts = { "begin; set local search_path = pg_catalog, moonrise, pg_temp;" }
-    for _, name in ipairs(require("lib.catalog.files")) do
-        texts[#texts + 1] = slurp(("scripts/lib/catalog/%s.sql"):format(name))
-    end
-    texts[#texts + 1] = "commit;"
-    server:sql(table.concat(texts, "\n"), { dbname = dbname })
-end
-
--- Runs SQL in one session as role moonrise; the last statement's rows, or nil and psql's words.
-local function try(sql)
-    return server:try_sql("set session authorization moonrise; " .. sql, { dbname = database })
-end
-
-local function must(sql)
-    local rows, message = try(sql)
-    return rows or error(message, 2)
-end
-
-local function value(sql)
-    local row = must("select (" .. sql .. ") as value")[1]
-    return row and row.value
-end
-
-local function refused(sqlstate, words, sql)
-    local rows, message = try("\\set VERBOSITY verbose\n" .. sql)
-    assert.is_nil(rows, "not refused: " .. sql)
-    assert.matches("ERROR:  " .. sqlstate, message, 1, true)
-    assert.matches(words, message, 1, true)
-end
-
-local function lease(content)
-    return value(("lease_take(%d, 'spec', 'spec', 'begin', '1 hour')"):format(content))
-end
-
-local INSTANCE = [[instance_add(%s, '{"content": %d, "role": "%s", "port": %d, "hostname": "h%d",
-    "address": "10.0.0.%d", "datadir": "/data/%d"}')]]
-
-local function add(token, content, role, port)
-    local n = port % 100
-    return value(INSTANCE:format(token, content, role, port, n, n, port))
-end
-
-local function pair(content)
-    local rows = must(("select dbid, role, preferred_role as preferred, mode, status from " ..
-        "gp_segment_configuration where content = %d order by dbid"):format(content))
-    local lines = {}
-    for _, row in ipairs(rows) do
-        lines[#lines + 1] = table.concat({
-            row.dbid, row.role, row.preferred, row.mode, row.status })
-    end
-    return table.concat(lines, " ")
-end
-
-local function arm(token, content)
-    local epoch = value(("epoch_reserve(%s, %d, 'arm')"):format(token, content))
-    local dbid = value(("select dbid from gp_segment_configuration where role = 'm' " ..
-        "and content = %d"):format(content))
-    local form = '{"name": "mr_%s_%s_%s", "insert_lsn": "0/1", "flush_lsn": "0/1", "timeline": 1}'
-    local evidence = form:format(content == -1 and "c" or content, dbid, epoch)
-    return value(("in_sync(%s, %d, %s, '%s')"):format(token, content, epoch, evidence))
-end
+local must, value, refused = catalog.must, catalog.value, catalog.refused
+local server
+local lease, add, pair, arm = catalog.lease, catalog.add, catalog.pair, catalog.arm
 
 local LAST_HISTORY = "select description from gp_configuration_history order by time desc"
-local count = 0
-
--- A catalog of its own for each spec: a coordinator with its standby, one mirrored segment.
-local function fresh()
-    count = count + 1
-    database = "catalog" .. count
-    server:sql(("create database %s template catalog; alter database %s set search_path = moonrise")
-        :format(database, database))
-    server:sql("select cluster_create('spec', 'return {}')", { dbname = database })
-    local tokens = { coordinator = lease(-1), segment = lease(0) }
-    add(tokens.coordinator, -1, "p", 5432)
-    add(tokens.coordinator, -1, "m", 5433)
-    add(tokens.segment, 0, "p", 6000)
-    add(tokens.segment, 0, "m", 7001)
-    value(("mirror_up(%s, -1, 'spec')"):format(tokens.coordinator))
-    value(("mirror_up(%s, 0, 'spec')"):format(tokens.segment))
-    return tokens
-end
 
 describe("catalog", function()
     local token, coordinator
 
     setup(function()
-        place = place_of.new()
-        server = pg.new(place, { settings = { max_connections = "40" } })
-        server:start()
-        server:sql("create role moonrise login replication; create database catalog")
-        load_catalog("catalog")
+        catalog.open()
+        server = catalog.server
     end)
 
     teardown(place_of.close_all)
 
     before_each(function()
-        local tokens = fresh()
+        local tokens = catalog.fresh()
         token, coordinator = tokens.segment, tokens.coordinator
     end)
 
@@ -250,15 +161,6 @@ describe("catalog", function()
         end)
     end)
 
-    it("releases the coordinator only with a record on a majority", function()
-        refused("MR001", "majority", ("select mirror_down(%s, -1, 'gone')"):format(coordinator))
-        refused("MR001", "majority",
-            ("select mirror_down(%s, -1, 'gone', '{\"majority\": \"\"}')"):format(coordinator))
-        value(("mirror_down(%s, -1, 'gone', '{\"majority\": \"cdw\"}')"):format(coordinator))
-        assert.equal("cdw",
-            value("select data ->> 'majority' from journal where kind = 'mirror_down'"))
-    end)
-
     describe("lets nobody change anything", function()
         it("without a lease", function()
             refused("MR002", "does not hold the watcher's lease",
@@ -312,7 +214,7 @@ describe("catalog", function()
 
         it("not even the superuser, past the functions", function()
             local function super(words, sql)
-                local rows, message = server:try_sql(sql, { dbname = database })
+                local rows, message = server:try_sql(sql, { dbname = catalog.database })
                 assert.is_nil(rows, sql)
                 assert.matches(words, message, 1, true)
             end
@@ -331,7 +233,7 @@ describe("catalog", function()
         local function break_it(words, sql)
             local rows, message = server:try_sql("begin; " ..
                 "set local search_path = pg_catalog, moonrise; " ..
-                "select next_epoch(); " .. sql .. "; commit", { dbname = database })
+                "select next_epoch(); " .. sql .. "; commit", { dbname = catalog.database })
             assert.is_nil(rows, sql)
             assert.matches(words, message, 1, true)
         end
@@ -340,7 +242,7 @@ describe("catalog", function()
         it("no two primaries", function()
             break_it("one_primary", update .. "role = 'p' where dbid = 4")
             refused("MR004", "one_primary",
-                "select " .. INSTANCE:format(token, 0, "p", 6050, 50, 50, 6050))
+                "select " .. catalog.INSTANCE:format(token, 0, "p", 6050, 50, 50, 6050))
         end)
 
         it("no pair without a primary", function()
@@ -349,7 +251,7 @@ describe("catalog", function()
 
         it("no third instance", function()
             refused("MR001", "has 3 instances",
-                "select " .. INSTANCE:format(token, 0, "m", 6050, 50, 50, 6050))
+                "select " .. catalog.INSTANCE:format(token, 0, "m", 6050, 50, 50, 6050))
         end)
 
         it("no modes that differ", function()
@@ -412,25 +314,23 @@ describe("catalog: the watcher", function()
     local token, sessions
 
     local function session()
-        local new = setmetatable({ dbname = database }, { __index = server }):session(database)
+        local dbname = catalog.database
+        local new = setmetatable({ dbname = dbname }, { __index = server }):session(dbname)
         sessions[#sessions + 1] = new
         new:ask("set session authorization moonrise")
         return new
     end
 
     setup(function()
-        place = place_of.new()
-        server = pg.new(place, { settings = { max_connections = "40" } })
-        server:start()
-        server:sql("create role moonrise login replication; create database catalog")
-        load_catalog("catalog")
+        catalog.open()
+        server = catalog.server
     end)
 
     teardown(place_of.close_all)
 
     before_each(function()
         sessions = {}
-        token = fresh().segment
+        token = catalog.fresh().segment
     end)
 
     after_each(function()

@@ -51,9 +51,9 @@ language sql as $$
     select coalesce(moonrise.watcher_pid() = pg_backend_pid(), false)
 $$;
 
--- Raises unless the caller may change this content; tells who it is, for the history. `seen` is the
--- pair's epoch by which the caller decided: what was decided by an older one is refused.
-create function moonrise.authorise(token bigint, content integer, seen bigint default null)
+-- Raises unless the caller may work on this content; tells who it is, for the history. `seen` is
+-- the pair's epoch by which the caller decided: what was decided by an older one is refused.
+create function moonrise.authorise_caller(token bigint, content integer, seen bigint default null)
 returns text
 language plpgsql as $$
 declare
@@ -63,7 +63,7 @@ begin
         perform fail('MR004', format('there is no content %s', coalesce(content::text, 'null')));
     end if;
     perform begin_change('FTS');
-    select * into lease from content_lease l where l.content = authorise.content;
+    select * into lease from content_lease l where l.content = authorise_caller.content;
     if seen <> last_epoch(content) then
         perform fail('MR003', format('content %s has changed since epoch %s', content, seen));
     elsif token is not null then
@@ -84,6 +84,17 @@ begin
         perform fail('MR002', 'the cluster is stopped: nothing there is a failure');
     end if;
     return 'watcher';
+end $$;
+
+-- Raises unless the caller may change this content now, as the above, and its pair is confirmed.
+create function moonrise.authorise(token bigint, content integer, seen bigint default null)
+returns text
+language plpgsql as $$
+declare
+    caller text := authorise_caller(token, content, seen);
+begin
+    perform check_confirmed(content);
+    return caller;
 end $$;
 
 create function moonrise.watcher_lease_take(holder text) returns bigint

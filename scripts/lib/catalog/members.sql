@@ -55,6 +55,9 @@ begin
     select * into old from gp_segment_configuration c where c.dbid = instance_remove.dbid;
     if old.role is distinct from 'm' then
         perform forbid(format('dbid %s is a primary: only mirrors are removed', dbid));
+    elsif old.content = -1 and old.mode = 's' then
+        perform forbid(format('dbid %s is the coordinator''s standby, and in sync', dbid),
+            'a majority of the hosts records first that it is out: see mirror_down');
     end if;
     taken := pair_epoch(old.content);
     update pair_state p set armed_name = null where p.content = old.content;

@@ -65,7 +65,9 @@ create table moonrise.cluster_state (
 -- Per content: `epoch` is the last one that its pair got, `reserved` the last one reserved for
 -- orders, `role_epoch` that of the last change of roles, `timeline` the highest that its instances
 -- have in common: what bears a higher one was promoted by somebody else. `armed_timeline` is the
--- one that primary and mirror were both seen on when the pair was last armed.
+-- one that primary and mirror were both seen on when the pair was last armed. `unconfirmed` is set
+-- while the pair has not confirmed its epochs since the coordinator's standby was activated: the
+-- pair's epoch as this catalog knew it then (activation.sql).
 create table moonrise.pair_state (
     content         smallint primary key,
     epoch           bigint not null,
@@ -74,6 +76,7 @@ create table moonrise.pair_state (
     timeline        bigint not null default 1 check (timeline > 0),
     armed_name      text,
     armed_timeline  bigint check (armed_timeline > 0),
+    unconfirmed     bigint,
     since           timestamptz not null default clock_timestamp()
 );
 

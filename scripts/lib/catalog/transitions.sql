@@ -46,12 +46,18 @@ language sql as $$
     select jsonb_build_object('epoch', epoch, 'reason', reason) || coalesce(more, '{}')
 $$;
 
-create function moonrise.epoch_reserve(token bigint, content integer, reason text) returns bigint
+-- An order needs one, so a pair that is not confirmed gets none but to be stopped.
+create function moonrise.epoch_reserve(token bigint, content integer, reason text,
+    seen bigint default null)
+returns bigint
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
 declare
     taken bigint;
 begin
-    perform authorise(token, content);
+    perform authorise_caller(token, content, seen);
+    if current_setting('moonrise.actor') <> 'stop' then
+        perform check_confirmed(content);
+    end if;
     taken := pair_epoch(content);
     update pair_state p set reserved = taken where p.content = epoch_reserve.content;
     perform note('reserve', content, null, reason, jsonb_build_object('epoch', taken));
@@ -86,10 +92,7 @@ begin
         return last_epoch(content);
     end if;
     perform check_pause(token, content);
-    if content = -1 and coalesce(facts ->> 'majority', '') = '' then
-        perform forbid('the coordinator is released only with a record on a majority of the hosts',
-            'name that record in the facts: {"majority": "..."}');
-    end if;
+    perform check_majority(content, facts);
     taken := pair_epoch(content);
     update pair_state p set armed_name = null where p.content = mirror_down.content;
     perform set_pair(content, 'n', 'd');
@@ -109,6 +112,8 @@ begin
     mirror := mirror_of(content);
     if mirror.status = 'u' and mirror.mode = 'n' then
         return last_epoch(content);
+    elsif mirror.mode = 's' then
+        perform forbid(format('content %s is in sync: that is taken back by out_of_sync', content));
     end if;
     taken := pair_epoch(content);
     perform set_pair(content, 'n', 'u');
@@ -173,7 +178,7 @@ end $$;
 
 -- No pause refuses it: that commits do not wait for the mirror is to be known.
 create function moonrise.out_of_sync(token bigint, content integer, reason text,
-    seen bigint default null)
+    seen bigint default null, facts jsonb default '{}')
 returns bigint
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
 declare
@@ -185,9 +190,10 @@ begin
     if mirror.mode = 'n' then
         return last_epoch(content);
     end if;
+    perform check_majority(content, facts);
     taken := pair_epoch(content);
     perform set_pair(content, 'n', mirror.status);
-    perform note('out_of_sync', content, mirror.dbid, reason, facts(taken, reason, null));
+    perform note('out_of_sync', content, mirror.dbid, reason, facts(taken, reason, facts));
     return taken;
 end $$;
 

@@ -10,6 +10,7 @@
  */
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
+#include "moonrise/base/path.h"
 #include "moonrise/base/str.h"
 #include "moonrise/loop/loop.h"
 #include "moonrise/pg/conf.h"
@@ -34,6 +35,7 @@ struct record {
     int64_t coordinator, standby; /* dbids; no standby is 0 */
     bool in_sync;
     int64_t catalog_epoch;
+    bool activates; /* of an order: the coordinator may be another one */
 };
 
 /* Whose record: what its file's name and its lines say. */
@@ -78,7 +80,7 @@ state_dir(char **out, const char *name, struct err *e)
 }
 
 static int
-owner_init(struct owner *w, const struct order *o, bool make, struct err *e)
+owner_init(struct owner *w, const struct order *o, struct err *e)
 {
     char *dir;
     *w = (struct owner){0};
@@ -99,9 +101,8 @@ owner_init(struct owner *w, const struct order *o, bool make, struct err *e)
     if (rc < 0)
         return rc;
     w->path = mem_printf("%s/coordinator.%s.%s", dir, w->sysid, w->host);
-    rc = make ? io_make_dirs(dir, 0700, e) : 0;
     free(dir);
-    return rc;
+    return 0;
 }
 
 static bool
@@ -199,12 +200,24 @@ same_pair(const struct record *a, const struct record *b)
            a->standby == b->standby;
 }
 
-/* What the file shall hold after an order for `r`. ERR_STALE. */
+/* A coordinator whose standby was activated on a majority of the hosts may live on, with epochs of its own
+ * that grow past those of the activation: only an activation makes another instance the coordinator. */
+static int
+err_other_coordinator(const struct record *last, const struct owner *w, struct err *e)
+{
+    err_set(e, ERR_REFUSED, "host %s has on record that dbid %" PRId64 " is the coordinator",
+            w->host, last->coordinator);
+    return err_hint(e, "its standby has been activated: stop what calls itself the coordinator");
+}
+
+/* What the file shall hold after an order for `r`. ERR_STALE, ERR_REFUSED. */
 static int
 record_merge(struct record *r, const struct record *last, const struct owner *w, struct err *e)
 {
     if (!last->present)
         return 0;
+    if (r->coordinator != last->coordinator && !r->activates)
+        return err_other_coordinator(last, w, e);
     if (!is_newer(r, last) && !same_pair(r, last))
         return err_set(e, ERR_STALE,
                        "host %s has recorded the coordinator's pair with epoch %" PRId64
@@ -243,6 +256,7 @@ record_of_args(struct record *r, const struct order *o, struct err *e)
     if (strcmp(mode, "s") != 0 && strcmp(mode, "n") != 0)
         return err_set(e, ERR_ARGUMENT, "mode '%.8s' is neither s nor n", mode);
     r->in_sync = strcmp(mode, "s") == 0;
+    r->activates = message_bool(o->args, "activates", false);
     if (r->in_sync && r->standby == 0)
         return err_set(e, ERR_ARGUMENT, "nobody is in sync without a standby");
     return 0;
@@ -277,16 +291,24 @@ lock_record(int *fd, const struct order *o, const struct owner *w, struct err *e
     return rc;
 }
 
+/* Under the lock: what cannot be written any more, since somebody hangs in it, cannot be relied on. */
 int
 op_record_read(struct order *o, struct err *e)
 {
     struct owner w;
-    struct record r;
-    int rc = owner_init(&w, o, false, e);
-    if (rc == 0)
+    struct record r = {0};
+    int fd = -1;
+    int rc = owner_init(&w, o, e);
+    char *dir = rc == 0 ? path_dir(w.path) : NULL;
+    if (rc == 0 && access(dir, F_OK) == 0)
+        rc = lock_record(&fd, o, &w, e);
+    if (rc == 0 && fd >= 0)
         rc = record_read(&r, &w, e);
     if (rc == 0)
         tell_record(o->result, &r);
+    if (fd >= 0)
+        io_unlock(fd);
+    free(dir);
     free(w.path);
     return rc;
 }
@@ -297,9 +319,13 @@ op_record_write(struct order *o, struct err *e)
     struct owner w;
     struct record r, last;
     int fd;
-    int rc = owner_init(&w, o, true, e);
+    int rc = owner_init(&w, o, e);
+    char *dir = rc == 0 ? path_dir(w.path) : NULL;
     if (rc == 0)
         rc = record_of_args(&r, o, e);
+    if (rc == 0)
+        rc = io_make_dirs(dir, 0700, e);
+    free(dir);
     if (rc == 0)
         rc = lock_record(&fd, o, &w, e);
     if (rc < 0) {

@@ -129,6 +129,28 @@ out_is_not_taken_back_by_its_own_epoch(void **state)
     assert_int_equal(writes(51, "s", 51, NULL), 0);
 }
 
+/* One whose standby was activated may not know it, whatever its epochs have grown to. */
+static void
+another_coordinator_comes_by_activation_only(void **state)
+{
+    static const char mine[] = ",\"epoch\":60,\"mode\":\"n\",\"coordinator\":2,\"standby\":0,"
+                               "\"catalog_epoch\":60";
+    struct message *out;
+    struct err e = {0};
+    (void)state;
+    assert_int_equal(writes(50, "s", 50, NULL), 0);
+    assert_int_equal(call(&out, "record_write", mine, &e), ERR_REFUSED);
+    expect("50 s 50");
+    char *activates = mem_printf("%s,\"activates\":true", mine);
+    assert_int_equal(call(&out, "record_write", activates, &e), 0);
+    message_free(out);
+    free(activates);
+    expect("60 n 60");
+    assert_int_equal(writes(99, "n", 99, &e), ERR_REFUSED);
+    assert_non_null(strstr(e.message, "dbid 2 is the coordinator"));
+    expect("60 n 60");
+}
+
 /* Each damage is an error, for those who read and for those who write, and the file stays as it is. */
 static void
 damage_is_never_taken_for_nothing(void **state)
@@ -223,6 +245,8 @@ fails_without_a_trace(void **state)
     char *lock = mem_printf("%s/%s.lock", (char *)*state, FILE_NAME);
     assert_int_equal(io_lock(&fd, lock, &e), 0);
     assert_int_equal(writes(51, "n", 51, NULL), ERR_BUSY);
+    struct message *out;
+    assert_int_equal(call(&out, "record_read", ",\"wait_ms\":20", &e), ERR_BUSY);
     io_unlock(fd);
     tmpdir_do(*state, "chmod a-w $DIR/moonrise/sales");
     assert_int_equal(writes(51, "n", 51, NULL), ERR_PERMISSION);
@@ -243,6 +267,8 @@ main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(comes_back_as_written, setup, teardown),
         cmocka_unit_test_setup_teardown(only_grows, setup, teardown),
         cmocka_unit_test_setup_teardown(out_is_not_taken_back_by_its_own_epoch, setup, teardown),
+        cmocka_unit_test_setup_teardown(another_coordinator_comes_by_activation_only, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(damage_is_never_taken_for_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(is_nobody_elses, setup, teardown),
         cmocka_unit_test_setup_teardown(wants_words_that_make_a_path_of_its_own, setup, teardown),

@@ -11,13 +11,14 @@
  *   tls      (cert, key, ca|absent, names: [texts]) -> left_s: seconds that the certificate is valid for.
  *            Whether a server of this host can use these files, and whether the certificate is made out
  *            to each of the names; certificate.h says what is checked
- *   record_read (name, sysid, host) -> found: bool, and when it is: epoch, coordinator, standby, mode,
+ *   record_read (name, sysid, host, wait_ms) -> found: bool, and when it is: epoch, coordinator, standby, mode,
  *            catalog_epoch: what this host, under this of its names, holds on record of the coordinator's
  *            pair of that cluster. "format": it is damaged
  *   record_write (name, sysid, host, epoch, coordinator, standby (0: none), mode: "s"|"n",
- *            catalog_epoch, wait_ms) makes that record, durably -> as record_read. "stale" when the host
- *            has one of a higher epoch, or of the same one that says n where this says s; an identical one
- *            is written again. The catalog's epoch never goes back
+ *            catalog_epoch, activates: bool, wait_ms) makes that record, durably -> as record_read. "stale"
+ *            when the host has one of a higher epoch, or of the same one that says n where this says s; an
+ *            identical one is written again. "refused" when it names another coordinator, but for an
+ *            activation. The catalog's epoch never goes back
  *   inspect  (measure: bool) -> the host's word about an instance:
  *            kind: "missing" | "empty" | "foreign" (not a data directory) | "datadir" | "half-made"
  *            stopped: bool   SAFETY.md's sense; processes: [{pid, state, exe, title}]

@@ -2,24 +2,11 @@
 --- that may take commits of its own.
 local agents = require("lib.agents")
 local cluster = require("lib.cluster")
+local hosts_record = require("lib.hosts_record")
 local instance = require("lib.instance")
 local mr = require("moonrise")
 
 local M = {}
-
--- One host holds every instance, so what this one records a majority has recorded (rule 8). Beyond
--- that the coordinator is not released by a start.
-local function majority(ctx, pair)
-    if pair.content >= 0 then
-        return {}
-    end
-    for _, host in ipairs(ctx.hosts) do
-        if not agents.is_local(host) then
-            return nil
-        end
-    end
-    return { majority = "this host, of one" }
-end
 
 local function commits_wait(ctx, inst)
     local row, err = instance.ask(ctx.env, inst,
@@ -63,28 +50,33 @@ local function end_rival(ctx, pair, token)
     return ok, err
 end
 
+-- What is on record already needs no host to be asked.
+local function record_out(ctx, pair, token, reason)
+    local now, err = ctx.cat:pair(pair.content)
+    if not now then
+        return nil, err
+    elseif now.mirror.status == "d" then
+        return true
+    end
+    return hosts_record.mirror_down(ctx, pair, { token = token, reason = reason })
+end
+
 --- Has a primary go on without its mirror, which is not there: recorded first, released then.
 --- Refused while it is not known whether the mirror runs, as long as commits wait.
----@param ctx table {env, agents, cat, hosts}
+---@param ctx table {env, agents, cat}
 ---@param pair table
 ---@param token integer the content's lease
 ---@param reason string
 ---@return any ok
 ---@return Error? err
 function M.go_on(ctx, pair, token, reason)
-    local facts = majority(ctx, pair)
-    if not facts then
-        return nil,
-            mr.error("refused", "commits on the coordinator wait for its standby: a majority " ..
-            "of the hosts has to record that it is gone")
-    end
     local wait, err = commits_wait(ctx, pair.primary)
     local rival, unknown = has_rival(ctx, pair)
     if wait == nil or (wait and rival == nil) then
         return nil, err or unknown
     end
     local ok
-    ok, err = ctx.cat:call("mirror_down", token, pair.content, reason, facts)
+    ok, err = record_out(ctx, pair, token, reason)
     if ok and rival then
         ok, err = end_rival(ctx, pair, token)
     end

@@ -2,6 +2,7 @@
 --- rule 1 was seen. `init`, `start`, the recoveries and the watcher use this one function.
 local cluster = require("lib.cluster")
 local guard = require("lib.guard")
+local hosts_record = require("lib.hosts_record")
 local instance = require("lib.instance")
 local mr = require("moonrise")
 local sight = require("lib.sight")
@@ -188,8 +189,8 @@ end
 -- that the pair is not in sync, and while that cannot be recorded commits go on waiting.
 local function disarm(ctx, pair, armed)
     if armed.told then
-        local recorded, err = ctx.cat:call("out_of_sync", armed.token, pair.content,
-            "arming was not finished")
+        local recorded, err = hosts_record.out_of_sync(ctx, pair,
+            { token = armed.token, reason = "arming was not finished" })
         if not recorded then
             return nil, err
         end
@@ -228,6 +229,7 @@ local function arm(ctx, pair, conns, armed)
         end
         return nil, err
     end
+    hosts_record.in_sync(ctx, pair, epoch)
     return true
 end
 

@@ -3,8 +3,10 @@ local alone = require("lib.alone")
 local arming = require("lib.arming")
 local catalog = require("lib.catalog")
 local cluster = require("lib.cluster")
+local confirm = require("lib.confirm")
 local guard = require("lib.guard")
 local hold_all = require("lib.hold_all")
+local hosts_record = require("lib.hosts_record")
 local instance = require("lib.instance")
 local mr = require("moonrise")
 local stop_requests = require("lib.stop_requests")
@@ -157,9 +159,9 @@ local function check_armed(ctx, pair, token)
     if state.armed_name and names == state.armed_name then
         return true
     end
-    return ctx.cat:call("out_of_sync", token, pair.content,
-        ("after the start the primary waits for '%s', not for '%s'")
-            :format(names, state.armed_name or ""))
+    return hosts_record.out_of_sync(ctx, pair, { token = token,
+        reason = ("after the start the primary waits for '%s', not for '%s'")
+            :format(names, state.armed_name or "") })
 end
 
 --- A mirror that came back is up; what is not in sync is armed, or left to the watcher.
@@ -239,8 +241,11 @@ end
 
 -- Primary and mirror at the same time: each needs the other to become useful, neither to start.
 local function start_pair(ctx, pair, token, options)
-    local epoch, err = ctx.cat:call("epoch_reserve", token, pair.content, "start")
-    local state
+    local epoch, state
+    local ok, err = confirm.unless_confirmed(ctx, pair, token)
+    if ok then
+        epoch, err = ctx.cat:call("epoch_reserve", token, pair.content, "start")
+    end
     if epoch then
         state, err = ctx.cat:pair_state(pair.content)
     end
@@ -267,8 +272,8 @@ local function forget_sync(ctx, pairs_list, tokens)
     end
     for _, pair in ipairs(pairs_list) do
         if pair.mirror and pair.mirror.mode == "s" and tokens[pair.content] then
-            ctx.cat:call("out_of_sync", tokens[pair.content], pair.content,
-                "this version lets commits through while it starts")
+            hosts_record.out_of_sync(ctx, pair, { token = tokens[pair.content],
+                reason = "this version lets commits through while it starts" })
             pair.mirror.mode = "n"
         end
     end
@@ -316,10 +321,6 @@ local function read_pairs(ctx)
     local instances, err = ctx.cat:instances()
     if not instances then
         return nil, err
-    end
-    ctx.hosts = {}
-    for i, inst in ipairs(instances) do
-        ctx.hosts[i] = inst.hostname
     end
     return cluster.pairs(instances)
 end

@@ -268,29 +268,46 @@ function Catalog:pairs(fits)
     return list, err
 end
 
---- The cluster's own row: name, epoch, state ("running" or "stopped"), config, watcher.
+--- The cluster's own row: name, epoch, state ("running" or "stopped"), config, watcher; and sysid,
+--- the coordinator's system identifier.
 ---@return table? state
 ---@return Error? err
 function Catalog:state()
     local rows, err = self:query([[select name, epoch, state, config, watcher,
-        watcher_since::text, created::text from moonrise.cluster_state]])
+        watcher_since::text, created::text,
+        (select system_identifier::text from pg_control_system()) as sysid
+        from moonrise.cluster_state]])
     if rows and not rows[1] then
         return nil, mr.error("notfound", "the catalog holds no cluster")
     end
     return rows and rows[1], err
 end
 
---- What is known of a content's pair: epoch, reserved, role_epoch, armed_name.
+--- What is known of a content's pair: epoch, reserved, role_epoch, armed_name, ...
 ---@param content integer
 ---@return table? state
 ---@return Error? err
 function Catalog:pair_state(content)
     local rows, err = self:query([[select content, epoch, reserved, role_epoch, armed_name,
-        timeline, since::text from moonrise.pair_state where content = $1]], { content })
+        timeline, unconfirmed, since::text
+        from moonrise.pair_state where content = $1]], { content })
     if rows and not rows[1] then
         return nil, mr.error("notfound", ("the catalog knows no content %d"):format(content))
     end
     return rows and rows[1], err
+end
+
+--- Contents whose pairs have not confirmed their epochs since the standby was activated.
+---@return integer[]? contents
+---@return Error? err
+function Catalog:unconfirmed()
+    local rows, err = self:query([[select content from moonrise.pair_state
+        where unconfirmed is not null order by content]])
+    local contents = rows and {}
+    for i, row in ipairs(rows or {}) do
+        contents[i] = row.content
+    end
+    return contents, err
 end
 
 --- Leases of contents: content, token, holder, intent, step, expired, left_ms.

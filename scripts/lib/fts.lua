@@ -20,6 +20,7 @@ local M = {}
 --- The states, and what they mean.
 M.states = {
     leased = "a runbook works on this content: it is left alone",
+    unconfirmed = "the pair has not confirmed its epochs since the standby was activated",
     abandoned = "a runbook's lease on this content has expired, or its process is gone",
     unseen = "the catalog's primary has not been seen yet",
     promoting = "the catalog's primary is still in recovery: it has not been promoted yet",
@@ -91,6 +92,11 @@ M.rows = {
     { from = { "abandoned" }, event = "any", when = acting("lease"), to = "unseen",
       actions = { "take_over" },
       comment = "what the runbook began is finished or undone, then its lease is dropped" },
+
+    -- After an activation of the standby coordinator
+    { from = { "unconfirmed" }, event = "any", when = acting("catalog"), to = "unseen",
+      actions = { "confirm" },
+      comment = "its hosts are asked which epochs they have seen: before that it is left alone" },
 
     -- Asking
     { from = ANY, event = "any", when = says("ask_primary_due"), to = "same",
@@ -240,6 +246,11 @@ M.rows = {
       actions = { "record_out_of_sync" },
       comment = "somebody changed the primary's settings: commits do not wait, so s is not true" },
 
+    -- The hosts' records
+    { from = PEACE, event = "any", when = both(acting("catalog"), says("hosts_are_ahead")),
+      to = "same", actions = { "tell_hosts" },
+      comment = "they know of a release that did not come about: told by an epoch of its own" },
+
     -- Clients
     { from = SERVING, event = "any", when = both(acting("fdw"), function(view)
         return view.primary.content >= 0 and view.memory.fdw_primary ~= view.primary.dbid
@@ -319,7 +330,7 @@ local function tell_change(memory, view, actions)
         memory.told_double = nil
     end
     if view.state == "in_sync" or view.state == "catching_up" then
-        memory.told_alert = nil
+        memory.told_alert, memory.refused = nil, nil
     end
 end
 
@@ -358,7 +369,9 @@ end
 --- gone: its holder was a process of this host and has ended
 ---@field looked_at? number when the catalog's rows and leases were asked for; nil without a catalog
 ---@field leader boolean whether this process holds the watcher's lease
----@field majority? boolean a majority of the hosts records what is decided for content -1
+---@field majority? boolean a majority of the hosts answers to record what is decided for content -1
+---@field hosts_ahead? boolean hosts have something else on record of the coordinator's pair
+---@field unconfirmed? boolean since an activation of the standby coordinator
 ---@field paused? string until when, by whom and why nothing is promoted or released here
 ---@field paused_until? number when that ends, on the clock of `now`
 ---@field server_version? integer

@@ -146,6 +146,13 @@ return {
         return { kind = "arm", name = "arm", key = "arm", dbid = view.mirror.dbid,
                  epoch = view.pair.epoch }
     end,
+    confirm = function(view)
+        return { kind = "confirm", key = "catalog", dbid = view.primary.dbid }
+    end,
+    tell_hosts = function(view)
+        return { kind = "tell_hosts", key = "catalog", dbid = view.primary.dbid,
+                 seen = view.pair.epoch }
+    end,
     point_fdw = function(view)
         return { kind = "fdw", name = "fdw", key = "fdw", dbid = view.primary.dbid,
                  failover = view.memory.promoted_at ~= nil }

@@ -19,7 +19,7 @@ local M = {}
 ---@field accept_loss? string an operator's, or a policy's, written acceptance of loss
 ---@field paused? string until when, by whom and why nothing may be promoted or released here
 ---@field unconfirmed? boolean the pair has not confirmed its epochs since an activation
----@field majority? boolean a majority of all hosts has recorded it (needed for content -1 only)
+---@field majority? boolean a majority of all hosts answers to record it (content -1 only)
 ---@field primary table {stopped, host_answers, heard, disarmed, said_gone, server_version,
 ---  sync_commit}; said_gone: a person has seen that it is gone
 ---@field mirror table {answered, in_recovery, sysid, timeline, lsn, replay_lsn, replay_paused,
@@ -54,7 +54,7 @@ local one_acts = {
     end, "the pair has not confirmed its epochs since the coordinator was activated"),
     check(8, function(f)
         return f.content >= 0 or f.majority == true
-    end, "no majority of the hosts has recorded it for the coordinator's pair"),
+    end, "no majority of the hosts answers to record it for the coordinator's pair"),
 }
 
 -- Nothing is fenced, promoted or released. A pair is armed all the same: commits that are

@@ -18,7 +18,7 @@ select json_build_object(
         from moonrise.gp_segment_configuration c),
     'pairs', (select json_agg(json_build_object('content', p.content, 'epoch', p.epoch,
         'role_epoch', p.role_epoch, 'armed_name', p.armed_name,
-        'armed_timeline', p.armed_timeline, 'promoted_epoch',
+        'armed_timeline', p.armed_timeline, 'unconfirmed', p.unconfirmed, 'promoted_epoch',
         (select max(m.epoch) from moonrise.promotion m where m.content = p.content)))
         from moonrise.pair_state p),
     'leases', (select json_agg(json_build_object('content', l.content, 'token', l.token,
@@ -32,6 +32,7 @@ select json_build_object(
         from moonrise.paused_content p),
     'state', (select json_build_object('name', s.name, 'epoch', s.epoch, 'state', s.state,
         'watcher', s.watcher, 'config', md5(s.config)) from moonrise.cluster_state s),
+    'sysid', (select system_identifier::text from pg_control_system()),
     'cycle', (select w.asked from moonrise.watch_cycle w where w.asked > w.done),
     'held', moonrise.holds_watcher_lease(),
     'version', current_setting('server_version_num')::integer)::text as snapshot]]
@@ -87,8 +88,8 @@ local function parse(text, begun)
     end
     return { instances = raw.instances or {}, pairs = by_content(raw.pairs),
              state = raw.state or {}, leases = by_content(raw.leases),
-             pauses = by_content(raw.pauses),
-             cycle = raw.cycle, version = raw.version, held = raw.held, at = now, begun = begun }
+             pauses = by_content(raw.pauses), sysid = raw.sysid, cycle = raw.cycle,
+             version = raw.version, held = raw.held, at = now, begun = begun }
 end
 
 local function drop(self)
@@ -126,7 +127,7 @@ function Lease:take()
 end
 
 --- Reads all that the watcher decides by, in one statement; that is also the sign of life.
----@return table? snapshot {instances, pairs, leases, pauses, state, cycle, version, held,
+---@return table? snapshot {instances, pairs, leases, pauses, state, sysid, cycle, version, held,
 --- begun, at}
 ---@return Error? err the session is gone, and the lease with it
 function Lease:read()

@@ -84,7 +84,8 @@ function M.new(memory, input)
     view.pc = conditions.of(view.p, "p")
     view.mc = view.m and conditions.of(view.m, "m") or "none"
     view.streaming = view.m ~= nil and view.pc == "fine" and sight.streams(view.p)
-    view.state = lease_state(input) or primary_state(view) or mirror_state(view)
+    view.state = lease_state(input) or (input.unconfirmed and "unconfirmed" or nil)
+        or primary_state(view) or mirror_state(view)
     return view
 end
 
@@ -151,6 +152,13 @@ function View:disarmed()
     end
     -- Nothing but that name: beside another one it is no promise that this mirror has a commit.
     return seen.sync_names:gsub('"', "") ~= name
+end
+
+--- Whether some host has on record of the coordinator's pair what the catalog does not say, and the
+--- pair is as the catalog says.
+function View:hosts_are_ahead()
+    return self.primary.content < 0 and self.input.hosts_ahead == true
+        and (self.mode == "n" or (self:current() and not self:disarmed()))
 end
 
 --- The mirror by its files and its epoch was a primary, and has not been recovered since.

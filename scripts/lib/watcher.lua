@@ -14,6 +14,7 @@ local fts = require("lib.fts")
 local hold = require("lib.hold")
 local home = require("lib.home")
 local hooks = require("lib.hooks")
+local hosts = require("lib.watcher_hosts")
 local instance = require("lib.instance")
 local journal = require("lib.journal")
 local keeper = require("lib.watcher_keeper")
@@ -94,6 +95,7 @@ function M.new(env, options)
         self.journal:add(kind, entry)
     end)
     self.ctx = { env = env, agents = agents.new(env), settings = self.settings }
+    self.hosts = hosts.new(self)
     self:open_policies()
     return self
 end
@@ -251,19 +253,8 @@ function Watcher:apply(snapshot)
         self.pairs[content] = seen[content] and self.pairs[content] or nil
     end
     self.snapshot = snapshot
+    self.hosts:look(snapshot)
     return changed
-end
-
---- Whether what is recorded here is recorded on a majority of the hosts (rule 8): while this one is
---- all there is. Beyond that the coordinator is not released.
----@return boolean
-function Watcher:records_alone()
-    for _, inst in ipairs(self.snapshot.instances) do
-        if not agents.is_local(inst.hostname) then
-            return false
-        end
-    end
-    return true
 end
 
 local function input_for(self, pair, event)
@@ -274,7 +265,8 @@ local function input_for(self, pair, event)
         lease = pair.lease, paused = pause.text, paused_until = pause.expires,
         -- Without a catalog there is nothing to wait for: what can be told is told.
         looked_at = self:leads() and self.snapshot.begun or nil,
-        leader = self:leads(), majority = self:records_alone(),
+        leader = self:leads(), majority = self.hosts:majority(),
+        unconfirmed = pair.pair.unconfirmed ~= nil, hosts_ahead = self.hosts.ahead,
         server_version = self.snapshot.version,
         stopped = self.snapshot.state.state == "stopped", settings = self.settings, event = event,
     }
@@ -378,6 +370,11 @@ function handlers.lost(self, event)
     end
     self.led, self.told_lost = nil, event.text
     step_waiting(self, {})
+end
+
+-- A majority of the hosts answers that did not, or the other way round.
+function handlers.hosts(self)
+    step_waiting(self, { [-1] = true })
 end
 
 function handlers.cycled(self)

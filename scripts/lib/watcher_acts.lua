@@ -4,8 +4,10 @@
 --- machine always learns that a key is free again, and when to try once more.
 local arming = require("lib.arming")
 local cluster = require("lib.cluster")
+local confirm = require("lib.confirm")
 local fdw = require("lib.fdw")
 local handover_resume = require("lib.handover_resume")
+local hosts_record = require("lib.hosts_record")
 local instance = require("lib.instance")
 local mr = require("moonrise")
 
@@ -80,31 +82,30 @@ end
 -- since is not changed once more by what was true before.
 local records = {}
 
-function records.promote(cat, pair, action)
+function records.promote(ctx, pair, action)
     action.decision.reason = action.reason
-    return cat:call("promote", nil, pair.content, action.dbid, action.decision,
+    return ctx.cat:call("promote", nil, pair.content, action.dbid, action.decision,
         action.accept_loss, action.seen)
 end
 
-function records.mirror_down(cat, pair, action)
-    local facts = { decision = action.decision,
-        majority = pair.content < 0 and "this host, of one" or nil }
-    return cat:call("mirror_down", nil, pair.content, action.reason, facts, action.seen)
+function records.mirror_down(ctx, pair, action)
+    return hosts_record.mirror_down(ctx, pair, ctx.out, action.decision)
 end
 
-function records.mirror_up(cat, pair, action)
-    return cat:call("mirror_up", nil, pair.content, action.reason, action.seen)
+function records.mirror_up(ctx, pair, action)
+    return ctx.cat:call("mirror_up", nil, pair.content, action.reason, action.seen)
 end
 
-function records.out_of_sync(cat, pair, action)
-    return cat:call("out_of_sync", nil, pair.content, action.reason, action.seen)
+function records.out_of_sync(ctx, pair)
+    return hosts_record.out_of_sync(ctx, pair, ctx.out)
 end
 
-function records.promoted(cat, pair, action)
+function records.promoted(ctx, pair, action)
     if not action.timeline or not action.switch_lsn then
         return true
     end
-    return cat:call("promoted", nil, pair.content, action.epoch, action.timeline, action.switch_lsn)
+    return ctx.cat:call("promoted", nil, pair.content, action.epoch, action.timeline,
+        action.switch_lsn)
 end
 
 local function wall(at)
@@ -126,15 +127,16 @@ local function tell_failover(w, pair, action)
 end
 
 function kinds.record(w, pair, action)
-    local cat, err = catalog(w)
+    local ctx, err = context(w)
     local value
-    if cat then
-        value, err = records[action.fn](cat, pair, action)
+    if ctx then
+        ctx.out = w.hosts:out(pair, action)
+        value, err = records[action.fn](ctx, pair, action)
     end
     if value and action.fn == "promoted" then
         tell_failover(w, pair, action)
     end
-    if cat then
+    if ctx then
         look_again(w)
     end
     return value, err
@@ -215,6 +217,33 @@ function kinds.arm(w, pair)
     return ok, err
 end
 
+-- Why not is told once, by what the hosts say.
+function kinds.confirm(w, pair)
+    local ctx, err = context(w)
+    local epoch
+    if ctx then
+        epoch, err = confirm.pair(ctx, pair)
+        look_again(w)
+    end
+    local text = err and tostring(err)
+    if ctx and text and text ~= pair.told_unconfirmed then
+        w.journal:add("alert", { content = pair.content, dbid = pair.primary.dbid, text = text })
+    end
+    pair.told_unconfirmed = text
+    return epoch, err
+end
+
+-- What the hosts have on record is of an epoch that nobody goes on with.
+function kinds.tell_hosts(w, pair, action)
+    local cat, err = catalog(w)
+    local epoch
+    if cat then
+        epoch, err = cat:call("epoch_reserve", nil, pair.content, "the hosts are told", action.seen)
+        look_again(w)
+    end
+    return epoch, err
+end
+
 function kinds.fdw(w, pair, action)
     local ctx, err = context(w)
     if not ctx then
@@ -280,7 +309,7 @@ local function tell(w, pair, action, ok, err)
     local what = action.fn or action.op or action.kind
     local row = row_of(pair, action.dbid)
     local name = row and cluster.name(row) or ("dbid %s"):format(tostring(action.dbid))
-    if not ok and not in_reach(w, action) then
+    if not ok and (not in_reach(w, action) or action.kind == "confirm") then
         return
     elseif not ok then
         w.journal:add(overtaken(w, pair, err, action.decided_epoch) and "overtaken" or "failed",

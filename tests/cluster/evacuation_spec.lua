@@ -21,7 +21,7 @@ describe("stop --host", function()
         place = place_of.new()
         -- Content 1 has its mirror beside its primary, on the coordinator's host.
         cluster = cluster_of.new(place, { segments = 2, standby = true, hba = shop.hba,
-            mirror_host = HOST, mirror_hosts = { HOST, "localhost" } })
+            hosts = { standby = HOST, mirror0 = HOST } })
         cluster:init()
         cluster:watched()
         writers = shop.open(cluster, 2)

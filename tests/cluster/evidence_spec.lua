@@ -54,8 +54,9 @@ describe("evidence", function()
 
     setup(function()
         place = place_of.new()
-        cluster = cluster_of.new(place, { segments = 1, mirror_host = "127.0.0.1", hba = shop.hba,
-            watch = { recovery_stall_ms = 6000 }, settings = { max_connections = "20" } })
+        cluster = cluster_of.new(place, { segments = 1, hosts = { mirror0 = "127.0.0.1" },
+            hba = shop.hba, watch = { recovery_stall_ms = 6000 },
+            settings = { max_connections = "20" } })
         cluster:init()
         watch = cluster:watched()
         writers = shop.open(cluster, 3)

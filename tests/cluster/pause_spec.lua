@@ -15,7 +15,8 @@ describe("failover, paused,", function()
 
     setup(function()
         place = place_of.new()
-        cluster = cluster_of.new(place, { mirror_host = "127.0.0.1", hba = shop.hba })
+        cluster = cluster_of.new(place, { hosts = { mirror0 = "127.0.0.1" },
+            hba = shop.hba })
         cluster:init()
     end)
 

@@ -19,9 +19,9 @@ Cluster.__index = Cluster
 local SETTINGS = { fsync = "off", shared_buffers = "16MB", max_connections = "40" }
 
 -- Each name of this host has an agent of its own.
-local function instance(cluster, name, host)
-    return { host = host or "localhost", address = "127.0.0.1", port = place_of.free_port(),
-        datadir = cluster.place:path(name) }
+local function instance(cluster, name)
+    return { host = cluster.hosts[name] or "localhost", address = "127.0.0.1",
+        port = place_of.free_port(), datadir = cluster.place:path(name) }
 end
 
 local function describe(cluster, options)
@@ -29,7 +29,7 @@ local function describe(cluster, options)
         name = "test" .. cluster.place.dir:gsub("%W", ""):sub(-8),
         pg = { bin = pg.bin(), settings = {} },
         coordinator = instance(cluster, "coordinator"),
-        standby = options.standby and instance(cluster, "standby", options.mirror_host) or nil,
+        standby = options.standby and instance(cluster, "standby") or nil,
         segments = {},
         hba = options.hba, tls = options.tls, fdw = options.fdw,
         watch = options.watch, on_event = options.on_event,
@@ -40,9 +40,7 @@ local function describe(cluster, options)
         end
     end
     for content = 0, (options.segments or 1) - 1 do
-        local mirror = options.mirrors ~= false
-            and instance(cluster, "mirror" .. content, (options.mirror_hosts or {})[content + 1]
-                or options.mirror_host) or nil
+        local mirror = options.mirrors ~= false and instance(cluster, "mirror" .. content) or nil
         table.insert(config.segments,
             { primary = instance(cluster, "primary" .. content), mirror = mirror })
     end
@@ -69,11 +67,12 @@ end
 --- Describes a cluster: writes its cluster.lua, starts nothing.
 ---@param place table
 ---@param options? table {segments = 1, standby = false, mirrors = true, settings = {}, hba = nil,
---- mirror_host = "localhost" (also the standby's), mirror_hosts = {} (of contents 0, 1, ...),
---- tls = nil, fdw = nil, watch = nil, on_event = nil}
+--- hosts = {}: by directory ("standby", "mirror0"), localhost unless named; tls = nil, fdw = nil,
+--- watch = nil, on_event = nil}
 ---@return table cluster {config (the table of cluster.lua), file (its path), place}
 function M.new(place, options)
-    local cluster = setmetatable({ place = place, bin = pg.bin() }, Cluster)
+    local hosts = options and options.hosts or {}
+    local cluster = setmetatable({ place = place, bin = pg.bin(), hosts = hosts }, Cluster)
     cluster.config = describe(cluster, options or {})
     cluster.datadir = cluster.config.coordinator.datadir
     cluster.file = place:write("cluster.lua", "return " .. to_lua(cluster.config, "") .. "\n")

@@ -1,0 +1,230 @@
+--- The record of the coordinator's pair on the hosts (SAFETY.md, rule 8; agent.h, record_write):
+--- written on a majority of all hosts before the coordinator goes on without its standby, and read
+--- on a majority before that standby is activated.
+---
+--- Two majorities share a host. So whoever reads one knows of every release; that the standby is in
+--- sync is true where any host says so, unless one says otherwise with an epoch as high.
+local mr = require("moonrise")
+
+local M = {}
+
+--- How long a host may take to answer before it counts as one that did not.
+M.DEADLINE_MS = 3000
+-- What holds it up is told by its agent.
+local WAIT_MS = 2000
+
+--- The names of all hosts that bear an instance.
+---@param instances table[]
+---@return string[] hosts sorted
+function M.hosts(instances)
+    local seen, hosts = {}, {}
+    for _, inst in ipairs(instances) do
+        if not seen[inst.hostname] then
+            seen[inst.hostname] = true
+            table.insert(hosts, inst.hostname)
+        end
+    end
+    table.sort(hosts)
+    return hosts
+end
+
+--- How many of so many hosts are a majority.
+---@param count integer
+---@return integer
+function M.majority(count)
+    return math.floor(count / 2) + 1
+end
+
+--- What is recorded of a coordinator's pair.
+---@param pair {primary: table, mirror: table?}
+---@param mode "s"|"n" "n" is what it is about to be when the standby is taken out
+---@param epoch integer
+---@param catalog_epoch integer
+---@return table record
+function M.of(pair, mode, epoch, catalog_epoch)
+    return { epoch = epoch, mode = pair.mirror and mode or "n", coordinator = pair.primary.dbid,
+             standby = pair.mirror and pair.mirror.dbid or 0, catalog_epoch = catalog_epoch }
+end
+
+local function call(ctx, host, op, record)
+    local args = { name = ctx.env.name, sysid = ctx.sysid, host = host,
+                   wait_ms = WAIT_MS }
+    for key, value in pairs(record or {}) do
+        args[key] = value
+    end
+    return ctx.agents:call(host, op, args, { timeout_ms = M.DEADLINE_MS })
+end
+
+--- Reads one host's record.
+---@param ctx {env: Env, agents: table, sysid: string}
+---@param host string
+---@return {found: boolean, epoch: integer?, mode: string?, catalog_epoch: integer?}? record
+---@return Error? err
+function M.read(ctx, host)
+    return call(ctx, host, "record_read")
+end
+
+--- Writes one host's record.
+---@param ctx {env: Env, agents: table, sysid: string}
+---@param host string
+---@param record table M.of's
+---@return table? record as it is now
+---@return Error? err code "stale" when the host has a newer one
+function M.write(ctx, host, record)
+    return call(ctx, host, "record_write", record)
+end
+
+local function lacking(needed, written, errors)
+    local missing = {}
+    for host, err in pairs(errors) do
+        table.insert(missing, ("%s: %s"):format(host, tostring(err)))
+    end
+    table.sort(missing)
+    return mr.error("refused", ("the coordinator is not released: %d of at least %d hosts have "
+        .. "recorded that its standby is out; %s"):format(#written, needed,
+        table.concat(missing, "; ")), { hint = "it is released when a majority answers" })
+end
+
+--- Writes all hosts' records at the same time, until a majority has it. The others go on by
+--- themselves; `told(host, record, err)` hears of each.
+---@param ctx {env: Env, agents: table, sysid: string}
+---@param hosts string[]
+---@param record table M.of's
+---@param told? fun(host: string, record: table?, err: Error?)
+---@return string[]? written the hosts that have it
+---@return Error? err code "refused": no majority
+function M.write_majority(ctx, hosts, record, told)
+    local answers, written, errors = mr.queue(), {}, {}
+    for _, host in ipairs(hosts) do
+        mr.spawn(function()
+            local now, err = M.write(ctx, host, record)
+            if told then
+                told(host, now, err)
+            end
+            answers:push({ host = host, ok = now ~= nil, err = err })
+        end)
+    end
+    local needed = M.majority(#hosts)
+    for _ = 1, #hosts do
+        local answer, err = answers:pop()
+        if not answer then
+            return nil, err
+        elseif answer.ok then
+            table.insert(written, answer.host)
+        else
+            errors[answer.host] = answer.err
+        end
+        if #written == needed then
+            return written
+        end
+    end
+    return nil, lacking(needed, written, errors)
+end
+
+-- Nothing may happen to the pair between the record and the transition: the epoch that was reserved
+-- for both says so. What is tried again needs no other one.
+local function reserve(ctx, pair, out)
+    if out.reserved and out.reserved == out.seen then
+        return out.reserved
+    end
+    return ctx.cat:call("epoch_reserve", out.token, pair.content, "out: " .. out.reason, out.seen)
+end
+
+local function record(ctx, pair, mode, epoch, told)
+    local instances, err = ctx.cat:instances()
+    local state
+    if instances then
+        state, err = ctx.cat:state()
+    end
+    if not state then
+        return nil, err
+    end
+    local there = { env = ctx.env, agents = ctx.agents, sysid = state.sysid }
+    return M.write_majority(there, M.hosts(instances), M.of(pair, mode, epoch, epoch), told)
+end
+
+--- Tells the hosts that the coordinator's pair has been recorded as in sync. Those that do not
+--- answer are told by the watcher.
+---@param ctx {env: Env, agents: table, cat: table}
+---@param pair {content: integer, primary: table, mirror: table}
+---@param epoch integer the transition's
+function M.in_sync(ctx, pair, epoch)
+    if pair.content < 0 then
+        record(ctx, pair, "s", epoch)
+    end
+end
+
+---@class Out
+---@field token? integer the content's lease; nil for the watcher
+---@field reason string
+---@field seen? integer the pair's epoch by which it was decided
+---@field reserved? integer set here: the epoch of an attempt that found no majority
+---@field told? fun(host: string, record: table?, err: Error?) hears of each host
+
+--- Has a majority of the hosts record that the coordinator's standby is out, for the transition
+--- that follows: its facts. Other pairs need none.
+---@param ctx {env: Env, agents: table, cat: table}
+---@param pair {content: integer, primary: table, mirror: table?}
+---@param out Out
+---@return table? facts
+---@return Error? err code "refused": no majority
+function M.facts(ctx, pair, out)
+    if pair.content >= 0 then
+        return {}
+    end
+    local written, err
+    out.reserved, err = reserve(ctx, pair, out)
+    if out.reserved then
+        written, err = record(ctx, pair, "n", out.reserved, out.told)
+    end
+    return written and { majority = { epoch = out.reserved, hosts = written } }, err
+end
+
+-- The facts of a coordinator's pair that is on record as out of sync already: nobody is asked.
+local function not_in_sync(ctx, pair)
+    if pair.content >= 0 then
+        return nil
+    end
+    local now, err = ctx.cat:pair(pair.content)
+    if not now then
+        return false, err
+    end
+    return now.primary.mode == "n" and {} or nil
+end
+
+--- Records a pair as out of sync.
+---@param ctx {env: Env, agents: table, cat: table}
+---@param pair {content: integer, primary: table, mirror: table?}
+---@param out Out
+---@return integer? epoch
+---@return Error? err
+function M.out_of_sync(ctx, pair, out)
+    local facts, err = not_in_sync(ctx, pair)
+    if facts == nil then
+        facts, err = M.facts(ctx, pair, out)
+    end
+    if not facts then
+        return nil, err
+    end
+    return ctx.cat:call("out_of_sync", out.token, pair.content, out.reason,
+        out.reserved or out.seen, facts)
+end
+
+--- Records a pair's mirror as down.
+---@param ctx {env: Env, agents: table, cat: table}
+---@param pair {content: integer, primary: table, mirror: table?}
+---@param out Out
+---@param decision? table for the record
+---@return integer? epoch
+---@return Error? err
+function M.mirror_down(ctx, pair, out, decision)
+    local facts, err = M.facts(ctx, pair, out)
+    if not facts then
+        return nil, err
+    end
+    facts.decision = decision
+    return ctx.cat:call("mirror_down", out.token, pair.content, out.reason, facts,
+        out.reserved or out.seen)
+end
+
+return M

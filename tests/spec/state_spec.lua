@@ -235,6 +235,23 @@ describe("a pair", function()
         assert.matches("cdw%s+6002%s+3%s+released; the checkpointer is inside a checkpoint",
             text_of(errors.lines(facts)))
     end)
+
+    it("is named while it has not confirmed its epochs", function()
+        facts.unconfirmed = { 0 }
+        assert.same({ "unconfirmed 0" }, kinds(facts))
+        assert.matches("0%s+cdw%s+6002%s+moonrise confirm 0", text_of(errors.lines(facts)))
+    end)
+
+    it("that is the coordinator's is held by its standby without a majority", function()
+        for failing, kind in pairs({ "no_record", "no_majority" }) do
+            facts.records = { hosts = 3, needed = 2, failing = {} }
+            for i = 1, failing do
+                facts.records.failing[i] = { host = "sdw" .. i, text = "it is away" }
+            end
+            assert.are.equal(kind .. " -1", kinds(facts)[failing])
+            assert.matches("sdw1%s+it is away", text_of(errors.lines(facts)))
+        end
+    end)
 end)
 
 describe("an instance", function()

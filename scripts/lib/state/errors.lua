@@ -33,6 +33,31 @@ local SECTIONS = {
         end,
     },
     {
+        kinds = { unconfirmed = true },
+        title = "Pairs Left Alone until Their Hosts Have Confirmed Their Epochs",
+        headers = { "Content", "Primary", "Port", "Next step" },
+        row = function(facts, problem)
+            local pair = pair_of(facts, problem.content)
+            return { problem.content, pair.primary.hostname, pair.primary.port,
+                     "moonrise confirm " .. problem.content }
+        end,
+    },
+    {
+        kinds = { no_majority = true },
+        title = "The Coordinator Cannot Be Released from its Standby: no Majority Records it",
+        headers = { "Host", "Reason" },
+        row = function(_, problem)
+            return { problem.host, problem.text }
+        end,
+    },
+    {
+        kinds = { no_record = true }, title = "Hosts without a Record of the Coordinator's Pair",
+        headers = { "Host", "Reason" },
+        row = function(_, problem)
+            return { problem.host, problem.text }
+        end,
+    },
+    {
         kinds = { switched = true }, title = "Segments with Primary and Mirror Roles Switched",
         headers = { "Current Primary", "Port", "Mirror", "Port" },
         row = function(facts, problem)

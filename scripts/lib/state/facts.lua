@@ -5,6 +5,7 @@ local agents = require("lib.agents")
 local cluster = require("lib.cluster")
 local double_fault = require("lib.double_fault")
 local hold = require("lib.hold")
+local hosts_record = require("lib.hosts_record")
 local instance = require("lib.instance")
 local judge = require("lib.state.judge")
 local mr = require("moonrise")
@@ -100,6 +101,24 @@ local function questions(source, instances, timeout_ms)
     return jobs, set
 end
 
+-- What keeps the hosts from recording that the coordinator goes on without its standby, for those
+-- where something does.
+local function look_at_records(source, facts, limit)
+    local ctx = { env = source.env, agents = agents.new(source.env), sysid = facts.cluster.sysid }
+    local hosts = hosts_record.hosts(facts.instances)
+    local results = mr.parallel(hosts, limit, function(host)
+        return hosts_record.read(ctx, host)
+    end)
+    ctx.agents:close()
+    local failing = {}
+    for i, host in ipairs(hosts) do
+        if results[i].error then
+            table.insert(failing, { host = host, text = results[i].error.message })
+        end
+    end
+    return { hosts = #hosts, needed = hosts_record.majority(#hosts), failing = failing }
+end
+
 local function look(source, instances, options)
     local jobs, set = questions(source, instances, options.timeout_ms)
     local seen = {}
@@ -123,30 +142,23 @@ local function look(source, instances, options)
     return seen
 end
 
+-- What is asked of the catalog, by the facts that it becomes.
+local ASKED = { instances = "instances", cluster = "state", leases = "leases", pauses = "pauses",
+    unconfirmed = "unconfirmed" }
+
 local function read(source)
-    local instances, err = source.cat:instances()
-    if not instances then
-        return nil, err
+    local facts = {}
+    for key, question in pairs(ASKED) do
+        local answer, err = source.cat[question](source.cat)
+        if not answer then
+            return nil, err
+        end
+        facts[key] = answer
     end
-    local state
-    state, err = source.cat:state()
-    if not state then
-        return nil, err
-    end
-    local leases
-    leases, err = source.cat:leases()
-    if not leases then
-        return nil, err
-    end
-    for _, lease in ipairs(leases) do
+    for _, lease in ipairs(facts.leases) do
         lease.gone = hold.is_gone(lease.holder)
     end
-    local pauses
-    pauses, err = source.cat:pauses()
-    if not pauses then
-        return nil, err
-    end
-    return { instances = instances, cluster = state, leases = leases, pauses = pauses }
+    return facts
 end
 
 -- What nobody can answer is missing, and no reason to show nothing.
@@ -167,6 +179,9 @@ end
 ---@field instances table[] gp_segment_configuration
 ---@field leases table[] work in progress
 ---@field pauses table[] of failover: lib/catalog.lua's
+---@field unconfirmed integer[] contents whose pairs have not confirmed their epochs
+---@field records? {hosts: integer, needed: integer, failing: {host: string, text: string}[]} of the
+--- coordinator's pair; nil when it has no standby, and where the hosts were not asked
 ---@field seen table<integer, table> by dbid: word (lib/agents.lua's inspect) or word_error, sql or
 --- sql_error, disk (lib/agents.lua's disk) or disk_error
 ---@field history table<integer, table> by content, of double faults: what the catalog knows of them
@@ -196,6 +211,10 @@ function M.gather(options, how)
     facts.seen = how.quick and {} or look(source, facts.instances, how)
     facts.history = histories(source, facts)
     source.cat:close()
+    local pair = cluster.pair(facts.instances, -1)
+    if not how.quick and source.source == "coordinator" and pair and pair.mirror then
+        facts.records = look_at_records(source, facts, how.limit)
+    end
     return facts
 end
 

@@ -267,10 +267,25 @@ function M.survivors(facts, pair)
     return survivors.of(pair, known)
 end
 
+-- Rule 8: what the coordinator needs to go on without its standby.
+local function of_coordinator(problems, facts)
+    for _, content in ipairs(facts.unconfirmed or {}) do
+        add(problems, "unconfirmed", { content = content })
+    end
+    local records = facts.records or { failing = {} }
+    for _, failing in ipairs(records.failing) do
+        local held = records.hosts - #records.failing < records.needed
+        add(problems, held and "no_majority" or "no_record",
+            { content = -1, host = failing.host, text = failing.text })
+    end
+end
+
 --- Everything that is not as it should be, in the order of the contents. Kinds: coordinator,
 --- stopped (the catalog says so: the watcher acts on nothing), no_failover (somebody paused it),
 --- switched, down, host (it gave no word), disk, unsynchronized, not_armed, not_streaming, waiting,
---- weak, paused (a mirror's replay), double_fault (with its survivors).
+--- weak, paused (a mirror's replay), double_fault (with its survivors), unconfirmed (since the
+--- standby was activated), no_record (a host that keeps none of the coordinator's pair), no_majority
+--- (as many hosts that it cannot be released).
 ---@param facts StateFacts
 ---@return table[] problems {kind, content?, dbid?, status?, ...}
 function M.problems(facts)
@@ -285,6 +300,7 @@ function M.problems(facts)
     for _, pause in ipairs(facts.pauses or {}) do
         add(problems, "no_failover", { content = pause.content, pause = pause })
     end
+    of_coordinator(problems, facts)
     for _, pair in ipairs(cluster.pairs(facts.instances)) do
         of_instance(problems, facts, pair.primary)
         if pair.mirror then

@@ -242,8 +242,9 @@ end
 -- Primary and mirror at the same time: each needs the other to become useful, neither to start.
 local function start_pair(ctx, pair, token, options)
     local epoch, state
-    local ok, err = confirm.unless_confirmed(ctx, pair, token)
-    if ok then
+    local confirmed, err = confirm.unless_confirmed(ctx, pair, token)
+    if confirmed then
+        pair = confirmed
         epoch, err = ctx.cat:call("epoch_reserve", token, pair.content, "start")
     end
     if epoch then

@@ -53,14 +53,14 @@ end
 ---@param ctx {agents: table, cat: table}
 ---@param pair {content: integer, primary: table, mirror: table?}
 ---@param token integer the content's lease
----@return boolean? ok
+---@return {content: integer, primary: table, mirror: table?}? pair as it is now
 ---@return Error? err
 function M.unless_confirmed(ctx, pair, token)
     local state, err = ctx.cat:pair_state(pair.content)
     if not state then
         return nil, err
     elseif not state.unconfirmed then
-        return true
+        return pair
     end
     local epoch, now
     epoch, err = M.pair(ctx, pair, token)
@@ -71,7 +71,7 @@ function M.unless_confirmed(ctx, pair, token)
         return nil, mr.error("busy", ("content %d: by its hosts' word dbid %d is its primary")
             :format(pair.content, now.primary.dbid), { hint = "run this again" })
     end
-    return now and true, err
+    return now, err
 end
 
 return M

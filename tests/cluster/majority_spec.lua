@@ -281,4 +281,16 @@ describe("the coordinator's pair", function()
         standby("CONT")
         recover()
     end)
+
+    it("that was a standby's has the segments' pairs confirmed by a start", function()
+        kill_watcher()
+        cluster:catalog([[with l as (select moonrise.lease_take(-1, 'spec', 'spec', 'x',
+            '1 minute') as token)
+            select moonrise.activated(token, 'spec'), moonrise.lease_drop(token) from l]])
+        cluster:must({ "stop", "-a" })
+        cluster:must({ "start", "-a" })
+        assert.is_nil(cluster:catalog("select unconfirmed from pair_state where content = 0")[1]
+            .unconfirmed)
+        cluster:wait_healthy(SOON_S)
+    end)
 end)

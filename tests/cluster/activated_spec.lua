@@ -70,7 +70,8 @@ describe("after an activation", function()
         assert.are.equal(untouched.dbid, cluster:primary(1).dbid)
         cluster:wait_row({ dbid = untouched.dbid, mode = "s" }, SOON_S)
         wait.eventually("the promotion to be recorded", SOON_S, function()
-            return cluster:catalog("select epoch from promotion where content = 0")[1], watch:output()
+            return cluster:catalog("select epoch from promotion where content = 0")[1],
+                watch:output()
         end)
         assert.are.equal("1", new:value("(select count(*) from ledger)"))
         -- The old primary is one no more, for this catalog either.

@@ -17,6 +17,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What ALTER SYSTEM has said until now, for an adoption that is taken back. It stays: a directory that has it
+ * was not made by moonrise, and is never removed. */
+static int
+keep_before(const struct order *o, struct err *e)
+{
+    struct settings s;
+    if (file_exists(o->datadir, "moonrise.before"))
+        return 0;
+    int rc = settings_read(&s, o->datadir, e);
+    if (rc < 0)
+        return rc;
+    char *path = order_path(o, "moonrise.before");
+    rc = conf_write(&s.auto_, path, "# postgresql.auto.conf as it was before moonrise came.\n", e);
+    free(path);
+    settings_done(&s);
+    return rc;
+}
+
 int
 op_adopt(struct order *o, struct err *e)
 {
@@ -34,6 +52,8 @@ op_adopt(struct order *o, struct err *e)
     if (o->sysid[0] && strcmp(o->sysid, sysid) != 0)
         return err_set(e, ERR_REFUSED, "%s is of system %s, not of %s", o->datadir, sysid,
                        o->sysid);
+    if (message_bool(o->args, "keep", false) && (rc = keep_before(o, e)) < 0)
+        return rc;
     o->last = (struct epoch){.dbid = o->dbid, .content = o->content};
     snprintf(o->last.sysid, sizeof o->last.sysid, "%s", sysid);
     rc = order_write_epoch(o, e);
@@ -78,6 +98,7 @@ standby_given(const struct order *o, bool *standby)
 
 struct change {
     struct db *db;
+    const struct conf *auto_; /* as it was */
     int rc;
     struct err *e;
 };
@@ -104,10 +125,20 @@ alter_one(void *arg, const char *name, const char *text)
     free(now);
 }
 
-static int
-configure_running(struct order *o, struct settings *s, struct err *e)
+/* A setting that is in moonrise.conf now: what ALTER SYSTEM has said of it would win. */
+static void
+reset_one(void *arg, const char *name, const char *text)
 {
-    struct change c = {.e = e};
+    struct change *c = arg;
+    if (c->rc == 0 && !settings_is_auto(name) && strcmp(text, "false") != 0 &&
+        conf_get(c->auto_, name))
+        c->rc = sql_alter_system(c->db, name, NULL, clock_ms() + SQL_TIMEOUT_MS, c->e);
+}
+
+static int
+configure_running(struct order *o, const struct conf *before, struct settings *s, struct err *e)
+{
+    struct change c = {.auto_ = before, .e = e};
     bool standby;
     if (standby_given(o, &standby) && standby != file_exists(o->datadir, "standby.signal"))
         return err_set(e, ERR_RUNNING, "the role of a running server cannot be configured");
@@ -118,6 +149,10 @@ configure_running(struct order *o, struct settings *s, struct err *e)
     rc = c.rc;
     if (rc == 0)
         rc = settings_write_own(s, o->datadir, e);
+    if (rc == 0) {
+        message_each(o->args, "settings", reset_one, &c);
+        rc = c.rc;
+    }
     if (rc == 0)
         rc = settings_hba(o->datadir, o->args, false, e);
     if (rc == 0 && message_bool(o->args, "reload", true))
@@ -159,19 +194,22 @@ op_reload(struct order *o, struct err *e)
 int
 op_configure(struct order *o, struct err *e)
 {
-    struct settings s;
+    struct settings s, before;
     int rc = settings_read(&s, o->datadir, e);
     if (rc < 0)
         return rc;
-    rc = settings_merge(&s, o->args, true, e);
+    rc = settings_read(&before, o->datadir, e);
     if (rc == 0) {
-        rc = process_prove_stopped(o->datadir, e);
+        rc = settings_merge(&s, o->args, true, e);
+        if (rc == 0)
+            rc = process_prove_stopped(o->datadir, e);
         bool running = rc == ERR_RUNNING;
         if (rc == 0)
             rc = configure_stopped(o, &s, e);
         else if (running)
-            rc = configure_running(o, &s, e);
+            rc = configure_running(o, &before.auto_, &s, e);
         message_set_bool(o->result, "running", running);
+        settings_done(&before);
     }
     settings_done(&s);
     return rc;

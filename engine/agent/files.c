@@ -131,6 +131,8 @@ may_remove(const struct order *o, struct err *e)
         return rc;
     if (kind == KIND_FOREIGN || (kind == KIND_DATADIR && !ep.valid))
         return err_set(e, ERR_REFUSED, "%s was not made by moonrise", o->datadir);
+    if (file_exists(o->datadir, "moonrise.before"))
+        return err_set(e, ERR_REFUSED, "%s was adopted, not made by moonrise", o->datadir);
     if (ep.valid && ep.dbid != o->dbid)
         return err_set(e, ERR_REFUSED, "%s belongs to dbid %d", o->datadir, ep.dbid);
     return 0;

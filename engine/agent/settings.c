@@ -61,10 +61,14 @@ merge_one(void *arg, const char *name, const char *text)
     struct conf *c = settings_is_auto(name) ? &m->s->auto_ : &m->s->own;
     if (m->rc < 0)
         return;
-    if (m->false_removes && strcmp(text, "false") == 0)
+    if (m->false_removes && strcmp(text, "false") == 0) {
         conf_remove(c, name);
-    else
-        m->rc = conf_set(c, name, text, m->e);
+        return;
+    }
+    /* What ALTER SYSTEM has said of it would win. */
+    if (c == &m->s->own)
+        conf_remove(&m->s->auto_, name);
+    m->rc = conf_set(c, name, text, m->e);
 }
 
 int
@@ -73,6 +77,14 @@ settings_merge(struct settings *s, const struct message *args, bool false_remove
     struct merge m = {.s = s, .false_removes = false_removes, .e = e};
     message_each(args, "settings", merge_one, &m);
     return m.rc;
+}
+
+/* The mode that a file of somebody else's has, so that it keeps it when it is written anew. */
+static mode_t
+mode_of(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? st.st_mode & 0777 : 0600;
 }
 
 /* Appends the include to postgresql.conf unless it is its last setting. */
@@ -88,7 +100,7 @@ write_include(const char *datadir, struct err *e)
         if (text.len > 0 && text.data[text.len - 1] != '\n')
             str_puts(&text, "\n");
         str_puts(&text, include_line);
-        rc = io_write_durable(path, text.data, text.len, 0600, e);
+        rc = io_write_durable(path, text.data, text.len, mode_of(path), e);
     }
     str_free(&text);
     free(path);
@@ -164,7 +176,7 @@ settings_hba(const char *datadir, const struct message *args, bool whole, struct
         str_append(&out, old.data, old.len);
     }
     if (rc == 0)
-        rc = io_write_durable(path, out.data, out.len, 0600, e);
+        rc = io_write_durable(path, out.data, out.len, mode_of(path), e);
     str_free(&old);
     str_free(&out);
     free(path);
@@ -201,6 +213,47 @@ make_socket_dir(const char *dir, struct err *e)
     if (rc == 0)
         rc = check_own(dir, e);
     free(parent);
+    return rc;
+}
+
+/* Takes the include line out, wherever it stands now. */
+static void
+cut_include(struct str *text)
+{
+    char *at = strstr(text->data, include_line);
+    size_t len = sizeof include_line - 1;
+    if (!at || (at > text->data && at[-1] != '\n'))
+        return;
+    memmove(at, at + len, text->len - (size_t)(at - text->data) - len + 1);
+    text->len -= len;
+}
+
+static int
+rewrite(const char *datadir, const char *name, void (*cut)(struct str *text), struct err *e)
+{
+    struct str text = STR_INIT;
+    char *path = path_join(datadir, name);
+    int rc = io_read_file(&text, path, CONF_BYTES_MAX, e);
+    size_t len = text.len;
+    if (rc == 0)
+        cut(&text);
+    if (rc == 0 && text.len != len)
+        rc = io_write_durable(path, text.data, text.len, mode_of(path), e);
+    str_free(&text);
+    free(path);
+    return rc == ERR_NOTFOUND ? 0 : rc;
+}
+
+int
+settings_leave(const char *datadir, struct err *e)
+{
+    char *path = path_join(datadir, "moonrise.conf");
+    int rc = rewrite(datadir, "postgresql.conf", cut_include, e);
+    if (rc == 0)
+        rc = rewrite(datadir, "pg_hba.conf", cut_block, e);
+    if (rc == 0 && (rc = io_unlink_durable(path, e)) == ERR_NOTFOUND)
+        rc = 0;
+    free(path);
     return rc;
 }
 

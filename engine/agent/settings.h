@@ -27,7 +27,8 @@ bool settings_is_auto(const char *name);
 /* Reads both files of a directory; missing ones are empty. ERR_FORMAT, ERR_IO. Free with settings_done. */
 int settings_read(struct settings *s, const char *datadir, struct err *e);
 
-/* Sets what the object `settings` of the message says; with `false_removes` a false takes the setting out.
+/* Sets what the object `settings` of the message says, and takes what goes to moonrise.conf out of
+ * postgresql.auto.conf, which would win over it; with `false_removes` a false takes the setting out.
  * ERR_ARGUMENT. */
 int settings_merge(struct settings *s, const struct message *args, bool false_removes,
                    struct err *e);
@@ -44,6 +45,10 @@ int settings_write_own(const struct settings *s, const char *datadir, struct err
 /* Replaces moonrise's block in pg_hba.conf by args.hba, at the top where there is none; `whole`: the file
  * is nothing else. Nothing happens when there is no args.hba. ERR_ARGUMENT, ERR_IO. */
 int settings_hba(const char *datadir, const struct message *args, bool whole, struct err *e);
+
+/* Takes away all that the above have written but for postgresql.auto.conf: moonrise.conf, its include line, the
+ * block in pg_hba.conf. What stood around them stays. */
+int settings_leave(const char *datadir, struct err *e);
 
 /* The directory of the (first) socket in moonrise.conf, made if it is missing. */
 int settings_socket_dir(const char *datadir, struct err *e);

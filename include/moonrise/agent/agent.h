@@ -42,17 +42,24 @@
  *            -> text (log: its tail)
  *   reload   has a server read its configuration files again, over its socket
  *   makedirs -> kind
+ *   survey   -> starts: [{what, end}] what starts the instance by itself, and how that is ended; parent:
+ *            the command line of the postmaster's parent process; unit: the systemd unit whose control
+ *            group it is in; links: names of its configuration files that are symbolic links
  *
  * Orders change an instance. They take also dbid, content, sysid, epoch, step, run under the instance's
  * epoch lock, and are refused with "stale" when (epoch, step) is not newer than the last (an identical
- * repeat is carried out again: all are idempotent). Without an epoch file all but adopt, initdb, recover
- * and remove_datadir are refused. An order of a newer epoch ends older ones that are still being carried
+ * repeat is carried out again: all are idempotent). Without an epoch file all but adopt, disown, initdb,
+ * recover and remove_datadir are refused. An order of a newer epoch ends older ones that are still being carried
  * out.
  *
  *   initdb    (superuser, encoding, locale, settings: {}, hba: [lines], template_sql: [texts],
  *             init_sql: [texts]) makes the directory, configures it, runs the texts in template1 and
  *             in postgres; it is left stopped. Then adopt.
- *   adopt     creates or replaces moonrise.epoch -> sysid
+ *   adopt     (keep: bool (false)) creates or replaces moonrise.epoch -> sysid; with keep, of an instance
+ *             that moonrise did not make, what ALTER SYSTEM has said is kept in moonrise.before
+ *   disown    (forget: bool (true)) takes back what adopt with keep and configure
+ *             have written; with forget the epoch file, moonrise.json and moonrise.before go, too
+ *             -> disowned: false without moonrise.before
  *   configure (settings: {name: value, or false to take it out}, hba: [lines]|absent,
  *             standby: bool|absent, reload: bool (true))
  *             writes moonrise's part of the configuration of a stopped or running instance -> running

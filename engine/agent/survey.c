@@ -1,0 +1,405 @@
+/*
+ * survey: what is around an instance that is to be adopted. Who starts it by itself, who started it, and
+ * which of its files are links to somewhere else.
+ *
+ * Autostart is looked for where systemd and Debian's postgresql-common keep it: a unit that is enabled (a
+ * link in some *.wants or *.requires) and whose text, drop-ins and environment files name the directory, and
+ * start.conf of the Debian cluster whose data_directory it is. Links that a generator made follow from those.
+ */
+#include "moonrise/base/err.h"
+#include "moonrise/base/io.h"
+#include "moonrise/base/path.h"
+#include "moonrise/base/str.h"
+#include "moonrise/pg/conf.h"
+#include "moonrise/pg/pidfile.h"
+#include "order.h"
+#include "process.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define TEXT_BYTES_MAX (1u << 20)
+#define DEBIAN_DIR     "/etc/postgresql"
+
+static const char *const system_dirs[] = {
+    "/etc/systemd/system",     "/run/systemd/system", "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system", "/lib/systemd/system", NULL};
+
+struct survey {
+    struct order *o;
+    char *user_dir;     /* ~/.config/systemd/user */
+    const char **dirs;  /* where the units of the kind that is looked at are */
+    const char *option; /* what systemctl is to be told for them */
+    struct str seen;    /* names of units that were looked at, each between line ends */
+};
+
+/* Calls fn for each entry of a directory; there may be none. */
+static void
+each_entry(const char *dir_name, void (*fn)(struct survey *s, const char *dir, const char *name),
+           struct survey *s)
+{
+    DIR *dir = opendir(dir_name);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir)) != NULL) {
+        if (entry->d_name[0] != '.')
+            fn(s, dir_name, entry->d_name);
+    }
+    if (dir)
+        closedir(dir);
+}
+
+static bool
+ends_with(const char *text, const char *end)
+{
+    size_t len = strlen(text), n = strlen(end);
+    return len > n && strcmp(text + len - n, end) == 0;
+}
+
+static bool
+leads_to(const char *path, const char *datadir)
+{
+    char *real;
+    bool same = path_canonical(&real, path, NULL) == 0 && strcmp(real, datadir) == 0;
+    free(real);
+    return same;
+}
+
+/* The next absolute path in a text, to be freed; NULL at its end. */
+static char *
+next_path(const char **at)
+{
+    static const char stops[] = " \t\r\n\"'=:;,";
+    for (const char *p = *at; *p; p++) {
+        if (*p != '/')
+            continue;
+        size_t len = strcspn(p, stops);
+        *at = p + len;
+        return mem_printf("%.*s", (int)len, p);
+    }
+    *at += strlen(*at);
+    return NULL;
+}
+
+/* Whether a text names the directory, by whatever path. */
+static bool
+text_names(const char *text, const char *datadir)
+{
+    bool found = false;
+    char *path;
+    while (!found && (path = next_path(&text)) != NULL) {
+        found = leads_to(path, datadir);
+        free(path);
+    }
+    return found;
+}
+
+static void
+append_file(struct str *out, const char *path)
+{
+    struct str text = STR_INIT;
+    if (io_read_file(&text, path, TEXT_BYTES_MAX, NULL) == 0)
+        str_printf(out, "%s\n", text.data);
+    str_free(&text);
+}
+
+/* The unit file DIR/NAME and its drop-ins. */
+static void
+append_unit(struct str *out, const char *dir, const char *name)
+{
+    char *path = path_join(dir, name), *more = mem_printf("%s.d", path);
+    append_file(out, path);
+    DIR *drop_ins = opendir(more);
+    struct dirent *entry;
+    while (drop_ins && (entry = readdir(drop_ins)) != NULL) {
+        if (!ends_with(entry->d_name, ".conf"))
+            continue;
+        char *one = path_join(more, entry->d_name);
+        append_file(out, one);
+        free(one);
+    }
+    if (drop_ins)
+        closedir(drop_ins);
+    free(path);
+    free(more);
+}
+
+/* The environment files that a unit names may say the directory in its place. */
+static void
+append_environment(struct str *out)
+{
+    static const char key[] = "EnvironmentFile=";
+    char *text = mem_strdup(out->data);
+    for (const char *p = strstr(text, key); p; p = strstr(p, key)) {
+        p += sizeof key - 1;
+        p += *p == '-';
+        char *path = mem_printf("%.*s", (int)strcspn(p, " \t\r\n"), p);
+        append_file(out, path);
+        free(path);
+    }
+    free(text);
+}
+
+/* The text with %i and %I filled in: the instance as it stands, and with - for / undone. */
+static void
+fill_in(struct str *out, const char *text, const char *instance)
+{
+    for (const char *p = text; *p; p++) {
+        if (*p != '%' || (p[1] != 'i' && p[1] != 'I')) {
+            str_append(out, p, 1);
+            continue;
+        }
+        bool whole = *++p == 'i';
+        for (const char *q = instance; *q; q++)
+            str_append(out, !whole && *q == '-' ? "/" : q, 1);
+    }
+}
+
+/* All that a unit, or the template of its instance, says. */
+static void
+unit_text(struct str *out, const struct survey *s, const char *name)
+{
+    const char *at = strchr(name, '@'), *dot = strrchr(name, '.');
+    char *template_name = at ? mem_printf("%.*s@%s", (int)(at - name), name, dot) : NULL;
+    char *instance = at ? mem_printf("%.*s", (int)(dot - at - 1), at + 1) : mem_strdup("");
+    struct str raw = STR_INIT;
+    for (const char **dir = s->dirs; *dir; dir++) {
+        append_unit(&raw, *dir, name);
+        if (template_name)
+            append_unit(&raw, *dir, template_name);
+    }
+    append_environment(&raw);
+    fill_in(out, raw.data, instance);
+    str_free(&raw);
+    free(template_name);
+    free(instance);
+}
+
+/* Whether the Debian cluster VERSION/NAME has its data here. */
+static bool
+debian_names(const char *cluster, const char *datadir)
+{
+    struct conf c = CONF_INIT;
+    char *path = mem_printf("%s/%s/postgresql.conf", DEBIAN_DIR, cluster);
+    const char *dir = conf_read(&c, path, NULL) == 0 ? conf_get(&c, "data_directory") : NULL;
+    char *own = mem_printf("%s/%s", DEBIAN_DIR, cluster);
+    bool names = dir ? leads_to(dir, datadir) : leads_to(own, datadir);
+    conf_done(&c);
+    free(path);
+    free(own);
+    return names;
+}
+
+/* postgresql@15-main.service stands for the cluster 15/main. */
+static bool
+debian_unit_names(const char *unit, const char *datadir)
+{
+    static const char prefix[] = "postgresql@";
+    const char *dash = strchr(unit, '-'), *dot = strrchr(unit, '.');
+    if (strncmp(unit, prefix, sizeof prefix - 1) != 0 || !dash || dot < dash)
+        return false;
+    const char *version = unit + sizeof prefix - 1;
+    char *cluster =
+        mem_printf("%.*s/%.*s", (int)(dash - version), version, (int)(dot - dash - 1), dash + 1);
+    bool names = debian_names(cluster, datadir);
+    free(cluster);
+    return names;
+}
+
+static void
+tell_start(struct survey *s, const char *what, const char *how_to_end)
+{
+    struct message *item = message_new();
+    message_set_text(item, "what", what);
+    message_set_text(item, "end", how_to_end);
+    message_append_take(s->o->result, "starts", item);
+}
+
+/* One link of a *.wants: the unit is enabled. */
+static void
+look_at_unit(struct survey *s, const char *dir, const char *name)
+{
+    (void)dir;
+    char *mark = mem_printf("\n%s\n", name);
+    if (!ends_with(name, ".service") || strncmp(name, "moonrise-", 9) == 0 ||
+        strstr(s->seen.data, mark)) {
+        free(mark);
+        return;
+    }
+    str_puts(&s->seen, mark);
+    struct str text = STR_INIT;
+    unit_text(&text, s, name);
+    if (text_names(text.data, s->o->datadir) || debian_unit_names(name, s->o->datadir)) {
+        char *what = mem_printf("the unit %s is enabled", name);
+        char *end = mem_printf("systemctl %sdisable %s", s->option, name);
+        tell_start(s, what, end);
+        free(what);
+        free(end);
+    }
+    str_free(&text);
+    free(mark);
+}
+
+static void
+look_at_wants(struct survey *s, const char *dir, const char *name)
+{
+    if (!ends_with(name, ".wants") && !ends_with(name, ".requires"))
+        return;
+    char *path = path_join(dir, name);
+    each_entry(path, look_at_unit, s);
+    free(path);
+}
+
+static void
+look_at_systemd(struct survey *s, const char **dirs, const char *option)
+{
+    s->dirs = dirs;
+    s->option = option;
+    for (const char **dir = dirs; *dir; dir++)
+        each_entry(*dir, look_at_wants, s);
+}
+
+/* auto, manual or disabled: the first word of start.conf that is no comment; without the file it is auto. */
+static bool
+debian_auto(const char *cluster)
+{
+    struct str text = STR_INIT;
+    char *path = mem_printf("%s/%s/start.conf", DEBIAN_DIR, cluster), *rest = NULL;
+    const char *mode = "auto";
+    io_read_file(&text, path, TEXT_BYTES_MAX, NULL);
+    char *copy = mem_strdup(text.data);
+    for (char *line = strtok_r(copy, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        line[strcspn(line, "#")] = '\0';
+        line += strspn(line, " \t\r");
+        line[strcspn(line, " \t\r")] = '\0';
+        if (*line) {
+            mode = line;
+            break;
+        }
+    }
+    bool is_auto = strcmp(mode, "auto") == 0;
+    free(copy);
+    free(path);
+    str_free(&text);
+    return is_auto;
+}
+
+static void
+look_at_debian_cluster(struct survey *s, const char *dir, const char *name)
+{
+    char *cluster = mem_printf("%s/%s", path_base(dir), name);
+    if (debian_names(cluster, s->o->datadir) && debian_auto(cluster)) {
+        char *what = mem_printf("%s/%s/start.conf says auto", DEBIAN_DIR, cluster);
+        char *end = mem_printf("write manual into %s/%s/start.conf and run systemctl daemon-reload",
+                               DEBIAN_DIR, cluster);
+        tell_start(s, what, end);
+        free(what);
+        free(end);
+    }
+    free(cluster);
+}
+
+static void
+look_at_debian_version(struct survey *s, const char *dir, const char *name)
+{
+    char *path = path_join(dir, name);
+    each_entry(path, look_at_debian_cluster, s);
+    free(path);
+}
+
+/* The parent of a process, 0 when it cannot be told. */
+static int
+parent_of(int pid)
+{
+    struct str text = STR_INIT;
+    char path[40];
+    int parent = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    if (io_read_file(&text, path, 8192, NULL) == 0) {
+        const char *end = strrchr(text.data, ')');
+        if (!end || sscanf(end, ") %*c %d", &parent) != 1)
+            parent = 0;
+    }
+    str_free(&text);
+    return parent;
+}
+
+/* The command line of who started the postmaster and watches it as its parent. */
+static void
+tell_parent(struct order *o, int postmaster)
+{
+    struct str text = STR_INIT;
+    char path[40];
+    int parent = parent_of(postmaster);
+    snprintf(path, sizeof path, "/proc/%d/cmdline", parent);
+    if (parent > 1 && io_read_file(&text, path, 8192, NULL) == 0) {
+        for (size_t i = 0; i < text.len; i++) {
+            if (!isprint((unsigned char)text.data[i]))
+                text.data[i] = ' ';
+        }
+        message_set_text(o->result, "parent", text.data);
+    }
+    str_free(&text);
+}
+
+/* The unit whose control group the postmaster is in. */
+static void
+tell_unit(struct order *o, int postmaster)
+{
+    struct str text = STR_INIT;
+    char path[40];
+    snprintf(path, sizeof path, "/proc/%d/cgroup", postmaster);
+    if (io_read_file(&text, path, 8192, NULL) == 0) {
+        char *end = strstr(text.data, ".service\n");
+        if (end) {
+            end[sizeof ".service" - 1] = '\0';
+            message_set_text(o->result, "unit", path_base(text.data));
+        }
+    }
+    str_free(&text);
+}
+
+/* A file that is written anew would take a link's place. */
+static void
+tell_links(struct order *o)
+{
+    static const char *const names[] = {"postgresql.conf", "postgresql.auto.conf", "pg_hba.conf"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path = order_path(o, names[i]);
+        struct stat st;
+        if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode))
+            message_append_text(o->result, "links", names[i]);
+        free(path);
+    }
+}
+
+int
+op_survey(struct order *o, struct err *e)
+{
+    struct survey s = {.o = o, .seen = STR_INIT};
+    struct passwd pw, *found = NULL;
+    struct pidfile pf;
+    char buf[1024];
+    (void)e;
+    look_at_systemd(&s, (const char **)system_dirs, "");
+    if (getpwuid_r(geteuid(), &pw, buf, sizeof buf, &found) == 0 && found) {
+        s.user_dir = mem_printf("%s/.config/systemd/user", found->pw_dir);
+        const char *dirs[] = {s.user_dir, "/etc/systemd/user", "/usr/lib/systemd/user", NULL};
+        look_at_systemd(&s, dirs, "--user ");
+    }
+    each_entry(DEBIAN_DIR, look_at_debian_version, &s);
+    if (pidfile_read(&pf, o->datadir, NULL) == 0) {
+        tell_parent(o, pf.pid);
+        tell_unit(o, pf.pid);
+        pidfile_done(&pf);
+    }
+    tell_links(o);
+    str_free(&s.seen);
+    free(s.user_dir);
+    return 0;
+}

@@ -1,4 +1,8 @@
---- `moonrise init`: makes a cluster from its description.
+--- `moonrise init`: makes a cluster from its description, or out of servers that run.
+local adopt = require("lib.adopt")
+local adopt_plan = require("lib.adopt_plan")
+local adopt_show = require("lib.adopt_show")
+local adopt_undo = require("lib.adopt_undo")
 local cluster = require("lib.cluster")
 local config = require("lib.config")
 local create = require("lib.create")
@@ -8,7 +12,10 @@ local mr = require("moonrise")
 local stop_requests = require("lib.stop_requests")
 local term = require("lib.term")
 
-local function check(_, rest)
+local function check(opts, rest)
+    if opts.superuser and not opts.adopt then
+        return "--superuser goes with --adopt"
+    end
     return not rest[1] and "which cluster? The file that describes it is missing" or nil
 end
 
@@ -26,7 +33,7 @@ local function copy_line(inst, report)
         or ("%s %s of %s"):format(report.stage or "", term.bytes(done), term.bytes(total)))
 end
 
-local function make(plan, opts)
+local function work(plan, opts, run, question)
     local progress = term.progress({ off = opts.no_progress })
     local options = {
         batch = opts.batch,
@@ -37,8 +44,8 @@ local function make(plan, opts)
             progress:update(inst.dbid, copy_line(inst, report))
         end,
     }
-    local ok, result, err = pcall(stop_requests.guard, "Stop, and remove what was made", function()
-        return create.run(plan, options)
+    local ok, result, err = pcall(stop_requests.guard, question, function()
+        return run(plan, options)
     end)
     progress:finish()
     if not ok then
@@ -64,14 +71,15 @@ local function tell(plan, opts)
     local name, datadir = plan.config.name, plan.env.datadir
     for _, inst in ipairs(plan.instances) do
         if plan.out_of_sync[inst.dbid] then
-            term.warn("%s: made, not in sync: %s", cluster.name(inst), plan.out_of_sync[inst.dbid])
+            term.warn("%s: %s, not in sync: %s", cluster.name(inst),
+                plan.adopted and "adopted" or "made", plan.out_of_sync[inst.dbid])
         end
     end
     if opts.json then
         term.json({ name = name, datadir = datadir, passfile = plan.env.passfile,
                     instances = plan.instances })
     end
-    term.info("Cluster %s is made and running", name)
+    term.info("Cluster %s is %s and running", name, plan.adopted and "adopted" or "made")
     term.info("   export COORDINATOR_DATA_DIRECTORY=%s", datadir)
     term.info("   moonrise state        moonrise watch --daemon")
     return 0
@@ -90,11 +98,91 @@ local function run(plan, opts)
     if #problems > 0 then
         return report_all(problems)
     end
-    local made, err = make(plan, opts)
+    local made, err = work(plan, opts, create.run, "Stop, and remove what was made")
     if not made then
         return undo(plan, err)
     end
     return tell(plan, opts)
+end
+
+local function take_back(record)
+    local problems = adopt_undo.undo(record)
+    if #problems > 0 then
+        report_all(problems)
+        term.error("Not everything could be taken back; run the same init --adopt again")
+        return 1
+    end
+    term.info("Everything is as before")
+    return 0
+end
+
+-- What an adoption that was killed has left comes first: the plan is made of what is then.
+local function clear_up(conf, opts)
+    local record = adopt_undo.left(conf.name)
+    if not record then
+        return true
+    end
+    term.warn("An earlier adoption of %s was interrupted; what it did is taken back first",
+        conf.name)
+    if opts.dry_run then
+        return false, 0
+    end
+    local go, code = term.confirm("Continue with taking it back", opts.yes)
+    if go then
+        code = take_back(record)
+    end
+    return go and code == 0, code
+end
+
+local function adopt_question(plan)
+    local n = #plan.restarts
+    return "Continue with the adoption of the cluster" ..
+        (n > 0 and (", and the restart of %d instance%s"):format(n, n == 1 and "" or "s") or "")
+end
+
+local function run_adoption(plan, opts)
+    adopt_show.print(plan)
+    if opts.dry_run then
+        if opts.json then
+            term.json(adopt_show.table(plan))
+        end
+        return 0
+    end
+    local go, code = term.confirm(adopt_question(plan), opts.yes)
+    if not go then
+        return code
+    end
+    local done, err = work(plan, opts, adopt.run, "Stop, and take back what was done")
+    if not done then
+        term.error(err)
+        term.info("Taking back what was done")
+        local record = adopt_undo.left(plan.config.name)
+        if record then
+            take_back(record)
+        end
+        return 1
+    end
+    return tell(plan, opts)
+end
+
+-- What is planned, and what is done about it.
+local function by_plan(conf, opts)
+    local plan, problems
+    if opts.adopt then
+        local clear, code = clear_up(conf, opts)
+        if not clear then
+            return code
+        end
+        plan, problems = adopt_plan.make(conf, opts)
+    else
+        plan, problems = create_plan.make(conf)
+    end
+    if not plan then
+        return report_all(problems)
+    end
+    local result, err = (opts.adopt and run_adoption or run)(plan, opts)
+    plan.agents:close()
+    return result, err
 end
 
 -- Only one init of a cluster at a time.
@@ -124,12 +212,8 @@ local function main(opts, rest)
             return nil, err
         end
     end
-    local plan, problems = create_plan.make(conf)
-    local result = not plan and report_all(problems) or nil
-    if plan then
-        result, err = run(plan, opts)
-        plan.agents:close()
-    end
+    local result
+    result, err = by_plan(conf, opts)
     if lock then
         lock:close()
     end
@@ -143,11 +227,21 @@ return {
 Makes the cluster that a cluster.lua describes: servers with checksums on, the role and the password
 that moonrise uses, the catalog, mirrors and standby, everything started and in sync. Existing
 directories that are not empty are refused before anything is made; a failure on the way takes back
-what was made; an init that was killed is simply run again.]],
+what was made; an init that was killed is simply run again.
+
+With --adopt the primaries are servers that run, and so may mirrors and the standby be: standbys of
+their primaries. What is missing is made by a copy. The plan lists what is found, each setting that
+changes, and whether a server has to be restarted for one. What streams from the servers besides is
+left alone; whatever else starts or manages them is named and refused.]],
     examples = [[
   moonrise init --dry-run cluster.lua   read the file, show what would be made
-  moonrise init -a cluster.lua          make it without asking]],
+  moonrise init -a cluster.lua          make it without asking
+  moonrise init --adopt cluster.lua     out of servers that run]],
     options = {
+        { key = "adopt", long = "adopt", help = "take over servers that run" },
+        { key = "superuser", long = "superuser", arg = "NAME",
+          help = "whom to be on servers that are adopted, over their sockets (default: whose " ..
+              "command this is); a password belongs in PGPASSFILE" },
         { key = "no_progress", long = "no-progress", help = "no progress" },
     },
     arguments = 1,

@@ -18,13 +18,13 @@ local INITDB_DEADLINE_MS = 300000
 local START_DEADLINE_MS = 60000
 local ARM_DEADLINE_MS = 60000
 local LEASE = "10 minutes"
--- Until there is a catalog all orders are given under this epoch.
-local FIRST_EPOCH = 1
--- A directory is removed under the last epoch there can be. The catalog that has reserved the
--- others goes with it and cannot be asked for one; a number that it has given to an order which is
--- still under way would let that order come after the removal. No catalog ever reserves this one,
--- and nothing but the removal itself, run again, is carried out after it.
-local LAST_EPOCH = 999999999999999
+--- Until there is a catalog all orders are given under this epoch.
+M.FIRST_EPOCH = 1
+--- A directory is removed under the last epoch there can be. The catalog that has reserved the
+--- others goes with it and cannot be asked for one; a number that it has given to an order which is
+--- still under way would let that order come after the removal. No catalog ever reserves this one,
+--- and nothing but the removal itself, run again, is carried out after it.
+M.LAST_EPOCH = 999999999999999
 
 -- The first failure of mr.parallel's results.
 local function first_error(results)
@@ -36,12 +36,23 @@ local function first_error(results)
     return nil
 end
 
-local function each(items, limit, fn)
+--- Runs fn(item) for each, so many at a time; the first failure comes back.
+---@param items table[]
+---@param limit integer
+---@param fn function
+---@return boolean? ok
+---@return Error? err
+function M.each(items, limit, fn)
     local err = first_error(mr.parallel(items, limit, function(item)
         local ok, problem = fn(item)
         return ok and { done = true }, problem
     end))
     return not err or nil, err
+end
+
+-- Where an instance's socket is: one that was adopted may have to be started anew first.
+local function socket_dir(plan, inst)
+    return plan.sockets and plan.sockets[inst.dbid] or instance.socket_dir(inst)
 end
 
 local function write_record(plan, stage)
@@ -53,7 +64,11 @@ local function write_record(plan, stage)
         stage = stage, datadir = plan.env.datadir, datadirs = names, pid = mr.whoami().pid }))
 end
 
-local function write_passfile(plan)
+--- Writes a passfile with a new password.
+---@param plan CreatePlan
+---@return boolean? ok
+---@return Error? err
+function M.write_passfile(plan)
     local password = mr.random_hex(24)
     plan.secret = mr.scram_secret(password)
     return mr.write_file(plan.env.passfile, ("*:*:*:%s:%s\n"):format(plan.env.user, password))
@@ -68,7 +83,7 @@ local function make_primary(plan, inst, found)
     local template_sql, init_sql = roles.statements(plan.secret)
     local made
     made, err = plan.agents:order(inst, "initdb", {
-        epoch = FIRST_EPOCH, superuser = hello.os_user, encoding = conf.pg.encoding or "UTF8",
+        epoch = M.FIRST_EPOCH, superuser = hello.os_user, encoding = conf.pg.encoding or "UTF8",
         locale = conf.pg.locale or "C.UTF-8",
         settings = settings.instance(conf, inst, {
             free_bytes = found.free_bytes, instances = plan.per_host[inst.hostname] }),
@@ -78,16 +93,21 @@ local function make_primary(plan, inst, found)
     if not made then
         return nil, err
     end
-    made, err = plan.agents:order(inst, "adopt", { epoch = FIRST_EPOCH })
+    made, err = plan.agents:order(inst, "adopt", { epoch = M.FIRST_EPOCH })
     if not made then
         return nil, err
     end
     return plan.agents:order(inst, "start", {
-        epoch = FIRST_EPOCH, listen = instance.listen(inst), wait_ms = START_DEADLINE_MS,
+        epoch = M.FIRST_EPOCH, listen = instance.listen(inst), wait_ms = START_DEADLINE_MS,
     }, { timeout_ms = START_DEADLINE_MS + 5000 })
 end
 
-local function run_all(conn, statements)
+--- Runs statements one after another.
+---@param conn Conn
+---@param statements string[]
+---@return boolean? ok
+---@return Error? err
+function M.run_all(conn, statements)
     for _, statement in ipairs(statements) do
         local rows, err = conn:query(statement)
         if not rows then
@@ -99,11 +119,22 @@ end
 
 local function superuser(plan, dbname, inst)
     inst = inst or plan.instances[1]
-    return mr.connect(instance.superuser(inst, dbname, "moonrise init"))
+    local options = instance.superuser(inst, dbname, "moonrise init")
+    options.host = socket_dir(plan, inst)
+    options.user = plan.superuser or options.user
+    options.passfile = plan.superuser_passfile
+    return mr.connect(options)
 end
 
--- On the coordinator, unless another instance is given.
-local function in_database(plan, dbname, fn, inst)
+--- Runs fn(conn) in a database as the server's superuser: on the coordinator, unless another
+--- instance is given.
+---@param plan CreatePlan
+---@param dbname string
+---@param fn function
+---@param inst? table
+---@return any ok what fn returned
+---@return Error? err
+function M.in_database(plan, dbname, fn, inst)
     local conn, err = superuser(plan, dbname, inst)
     if not conn then
         return nil, err
@@ -116,8 +147,8 @@ end
 
 -- The database, as its server's superuser; everything after that as role moonrise.
 local function make_catalog(plan)
-    local ok, err = in_database(plan, "postgres", function(conn)
-        return run_all(conn, {
+    local ok, err = M.in_database(plan, "postgres", function(conn)
+        return M.run_all(conn, {
             "create database moonrise",
             "revoke all on database moonrise from public",
             "grant connect on database moonrise to moonrise",
@@ -131,7 +162,7 @@ local function make_catalog(plan)
     if not ok then
         return nil, err
     end
-    return in_database(plan, "moonrise", function(conn)
+    return M.in_database(plan, "moonrise", function(conn)
         local script, problem = catalog.script()
         if not script then
             return nil, problem
@@ -142,13 +173,16 @@ local function make_catalog(plan)
             rows, problem = conn:query("select moonrise.cluster_create($1, $2)",
                 { plan.config.name, plan.config.text })
         end
+        if rows and plan.grants then
+            rows, problem = M.run_all(conn, plan.grants)
+        end
         return rows, problem
     end)
 end
 
 -- All contents are ours until the cluster is whole; rows of mirrors come in as down.
 local function register(ctx, plan)
-    local ok, err = ctx.cat:call("epoch_seen", FIRST_EPOCH)
+    local ok, err = ctx.cat:call("epoch_seen", M.FIRST_EPOCH)
     if not ok then
         return nil, err
     end
@@ -166,6 +200,10 @@ local function register(ctx, plan)
         ok, err = ctx.cat:call("instance_add", token, {
             dbid = inst.dbid, content = inst.content, role = inst.role, port = inst.port,
             hostname = inst.hostname, address = inst.address, datadir = inst.datadir })
+        local timeline = ok and plan.timelines and plan.timelines[inst.dbid]
+        if timeline then
+            ok, err = ctx.cat:call("timeline_seen", token, inst.content, timeline)
+        end
         if not ok then
             return nil, err
         end
@@ -186,7 +224,13 @@ local function never_in_sync(ctx, pair)
     return arming.never(row.level, row.version) or false
 end
 
-local function bring_in_sync(ctx, pair, plan)
+--- Records that the mirror is up, and brings the pair in sync if it can be.
+---@param ctx table {env, cat, agents}
+---@param pair table
+---@param plan CreatePlan
+---@return boolean? ok
+---@return Error? err
+function M.bring_in_sync(ctx, pair, plan)
     local token = plan.tokens[pair.content]
     local ok, err = ctx.cat:call("mirror_up", token, pair.content, "init")
     if not ok then
@@ -223,7 +267,7 @@ local function make_mirror(ctx, pair, plan, options)
     if not done then
         return nil, err
     end
-    return bring_in_sync(ctx, pair, plan)
+    return M.bring_in_sync(ctx, pair, plan)
 end
 
 local function make_mirrors(ctx, plan, options)
@@ -238,8 +282,9 @@ local function make_mirrors(ctx, plan, options)
             table.insert(list, pair)
         end
     end
-    return each(list, options.batch, function(pair)
-        return make_mirror(ctx, pair, plan, options)
+    return M.each(list, options.batch, function(pair)
+        local is_there = plan.standbys and plan.standbys[pair.mirror.dbid]
+        return (is_there and plan.take_standby or make_mirror)(ctx, pair, plan, options)
     end)
 end
 
@@ -250,7 +295,7 @@ local function make_primaries(plan, options)
             table.insert(list, { inst = inst, found = plan.found[i] })
         end
     end
-    return each(list, options.batch, function(entry)
+    return M.each(list, options.batch, function(entry)
         return make_primary(plan, entry.inst, entry.found)
     end)
 end
@@ -261,7 +306,7 @@ local function make_databases(ctx, plan)
     for _, dbname in ipairs(plan.config.fdw.databases) do
         for _, inst in ipairs(plan.instances) do
             if inst.role == "p" then
-                local ok, err = in_database(plan, "postgres", function(conn)
+                local ok, err = M.in_database(plan, "postgres", function(conn)
                     return conn:query(('create database "%s"'):format(dbname))
                 end, inst)
                 if not ok then
@@ -282,7 +327,7 @@ local function describe(plan)
     for _, inst in ipairs(plan.instances) do
         if inst.content == -1 then
             local env = setmetatable({
-                port = inst.port, listen = inst.address, socket_dir = instance.socket_dir(inst),
+                port = inst.port, listen = inst.address, socket_dir = socket_dir(plan, inst),
             }, { __index = plan.env })
             local ok, err = home.write(inst.datadir, env)
             if not ok then
@@ -304,11 +349,20 @@ local function finish(ctx, plan)
     for _, token in pairs(plan.tokens) do
         ctx.cat:call("lease_drop", token)
     end
-    ctx.cat:journal("init", { text = ("cluster %s was made"):format(plan.config.name) })
+    ctx.cat:journal("init", { text = ("cluster %s was %s"):format(plan.config.name,
+        plan.adopted and "adopted" or "made") })
     return true
 end
 
-local function with_catalog(plan, options, stage)
+--- Makes the catalog on a coordinator that runs, then mirrors, databases and all else.
+--- plan.standbys[dbid] are mirrors that run already: plan.take_standby(ctx, pair, plan) makes them
+--- the cluster's.
+---@param plan CreatePlan
+---@param options {batch: integer, stage: function, progress: function?}
+---@return boolean? ok
+---@return Error? err
+function M.with_catalog(plan, options)
+    local stage = options.stage
     stage("the catalog")
     local ok, err = make_catalog(plan)
     if not ok then
@@ -349,7 +403,7 @@ function M.run(plan, options)
         ok, err = write_record(plan, "making")
     end
     if ok then
-        ok, err = write_passfile(plan)
+        ok, err = M.write_passfile(plan)
     end
     if not ok then
         return nil, err
@@ -359,12 +413,17 @@ function M.run(plan, options)
     if not ok then
         return nil, err
     end
-    return with_catalog(plan, options, stage)
+    return M.with_catalog(plan, options)
 end
 
--- Only what is ours is stopped and removed: the agent refuses everything else. The plan of the run
--- that made the directory may have numbered its instances otherwise.
-local function remove(plan, inst, was_empty)
+--- Stops and removes one instance. Only what is ours goes: the agent refuses everything else. The
+--- plan of the run that made the directory may have numbered its instances otherwise.
+---@param plan {agents: table}
+---@param inst table
+---@param was_empty boolean whether the directory was there
+---@return any done
+---@return Error? err
+function M.remove(plan, inst, was_empty)
     local word, err = plan.agents:inspect(inst)
     if not word then
         return nil, err
@@ -374,7 +433,8 @@ local function remove(plan, inst, was_empty)
     local dbid = word.epoch and word.epoch.dbid > 0 and word.epoch.dbid or nil
     local owner = setmetatable({ dbid = dbid }, { __index = inst })
     local removed
-    removed, err = plan.agents:order(owner, "remove_datadir", { epoch = LAST_EPOCH, fence = true })
+    removed, err = plan.agents:order(owner, "remove_datadir",
+        { epoch = M.LAST_EPOCH, fence = true })
     if removed and was_empty then
         return plan.agents:call(inst.hostname, "makedirs", { datadir = inst.datadir })
     end
@@ -387,7 +447,7 @@ end
 function M.undo(plan)
     local problems = {}
     local results = mr.parallel(plan.found, 16, function(found)
-        local ok, err = remove(plan, found.inst, found.kind == "empty")
+        local ok, err = M.remove(plan, found.inst, found.kind == "empty")
         return ok and { done = true }, err
     end)
     for _, result in ipairs(results) do

@@ -77,6 +77,10 @@ local function earlier(conf)
         return {}
     elseif record.stage == "making" then
         return record.datadirs
+    elseif record.stage == "adopting" then
+        return nil, mr.error("exists", ("an adoption of the cluster %s was interrupted")
+            :format(conf.name), { hint = "run moonrise init --adopt again: it takes back what " ..
+                "was done, or give this one another name" })
     elseif mr.stat(record.datadir .. "/moonrise.json") then
         return nil, mr.error("exists", ("a cluster %s exists already: its coordinator is %s")
             :format(conf.name, record.datadir), { hint = "give this one another name" })
@@ -86,7 +90,7 @@ end
 
 -- A name may stand for several addresses, of which a server needs one: localhost is ::1 too, also
 -- where there is no IPv6.
-local function port_is_free(inst)
+local function address_of(inst)
     local found, err = mr.resolve(inst.address, RESOLVE_MS)
     if not found then
         return nil, mr.error("usage", ("address %s: %s"):format(inst.address, err.message),
@@ -99,14 +103,39 @@ local function port_is_free(inst)
             break
         end
     end
-    if not mr.port_free(inst.port, address) then
+    return address
+end
+
+--- Whether somebody listens where an instance is to be reached.
+---@param inst table
+---@return boolean? listening
+---@return Error? err its address is none
+function M.listening(inst)
+    local address, err = address_of(inst)
+    if not address then
+        return nil, err
+    end
+    return not mr.port_free(inst.port, address)
+end
+
+local function port_is_free(inst)
+    local listening, err = M.listening(inst)
+    if listening == nil then
+        return nil, err
+    elseif listening then
         return nil, mr.error("exists", ("port %d is in use on %s"):format(inst.port, inst.address),
             { instance = cluster.name(inst), hint = "nothing was touched; name another port" })
     end
     return true
 end
 
-local function examine(set, inst, leftovers)
+--- Whether an instance can be made in its directory; nothing is touched.
+---@param set table agents
+---@param inst table
+---@param leftovers table<string, boolean>
+---@return table? found {inst, kind, free_bytes, leftover}
+---@return Error? err
+function M.examine(set, inst, leftovers)
     local word, err = set:inspect(inst)
     if not word then
         return nil, err
@@ -129,7 +158,7 @@ end
 local function examine_all(set, instances, leftovers)
     local list, problems = {}, {}
     local results = mr.parallel(instances, 16, function(inst)
-        return examine(set, inst, leftovers)
+        return M.examine(set, inst, leftovers)
     end)
     for i, result in ipairs(results) do
         if result.error then
@@ -141,7 +170,10 @@ local function examine_all(set, instances, leftovers)
     return list, problems
 end
 
-local function per_host(instances)
+--- How many instances each host has.
+---@param instances table[]
+---@return table<string, integer>
+function M.per_host(instances)
     local count = {}
     for _, inst in ipairs(instances) do
         count[inst.hostname] = (count[inst.hostname] or 0) + 1
@@ -170,11 +202,11 @@ end
 ---@field version string
 ---@field agents table
 
---- Makes the plan. The caller closes plan.agents.
+--- What every plan begins with: who we are, what there is to run, what an earlier init has left.
 ---@param conf Config
----@return CreatePlan? plan
----@return Error[]|Error problems
-function M.make(conf)
+---@return {env: table, version: string, leftovers: table<string, boolean>}? begun
+---@return Error[] problems
+function M.begin(conf)
     local missing = unreadable_policies(conf)
     if mr.whoami().uid == 0 then
         return nil, { mr.error("usage", "PostgreSQL does not run as root",
@@ -194,7 +226,19 @@ function M.make(conf)
     for _, name in ipairs(names) do
         leftovers[name] = true
     end
-    local env = environment(conf, bin)
+    return { env = environment(conf, bin), version = version, leftovers = leftovers }, {}
+end
+
+--- Makes the plan. The caller closes plan.agents.
+---@param conf Config
+---@return CreatePlan? plan
+---@return Error[]|Error problems
+function M.make(conf)
+    local begun, wrong = M.begin(conf)
+    if not begun then
+        return nil, wrong
+    end
+    local env, version, leftovers = begun.env, begun.version, begun.leftovers
     local instances = config.instances(conf)
     local set = agents.new(env)
     local found, problems = examine_all(set, instances, leftovers)
@@ -206,10 +250,13 @@ function M.make(conf)
         return nil, problems
     end
     return { config = conf, env = env, instances = instances, found = found, version = version,
-             per_host = per_host(instances), agents = set }
+             per_host = M.per_host(instances), agents = set }
 end
 
-local function role_name(inst)
+--- What an instance is in words.
+---@param inst table
+---@return string
+function M.role_name(inst)
     if inst.content == -1 then
         return inst.role == "p" and "coordinator" or "standby"
     end
@@ -225,7 +272,7 @@ function M.print(plan)
     term.info("Cluster %s with %s from %s", plan.config.name, plan.version, plan.env.bin)
     local rows, leftovers = {}, 0
     for i, inst in ipairs(plan.instances) do
-        rows[i] = { inst.dbid, role_name(inst), inst.content, inst.hostname, inst.port,
+        rows[i] = { inst.dbid, M.role_name(inst), inst.content, inst.hostname, inst.port,
             inst.datadir }
         local found = plan.found[i]
         leftovers = leftovers + (found.leftover and found.kind ~= "missing" and 1 or 0)

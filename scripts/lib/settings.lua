@@ -5,8 +5,8 @@ local M = {}
 
 local MB = 2 ^ 20
 
--- cluster.lua's pg.settings come after these.
-local DEFAULTS = {
+--- What cluster.lua's pg.settings come after.
+M.DEFAULTS = {
     wal_level = "replica",
     max_wal_senders = 10,
     max_replication_slots = 10,
@@ -19,9 +19,12 @@ local DEFAULTS = {
     wal_receiver_timeout = "15s",
 }
 
--- Losing a slot costs a differential recovery, never the primary's disk: all slots of a host
--- together may hold at most half of what is free now.
-local function slot_bound(free_bytes, instances_on_host)
+--- max_slot_wal_keep_size. Losing a slot costs a differential recovery, never the primary's disk:
+--- all slots of a host together may hold at most half of what is free now.
+---@param free_bytes? number
+---@param instances_on_host integer
+---@return string
+function M.slot_bound(free_bytes, instances_on_host)
     local share = (free_bytes or 2 ^ 33) / 2 / math.max(instances_on_host, 1)
     return ("%dMB"):format(math.max(64, math.floor(share / MB)))
 end
@@ -35,17 +38,11 @@ local function tls(settings, config)
     end
 end
 
---- The settings of an instance that `init` makes.
+--- Adds what cluster.lua says, and what is an instance's own.
+---@param settings table<string, any>
 ---@param config Config
 ---@param inst table
----@param room {free_bytes: number?, instances: integer}
----@return table<string, any>
-function M.instance(config, inst, room)
-    local settings = {}
-    for name, value in pairs(DEFAULTS) do
-        settings[name] = value
-    end
-    settings.max_slot_wal_keep_size = slot_bound(room.free_bytes, room.instances)
+function M.complete(settings, config, inst)
     for name, value in pairs(config.pg.settings) do
         settings[name:lower()] = value
     end
@@ -54,6 +51,20 @@ function M.instance(config, inst, room)
     settings.port = inst.port
     settings.listen_addresses = ""
     settings.unix_socket_directories = instance.socket_dir(inst)
+end
+
+--- The settings of an instance that `init` makes.
+---@param config Config
+---@param inst table
+---@param room {free_bytes: number?, instances: integer}
+---@return table<string, any>
+function M.instance(config, inst, room)
+    local settings = {}
+    for name, value in pairs(M.DEFAULTS) do
+        settings[name] = value
+    end
+    settings.max_slot_wal_keep_size = M.slot_bound(room.free_bytes, room.instances)
+    M.complete(settings, config, inst)
     return settings
 end
 
@@ -108,12 +119,15 @@ end
 --- to do with the instance, and what cluster.lua adds.
 ---@param config Config
 ---@param instances table[]
----@param os_user string
+---@param os_user? string nil where the superuser has a way of its own
 ---@param inst? table whose file it is; one that is good for every instance without it
 ---@return string[] lines
 function M.hba(config, instances, os_user, inst)
     local databases = inst and inst.content >= 0 and OWN_BUSINESS or EVERYWHERE
-    local lines = { superuser_hba(os_user), moonrise_hba("local", databases) }
+    local lines = { moonrise_hba("local", databases) }
+    if os_user then
+        table.insert(lines, 1, superuser_hba(os_user))
+    end
     local kind = config.tls and "hostssl" or "host"
     for _, address in ipairs(addresses(concerned(instances, inst))) do
         table.insert(lines, moonrise_hba(kind, databases, cidr(address)))

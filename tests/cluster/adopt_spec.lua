@@ -1,0 +1,348 @@
+--- `moonrise init --adopt` on servers that run: what it takes over, what it leaves alone, what it
+--- refuses by name, and that a failure leaves them as they were.
+
+local cluster_of = require("tests.lib.cluster")
+local dice_of = require("tests.lib.dice")
+local namespace = require("tests.lib.namespace")
+local pg = require("tests.lib.pg")
+local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
+
+local read = place_of.read
+local ROUNDS = os.getenv("MOONRISE_CAMPAIGN") and 40 or 1
+-- About as long as it takes to take an adoption back and begin it again.
+local SPAN_S = os.getenv("MOONRISE_CAMPAIGN") and 5 or 1.5
+
+-- A running server at a place of cluster.lua, with the socket where its maker put it.
+local function running(cluster, at, settings)
+    local all = { port = at.port, listen_addresses = "127.0.0.1" }
+    for name, value in pairs(settings or {}) do
+        all[name] = value
+    end
+    -- Each content is a system of its own, also among copies of one template.
+    local server = pg.new(cluster.place, { name = at.datadir:match("[^/]+$"), settings = all,
+        initdb = at == cluster.config.coordinator and { "--no-instructions" } or nil })
+    server.port = at.port
+    server:start()
+    return server
+end
+
+-- A standby made by hand, by pg_basebackup -R, with a slot of its own.
+local function standby(primary, at, settings)
+    local all = { port = at.port, listen_addresses = "127.0.0.1" }
+    for name, value in pairs(settings or {}) do
+        all[name] = value
+    end
+    local server = pg.standby(primary, { name = at.datadir:match("[^/]+$"), settings = all,
+        slot = "by_hand" })
+    server.port = at.port
+    server:start()
+    wait.eventually("the standby to stream", 30, function()
+        return primary:value("select count(*) from pg_stat_replication") == "1"
+    end)
+    return server
+end
+
+-- It has a past: it was a standby, and was promoted.
+local function promoted_once(server)
+    server:stop()
+    server.place:must({ "touch", server.datadir .. "/standby.signal" })
+    server:start()
+    server:sql("select pg_promote()")
+end
+
+-- Somebody else's replica, by a slot of its own.
+local function somebody_receives(server)
+    local place = server.place
+    server:sql("select pg_create_physical_replication_slot('others', true)")
+    place:must({ "mkdir", place:path("received") })
+    place:start({ server.bin .. "/pg_receivewal", "-D", place:path("received"), "-S", "others",
+        "-h", server.host, "-p", server.port, "--no-loop" })
+    wait.eventually("the receiver to stream", 30, function()
+        return server:value("select active from pg_replication_slots") == "t"
+    end)
+end
+
+-- What an adoption changes on a server, and what a server that was not restarted keeps.
+local function shape(server)
+    local function file(name)
+        return read(server.datadir .. "/" .. name)
+    end
+    return {
+        pid = server:pid(), hba = file("pg_hba.conf"), conf = file("postgresql.conf"),
+        auto = file("postgresql.auto.conf"):gsub("^#[^\n]*\n#[^\n]*\n", ""),
+        own = file("moonrise.conf"), epoch = file("moonrise.epoch"), json = file("moonrise.json"),
+        before = file("moonrise.before"),
+        roles = server:value("select count(*) from pg_roles where rolname = 'moonrise'"),
+        databases = server:value("select string_agg(datname, ' ') from pg_database"),
+        slots = server:value("select string_agg(slot_name, ' ') from pg_replication_slots"),
+        names = server:value("current_setting('synchronous_standby_names')"),
+    }
+end
+
+local function adopt(cluster, ...)
+    return cluster:moonrise({ "init", "--adopt", "-a", cluster.file, ... }, { timeout_s = 120 })
+end
+
+local function must_adopt(cluster)
+    return cluster:must({ "init", "--adopt", "-a", cluster.file }, { timeout_s = 120 })
+end
+
+-- A running server is refused, by these words, before anything is touched.
+local function refused(cluster, server, words)
+    local before = shape(server)
+    local result = adopt(cluster)
+    assert.equal(1, result.code, result.out)
+    assert.matches(words, result.err, 1, true)
+    assert.same(before, shape(server))
+end
+
+-- cluster.lua again, with another text at one place.
+local function rewrite(cluster, from, to)
+    local text, n = read(cluster.file):gsub((from:gsub("%p", "%%%0")), (to:gsub("%%", "%%%%")))
+    assert.equal(1, n, from)
+    cluster.place:write("cluster.lua", text)
+end
+
+-- Rows are written through a failover; none that was acknowledged is missing.
+local function keeps_rows(cluster)
+    local watch = cluster:watched()
+    local old = cluster:primary(0)
+    local mirror = cluster:mirror(0)
+    old:sql("create table ledger (i int primary key)")
+    for i = 1, 20 do
+        old:sql("insert into ledger values (" .. i .. ")")
+    end
+    old:kill()
+    cluster:wait_row({ dbid = mirror.dbid, role = "p" }, 30)
+    local new = cluster:primary(0)
+    assert.equal("20 20", new:value("select count(*) || ' ' || max(i) from ledger"))
+    new:sql("insert into ledger values (21)")
+    cluster:must({ "recoverseg", "-a" })
+    cluster:wait_healthy(60)
+    cluster:must({ "recoverseg", "-ar" })
+    cluster:wait_healthy(60, true)
+    assert.equal("21", cluster:primary(0):value("select count(*) from ledger"))
+    watch:kill()
+    watch:wait(30)
+end
+
+describe("init --adopt", function()
+    local place, cluster, coordinator, primary
+
+    local function servers(options)
+        options = options or {}
+        coordinator = running(cluster, cluster.config.coordinator, options.coordinator)
+        primary = running(cluster, cluster.config.segments[1].primary, options.primary)
+    end
+
+    before_each(function()
+        place = place_of.new()
+        -- As pg.new makes its servers: nothing forces a restart.
+        cluster = cluster_of.new(place, { segments = 1, settings = { max_connections = 30 } })
+    end)
+
+    after_each(function()
+        place:close()
+    end)
+
+    it("gives lone primaries mirrors, leaves replicas of others, restarts nobody", function()
+        servers()
+        promoted_once(primary)
+        somebody_receives(primary)
+        local before = { shape(coordinator), shape(primary) }
+        local plan = cluster:must({ "init", "--adopt", "--dry-run", cluster.file })
+        assert.matches("No instance is restarted", plan, 1, true)
+        assert.matches("Left alone: pg_receivewal from its socket streams from dbid 2 by the " ..
+            "slot others", plan, 1, true)
+        assert.matches("max_slot_wal_keep_size +'%-1' +'%d+MB'", plan)
+        assert.matches('"restarts":%[%]', cluster:must({ "init", "--adopt", "--dry-run", "--json",
+            cluster.file }))
+        assert.same(before, { shape(coordinator), shape(primary) })
+        assert.is_nil(read(place:path("home/state")))
+
+        local lines = read(primary.datadir .. "/pg_hba.conf")
+        must_adopt(cluster)
+        cluster:wait_healthy(5)
+        assert.equal("2", cluster:catalog(
+            "select timeline from pair_state where content = 0")[1].timeline)
+        assert.equal(before[1].pid, coordinator:pid())
+        assert.equal(before[2].pid, primary:pid())
+        local hba = read(primary.datadir .. "/pg_hba.conf")
+        assert.matches("^# moonrise begins[^\n]*\nlocal postgres,replication moonrise scram", hba)
+        assert.equal(lines, hba:sub(-#lines))
+        assert.equal("-1", primary:value("current_setting('max_slot_wal_keep_size')"))
+        assert.equal("mr_slot_3 others", primary:value("(select string_agg(slot_name, ' ' " ..
+            "order by slot_name) from pg_replication_slots where active)"))
+        cluster:must({ "stop", "-ar" })
+        cluster:wait_healthy(30)
+        cluster:must({ "state", "-e" })
+        assert.equal("''", read(primary.datadir .. "/moonrise.conf"):match(
+            "listen_addresses = (%S+)"))
+    end)
+
+    it("adopts a standby made by hand, restarts what has to be, and fails over", function()
+        servers({ coordinator = { wal_level = "minimal", max_wal_senders = "0" } })
+        local mirror = standby(primary, cluster.config.segments[1].mirror)
+        local pids = { primary:pid(), mirror:pid() }
+        local out = must_adopt(cluster)
+        assert.matches("dbid 1 (coordinator) is restarted", out, 1, true)
+        assert.is_nil(out:find("dbid [23] %(%a+%) is restarted"))
+        assert.matches("1 +wal_level +'minimal' +'replica'", out)
+        assert.same(pids, { primary:pid(), mirror:pid() })
+        cluster:wait_healthy(5)
+        assert.equal("mr_slot_3",
+            primary:value("(select string_agg(slot_name, ' ') from pg_replication_slots)"))
+        assert.equal("replica", cluster:coordinator():value("current_setting('wal_level')"))
+        keeps_rows(cluster)
+    end)
+
+    it("refuses by name what it cannot take over, and touches nothing", function()
+        servers()
+        local at = cluster.config.segments[1].primary
+        rewrite(cluster, '["port"] = ' .. at.port, '["port"] = 1')
+        refused(cluster, primary, ("its server has port %d, the file says 1"):format(at.port))
+        rewrite(cluster, '["port"] = 1,', ('["port"] = %d,'):format(at.port))
+        rewrite(cluster, '"' .. at.datadir .. '"', '"' .. at.datadir .. 'x"')
+        refused(cluster, primary, "there is no server in " .. at.datadir .. "x")
+        rewrite(cluster, '"' .. at.datadir .. 'x"', '"' .. at.datadir .. '"')
+
+        primary:sql("alter system set synchronous_standby_names = 'theirs'")
+        primary:sql("set synchronous_commit = local; select pg_reload_conf()")
+        wait.eventually("the setting", 10, function()
+            return primary:value("current_setting('synchronous_standby_names')") == "theirs"
+        end)
+        refused(cluster, primary, "its synchronous_standby_names is 'theirs', and moonrise sets it")
+        primary:sql("alter system reset synchronous_standby_names")
+        primary:sql("select pg_reload_conf()")
+        primary:sql("set synchronous_commit = local; create role moonrise; create database repmgr")
+        primary:sql("select pg_create_physical_replication_slot('mr_slot_9')")
+        place:must({ "touch", primary.datadir .. "/patroni.dynamic.json" })
+        refused(cluster, primary, "it has a role moonrise already")
+        local err = adopt(cluster, "--superuser", "nobody").err
+        assert.matches("a session as nobody: ", err, 1, true)
+        err = adopt(cluster).err
+        for _, words in ipairs({ "another manager takes care of it, or did: the database repmgr",
+            "its file patroni.dynamic.json", "it has a slot mr_slot_9" }) do
+            assert.matches(words, err, 1, true)
+        end
+    end)
+
+    it("refuses a mirror that is not its primary's, and what a copy would share", function()
+        servers()
+        local mirror = standby(coordinator, cluster.config.segments[1].mirror)
+        refused(cluster, mirror, "it is of system " .. mirror:value(
+            "(select system_identifier from pg_control_system())") .. ", its primary of")
+        mirror:stop()
+        refused(cluster, primary, "no server runs in " .. mirror.datadir)
+        place:must({ "rm", "-r", mirror.datadir })
+        place:must({ "mkdir", place:path("space") })
+        primary:sql("create tablespace outside location '" .. place:path("space") .. "'")
+        refused(cluster, primary, "is in " .. place:path("space") .. ", which it would share")
+    end)
+
+    it("takes everything back after a failure, restarts included", function()
+        cluster = cluster_of.new(place, { segments = 1, standby = true,
+            settings = { max_connections = 30 } })
+        servers({ coordinator = { wal_level = "minimal", max_wal_senders = "0" } })
+        -- One after another, the standby first: its slot must go before wal_level is minimal again.
+        local mirror = cluster.config.segments[1].mirror
+        place:must({ "mkdir", "-m", "500", place:path("closed") })
+        rewrite(cluster, '"' .. mirror.datadir .. '"', '"' .. place:path("closed/mirror") .. '"')
+        local before = { shape(coordinator), shape(primary) }
+        local result = adopt(cluster, "-b", "1")
+        assert.equal(1, result.code)
+        assert.matches("closed", result.err, 1, true)
+        assert.matches("Everything is as before", result.out, 1, true)
+        local after = { shape(coordinator), shape(primary) }
+        assert.not_equal(before[1].pid, after[1].pid)
+        after[1].pid = before[1].pid
+        assert.same(before, after)
+        assert.equal("minimal", coordinator:value("current_setting('wal_level')"))
+        assert.is_nil(read(cluster.config.standby.datadir .. "/PG_VERSION"))
+        assert.is_nil(read(place:path("home/state/moonrise/" .. cluster.config.name ..
+            "/cluster.json")))
+        place:must({ "chmod", "700", place:path("closed") })
+    end)
+
+    it("is run again after it was killed", function()
+        servers({ coordinator = { wal_level = "minimal", max_wal_senders = "0" } })
+        local hand_made = standby(primary, cluster.config.segments[1].mirror)
+        local program = cluster:start({ "init", "--adopt", "-a", cluster.file })
+        program:says("Making mirrors", 60)
+        program:kill("KILL")
+        program:wait(10)
+        local result = cluster:moonrise({ "init", "-a", cluster.file })
+        assert.equal(1, result.code)
+        assert.matches("an adoption of the cluster .* was interrupted", result.err)
+        local dice, out = dice_of.new(), nil
+        for n = 1, ROUNDS do
+            local delay = dice:number(SPAN_S)
+            dice:told(("round %d, killed after %.3f s"):format(n, delay), function()
+                local again = cluster:start({ "init", "--adopt", "-a", cluster.file })
+                local began = wait.now()
+                wait.eventually("the moment of the kill", SPAN_S + 10, function()
+                    return wait.now() - began > delay or again:code()
+                end)
+                again:kill("KILL")
+                again:wait(30)
+                local said = again:output()
+                assert.is_nil(said:find("[ERROR]", 1, true), said)
+                out = said:find("is adopted and running", 1, true) and said
+            end)
+            if out then
+                break
+            end
+        end
+        out = out or must_adopt(cluster)
+        assert.matches("what it did is taken back first", out, 1, true)
+        assert.matches("The slot by_hand, by which dbid 3 streams now, is dropped", out, 1, true)
+        cluster:wait_healthy(10)
+        -- It was given back whole before it was adopted again.
+        assert.matches("primary_slot_name = 'by_hand'",
+            read(hand_made.datadir .. "/moonrise.before"), 1, true)
+    end)
+end)
+
+describe("init --adopt, beside what starts servers", function()
+    local place, cluster, server
+
+    setup(function()
+        place = place_of.new()
+    end)
+
+    it("refuses an instance that starts by itself, and says how to end that", function()
+        local entered, why = namespace.enter()
+        if not entered then
+            pending(why)
+            return
+        end
+        cluster = cluster_of.new(place, { mirrors = false, settings = { max_connections = 30 } })
+        server = running(cluster, cluster.config.coordinator)
+        running(cluster, cluster.config.segments[1].primary)
+        local units, debian = place:path("units"), place:path("debian")
+        place:must({ "mkdir", "-p", units .. "/multi-user.target.wants", debian .. "/15/main" })
+        place:write("units/sales.service", "[Service]\nEnvironment=PGDATA=" .. server.datadir ..
+            "/\nExecStart=/usr/lib/postgresql/15/bin/postgres\n")
+        place:write("debian/15/main/postgresql.conf",
+            "data_directory = '" .. server.datadir .. "'\n")
+        place:write("debian/15/main/start.conf", "# start\nmanual\n")
+        namespace.apart(function()
+            namespace.bind(units, "/etc/systemd/system")
+            namespace.bind(debian, "/etc/postgresql")
+            local args = { "init", "--adopt", "--dry-run", cluster.file }
+            cluster:must(args)
+            place:must({ "ln", "-s", "../sales.service", units .. "/multi-user.target.wants/" })
+            place:write("debian/15/main/start.conf", "auto\n")
+            local result = cluster:moonrise(args)
+            assert.equal(1, result.code)
+            assert.matches("something else starts it: the unit sales.service is enabled",
+                result.err, 1, true)
+            assert.matches("systemctl disable sales.service", result.err, 1, true)
+            assert.matches("something else starts it: /etc/postgresql/15/main/start.conf says auto",
+                result.err, 1, true)
+        end)
+    end)
+end)
+
+teardown(place_of.close_all)

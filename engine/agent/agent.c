@@ -28,6 +28,7 @@ static const struct operation {
     {"record_write", op_record_write, ORDER_HOST},
     {"inspect", op_inspect, ORDER_QUESTION},
     {"disk", op_disk, ORDER_QUESTION},
+    {"history", op_history, ORDER_QUESTION},
     {"read", op_read, ORDER_QUESTION},
     {"reload", op_reload, ORDER_QUESTION},
     {"survey", op_survey, ORDER_QUESTION},

@@ -145,6 +145,15 @@ set_lsn(struct message *m, const char *key, lsn_t lsn)
     message_set_text(m, key, lsn_format(text, lsn));
 }
 
+void
+checkpoint_sum(char sum[HASH_TEXT_BYTES], const uint8_t body[CONTROL_CHECKPOINT_BYTES])
+{
+    uint8_t copy[CONTROL_CHECKPOINT_BYTES];
+    memcpy(copy, body, sizeof copy);
+    control_checkpoint_blank(copy);
+    hash_text(sum, hash_block(0, copy, sizeof copy));
+}
+
 static void
 tell_control(struct message *m, const char *datadir)
 {
@@ -174,6 +183,9 @@ tell_control(struct message *m, const char *datadir)
     free(wal);
     set_lsn(out, "checkpoint", c.checkpoint_lsn);
     set_lsn(out, "redo", c.redo_lsn);
+    char sum[HASH_TEXT_BYTES];
+    checkpoint_sum(sum, c.checkpoint_body);
+    message_set_text(out, "checkpoint_sum", sum);
     set_lsn(out, "min_recovery", c.min_recovery_lsn);
     message_set_int(out, "min_recovery_timeline", c.min_recovery_timeline);
     message_set_bool(out, "checksums", c.checksum_version != 0);

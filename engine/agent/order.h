@@ -84,6 +84,7 @@ int op_record_read(struct order *o, struct err *e);
 int op_record_write(struct order *o, struct err *e);
 int op_inspect(struct order *o, struct err *e);
 int op_disk(struct order *o, struct err *e);
+int op_history(struct order *o, struct err *e);
 int op_read(struct order *o, struct err *e);
 int op_reload(struct order *o, struct err *e);
 int op_survey(struct order *o, struct err *e);

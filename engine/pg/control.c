@@ -22,7 +22,10 @@ enum {
     AT_TIMELINE = 48,
     AT_PREV_TIMELINE = 52,
     AT_FULL_PAGE_WRITES = 56,
+    AT_NEXT_OID = 72,
+    AT_OLDEST_MULTI_DB = 96,
     AT_CHECKPOINT_TIME = 104,
+    AT_OLDEST_ACTIVE_XID = 120,
     AT_MIN_RECOVERY = 136,
     AT_MIN_RECOVERY_TIMELINE = 144,
     AT_BACKUP_START = 152,
@@ -53,6 +56,15 @@ parse_checkpoint(struct control *out, const uint8_t *p)
     out->prev_timeline = bytes_get32(p + AT_PREV_TIMELINE);
     out->full_page_writes = p[AT_FULL_PAGE_WRITES] != 0;
     out->checkpoint_time_s = (int64_t)bytes_get64(p + AT_CHECKPOINT_TIME);
+    memcpy(out->checkpoint_body, p + AT_REDO, CONTROL_CHECKPOINT_BYTES);
+}
+
+void
+control_checkpoint_blank(uint8_t body[CONTROL_CHECKPOINT_BYTES])
+{
+    memset(body + AT_FULL_PAGE_WRITES + 1 - AT_REDO, 0, AT_NEXT_OID - AT_FULL_PAGE_WRITES - 1);
+    memset(body + AT_OLDEST_MULTI_DB + 4 - AT_REDO, 0, AT_CHECKPOINT_TIME - AT_OLDEST_MULTI_DB - 4);
+    memset(body + AT_OLDEST_ACTIVE_XID + 4 - AT_REDO, 0, 4);
 }
 
 static void

@@ -166,7 +166,9 @@ read_record(struct wal_record *out, struct walk *w, struct err *e)
     if (rc < 0)
         return rc;
     uint32_t crc = 0;
-    rc = take_bytes(w, w->left, NULL, &crc, e);
+    rc = take_bytes(w, w->left < WAL_BODY_BYTES ? w->left : WAL_BODY_BYTES, out->body, &crc, e);
+    if (rc == 0)
+        rc = take_bytes(w, w->left, NULL, &crc, e);
     if (rc < 0)
         return rc;
     if (crc32c(crc, head, RECORD_CRC_AT) != bytes_get32(head + RECORD_CRC_AT))
@@ -185,4 +187,18 @@ wal_record_read(struct wal_record *out, const struct wal_source *source, lsn_t l
     int rc = read_record(out, &w, e);
     free(w.buf);
     return rc;
+}
+
+/* A record without blocks: XLR_BLOCK_ID_DATA_SHORT, the length, the data (xlogrecord.h). */
+bool
+wal_checkpoint_body(uint8_t out[CONTROL_CHECKPOINT_BYTES], const struct wal_record *r)
+{
+    enum { DATA_SHORT = 255 };
+    if (r->rmgr != WAL_RMGR_XLOG ||
+        (r->info != WAL_XLOG_CHECKPOINT_SHUTDOWN && r->info != WAL_XLOG_CHECKPOINT_ONLINE) ||
+        r->bytes != RECORD_HEAD_BYTES + 2 + CONTROL_CHECKPOINT_BYTES || r->body[0] != DATA_SHORT ||
+        r->body[1] != CONTROL_CHECKPOINT_BYTES)
+        return false;
+    memcpy(out, r->body + 2, CONTROL_CHECKPOINT_BYTES);
+    return true;
 }

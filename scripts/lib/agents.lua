@@ -111,6 +111,21 @@ function Set:inspect(inst, args, options)
     return word
 end
 
+--- Asks which checkpoint an instance's WAL holds at a position (agent.h, history).
+---@param inst table
+---@param checkpoint string LSN
+---@param options? table
+---@return {known: boolean, checkpoint_sum: string?}? answer
+---@return Error? err
+function Set:history(inst, checkpoint, options)
+    local answer, err = self:call(inst.hostname, "history",
+        about(self, inst, { checkpoint = checkpoint }), options)
+    if not answer then
+        return named(inst, err)
+    end
+    return answer
+end
+
 --- Asks whether an instance's data directory can be written (agent.h, disk).
 ---@param inst table
 ---@param options? table

@@ -2,6 +2,7 @@
 --- that may take commits of its own.
 local agents = require("lib.agents")
 local cluster = require("lib.cluster")
+local history = require("lib.history")
 local hosts_record = require("lib.hosts_record")
 local instance = require("lib.instance")
 local mr = require("moonrise")
@@ -31,6 +32,7 @@ local function has_rival(ctx, pair)
     if not state then
         return nil, err
     end
+    history.compare(ctx.agents, word, pair.primary)
     return instance.start_refusal(word, state) ~= nil
 end
 

@@ -5,6 +5,7 @@ local catalog = require("lib.catalog")
 local cluster = require("lib.cluster")
 local confirm = require("lib.confirm")
 local guard = require("lib.guard")
+local history = require("lib.history")
 local hold_all = require("lib.hold_all")
 local hosts_record = require("lib.hosts_record")
 local instance = require("lib.instance")
@@ -119,12 +120,13 @@ local function start_instance(ctx, inst, epoch)
     return r
 end
 
-local function start_mirror(ctx, inst, epoch, state)
+local function start_mirror(ctx, pair, epoch, state)
+    local inst, primary = pair.mirror, pair.primary
     local word, err = ctx.agents:inspect(inst)
     if not word then
         return result(inst, "failed", err)
     end
-    local refusal = instance.start_refusal(word, state)
+    local refusal = instance.start_refusal(history.compare(ctx.agents, word, primary), state)
     if refusal then
         return result(inst, "skipped", mr.error("refused", refusal,
             { instance = cluster.name(inst), hint = "moonrise recoverseg brings it back" }))
@@ -133,14 +135,14 @@ local function start_mirror(ctx, inst, epoch, state)
 end
 
 -- A mirror that is not to be started; one that runs is taken up like all others.
-local function leave_mirror(ctx, inst, epoch, state)
-    local word, err = ctx.agents:inspect(inst)
+local function leave_mirror(ctx, pair, epoch, state)
+    local word, err = ctx.agents:inspect(pair.mirror)
     if not word then
-        return result(inst, "failed", err)
+        return result(pair.mirror, "failed", err)
     elseif word.stopped then
-        return result(inst, "left")
+        return result(pair.mirror, "left")
     end
-    return start_mirror(ctx, inst, epoch, state)
+    return start_mirror(ctx, pair, epoch, state)
 end
 
 -- What the catalog calls in sync is so only while commits wait for that very mirror.
@@ -212,7 +214,7 @@ local function jobs_of(ctx, pair, epoch, state, options)
     if pair.mirror then
         local leave = pair.content == -1 and options.no_standby
         table.insert(jobs, function()
-            return (leave and leave_mirror or start_mirror)(ctx, pair.mirror, epoch, state)
+            return (leave and leave_mirror or start_mirror)(ctx, pair, epoch, state)
         end)
     end
     return jobs

@@ -200,7 +200,7 @@ M.rows = {
       comment = "it runs and no client reaches it: restarted as it should be" },
     { from = { "mirror_down", "mirror_lost", "primary_lost", "double_fault" }, event = "any",
       when = both(acting("old"), function(view)
-        return view:stranger("mirror") and not view:behind_promotion()
+        return view:stranger("mirror") and not view:behind_promotion() and not view:astray()
     end), to = "same", actions = { "tell_stranger_mirror", "restart_mirror" },
       comment = "likewise; one that was a primary is marked and ended instead" },
 
@@ -228,11 +228,22 @@ M.rows = {
     end, allowed("release")), to = "same", actions = { "release" },
       comment = "the catalog says n and the primary waits, or has not been seen not to since" },
 
+    -- The mirror has a history of its own
+    { from = { "in_sync", "catching_up", "mirror_lost" }, event = "any",
+      when = both(pair_free, says("looked"), says("astray"), allowed("record_out")),
+      to = "mirror_down", actions = { "record_astray" },
+      comment = "promoted, or run as a primary, by somebody else: a copy is made by recoverseg" },
+    { from = { "mirror_down" }, event = "any", when = function(view)
+        return view.mc ~= "stopped" and view:looked() and view:astray() ~= nil
+            and view.memory.told_astray ~= view.m.dbid
+    end, to = "mirror_down", actions = { "tell_astray" },
+      comment = "it runs, and may stream: nothing is built on it" },
+
     -- The mirror is back
     { from = { "mirror_down" }, event = "any", when = both(pair_free, function(view)
         return view.mc == "fine" and view.streaming and not view:flapping() and view.m.word ~= nil
             and (view.m.word.epoch or {}).valid and not view.m.word.epoch.marked
-            and not view:behind_promotion() and not view:still_armed()
+            and not view:behind_promotion() and not view:still_armed() and not view:astray()
     end), to = "catching_up", actions = { "record_mirror_up" },
       comment = "it streams, it was never promoted, its epoch agrees" },
     { from = { "catching_up" }, event = "any", when = both(pair_free, function(view)
@@ -330,7 +341,7 @@ local function tell_change(memory, view, actions)
         memory.told_double = nil
     end
     if view.state == "in_sync" or view.state == "catching_up" then
-        memory.told_alert, memory.refused = nil, nil
+        memory.told_alert, memory.refused, memory.told_astray = nil, nil, nil
     end
 end
 

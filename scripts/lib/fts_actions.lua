@@ -136,6 +136,11 @@ return {
     record_mirror_down = record("mirror_down", "mirror lost"),
     record_mirror_up = record("mirror_up", "the mirror streams again"),
     record_out_of_sync = record("out_of_sync", "commits do not wait for the mirror"),
+    record_astray = function(view)
+        local action = record("mirror_down")(view)
+        action.reason = ("dbid %d is no mirror: %s"):format(view.mirror.dbid, view:astray())
+        return action
+    end,
     record_promoted = function(view)
         local done = view.memory.promoted or {}
         return { kind = "record", key = "promoted", fn = "promoted", dbid = view.primary.dbid,
@@ -182,6 +187,11 @@ return {
     end,
     tell_stranger_primary = tell_stranger("primary"),
     tell_stranger_mirror = tell_stranger("mirror"),
+    tell_astray = note("alert", function(view)
+        view.memory.told_astray = view.m.dbid
+        return ("dbid %d runs and is not taken for a mirror: %s; moonrise recoverseg makes it one")
+            :format(view.m.dbid, view:astray())
+    end),
     tell_disk_primary = tell_ailing("disk", "primary", disk),
     tell_disk_mirror = tell_ailing("disk", "mirror", disk),
     tell_refused_primary = tell_ailing("sessions", "primary", refusal),

@@ -23,7 +23,7 @@ local M = {}
 ---@field primary table {stopped, host_answers, heard, disarmed, said_gone, server_version,
 ---  sync_commit}; said_gone: a person has seen that it is gone
 ---@field mirror table {answered, in_recovery, sysid, timeline, lsn, replay_lsn, replay_paused,
----  marked, epoch_valid, streaming, sync_names, behind_promotion}
+---  marked, epoch_valid, streaming, sync_names, behind_promotion, astray}
 ---@field expected table {sysid, timeline, flush_lsn, primary_lsn}
 ---@field bounds table {replay_lag_bytes, arm_lag_bytes}
 
@@ -96,6 +96,9 @@ local mirror_answers = {
     check(1, function(f)
         return f.mirror.replay_paused ~= true
     end, "replay is paused on the mirror"),
+    check(9, function(f)
+        return f.mirror.astray == nil
+    end, "the mirror's history is not its primary's"),
 }
 
 local may_be_promoted = {

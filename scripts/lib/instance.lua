@@ -171,12 +171,37 @@ function M.standby_spec(env, target, source)
     }
 end
 
---- Why an instance is not simply started as a mirror, or nil when it may be. While no WAL is read
---- (SAFETY.md, rule 9): only what was never promoted, whose pair had no change of roles since it
---- was last given an order, and which is whole. Two servers that were promoted apart can bear the
---- same timeline and identical history files, so a promotion that moonrise did not make is looked
---- for in the mirror's own history files, not in what it has in common with its primary.
----@param word table the host's word about it
+--- Why a mirror's history is not its primary's, or nil when nothing says so (SAFETY.md, rule 9).
+--- Two servers that were promoted apart can bear the same timeline and identical history files, so
+--- a promotion that moonrise did not make is looked for in the mirror's own history files, not in
+--- what it has in common with its primary.
+---@param word table the host's word about the mirror, with lib/history.lua's same_history
+---@param pair {timeline: integer} the catalog's: the timeline of the pair's last promotion
+---@return string? reason
+function M.other_history(word, pair)
+    local control = word.control or {}
+    if (control.newest_timeline or math.huge) > pair.timeline then
+        return "it, or its primary, was promoted by somebody else"
+    elseif word.same_history == false then
+        return "its last checkpoint is none of its primary's: it has run as a primary"
+    end
+    return nil
+end
+
+-- States of pg_control in which a standby is left.
+local STANDBY_STATES = { ["shut down in recovery"] = true, ["in archive recovery"] = true }
+
+-- What was shut down as a primary is a mirror by its files when a handover has made it one: then
+-- its successor has that very checkpoint. No start as a primary leaves another state.
+local function left_as_standby(word)
+    local state = word.control.state
+    return STANDBY_STATES[state] or state == "shut down" and word.same_history == true
+end
+
+--- Why an instance is not simply started as a mirror, or nil when it may be: only what was never
+--- promoted and never run as a primary, whose pair had no change of roles since it was last given
+--- an order, and which is whole.
+---@param word table the host's word about it, with lib/history.lua's same_history
 ---@param pair {role_epoch: integer, timeline: integer} the catalog's: the epoch of the pair's last
 --- change of roles, and the timeline of its last promotion
 ---@return string? reason
@@ -194,10 +219,10 @@ function M.start_refusal(word, pair)
         return "an unfinished recovery lies in its directory"
     elseif word.epoch.epoch <= pair.role_epoch then
         return "the roles of its pair were changed since it last streamed"
-    elseif (control.newest_timeline or math.huge) > pair.timeline then
-        return "it was promoted by somebody else"
+    elseif not left_as_standby(word) then
+        return ("it has run as a primary (%s)"):format(control.state or "its state is not known")
     end
-    return nil
+    return M.other_history(word, pair)
 end
 
 return M

@@ -17,7 +17,7 @@ select json_build_object(
     'instances', (select json_agg(c order by c.content, c.dbid)
         from moonrise.gp_segment_configuration c),
     'pairs', (select json_agg(json_build_object('content', p.content, 'epoch', p.epoch,
-        'role_epoch', p.role_epoch, 'armed_name', p.armed_name,
+        'role_epoch', p.role_epoch, 'timeline', p.timeline, 'armed_name', p.armed_name,
         'armed_timeline', p.armed_timeline, 'unconfirmed', p.unconfirmed, 'promoted_epoch',
         (select max(m.epoch) from moonrise.promotion m where m.content = p.content)))
         from moonrise.pair_state p),

@@ -4,6 +4,7 @@
 --- there.
 local conditions = require("lib.condition")
 local guard = require("lib.guard")
+local instance = require("lib.instance")
 local sight = require("lib.sight")
 
 local M = {}
@@ -169,6 +170,17 @@ function View:behind_promotion()
         return false
     end
     return epoch.epoch <= (self.pair.role_epoch or 0) or word.standby_signal == false
+end
+
+--- Why the mirror's history is not its primary's, as far as its host has told; nil while a
+--- promotion is under way of which the catalog does not know the timeline.
+---@return string? reason
+function View:astray()
+    local word = self.m and self.m.word
+    if not (word and word.control and word.control.newest_timeline) or promotion_pending(self) then
+        return nil
+    end
+    return instance.other_history(word, self.pair)
 end
 
 --- Whether the catalog's mirror is an old primary that nobody has marked yet.
@@ -396,6 +408,7 @@ local function mirror_facts(view)
         replay_paused = m.seen.replay_paused,
         sync_names = m.seen.sync_names, streaming = view.streaming, marked = epoch.marked or false,
         epoch_valid = epoch.valid, behind_promotion = view:behind_promotion(),
+        astray = view:astray(),
     }
 end
 

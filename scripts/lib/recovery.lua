@@ -6,6 +6,7 @@ local mr = require("moonrise")
 local agents = require("lib.agents")
 local arming = require("lib.arming")
 local cluster = require("lib.cluster")
+local history = require("lib.history")
 local hold = require("lib.hold")
 local instance = require("lib.instance")
 local streaming = require("lib.streaming")
@@ -45,7 +46,7 @@ local function possible_types(ctx, failed)
     local state, err = ctx.cat:pair_state(failed.content)
     local refusal = tostring(err)
     if state then
-        refusal = instance.start_refusal(word, state)
+        refusal = instance.start_refusal(history.compare(ctx.agents, word, failed.source), state)
     end
     if not refusal then
         refusal, err = streaming.slot_problem(ctx, failed.source, failed.target)

@@ -7,6 +7,7 @@ local cluster = require("lib.cluster")
 local confirm = require("lib.confirm")
 local fdw = require("lib.fdw")
 local handover_resume = require("lib.handover_resume")
+local history = require("lib.history")
 local hosts_record = require("lib.hosts_record")
 local instance = require("lib.instance")
 local mr = require("moonrise")
@@ -63,6 +64,10 @@ function kinds.ask(w, pair, action)
     local begun = mr.clock()
     local row = row_of(pair, action.dbid)
     local word, err = w.ctx.agents:inspect(row, nil, { timeout_ms = ASK_MS })
+    local primary = pair.memory.inst[pair.primary.dbid]
+    if word and row.role == "m" and primary and primary.evidence == "ok" then
+        history.compare(w.ctx.agents, word, pair.primary, { timeout_ms = ASK_MS })
+    end
     return { kind = "word", dbid = action.dbid, word = word,
              error = not word and tostring(err) or nil, begun = begun }
 end

@@ -148,6 +148,9 @@ describe("catalog", function()
             refused("MR001", "flushed",
                 in_sync(epoch, ('{"name": "mr_0_4_%s", "timeline": 1}'):format(epoch)))
             refused("MR004", "no positions", in_sync(epoch, EVIDENCE:format(epoch, "x", "y")))
+            refused("MR001", "somebody else promoted",
+                in_sync(epoch, EVIDENCE:format(epoch, "1/0", "1/0")))
+            value(("timeline_seen(%s, 0, 3)"):format(token))
             must(in_sync(epoch, EVIDENCE:format(epoch, "1/0", "1/0")))
             assert.equal("mr_0_4_" .. epoch .. " 3", value("select armed_name || ' ' || " ..
                 "armed_timeline from pair_state where content = 0"))

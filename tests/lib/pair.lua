@@ -35,7 +35,7 @@ function M.new(options)
             mirror = options.mirror ~= false and row(M.MIRROR, "m", options.mode or "s",
                 options.status or "u") or nil,
             pair = { epoch = 10, role_epoch = options.role_epoch or 0, promoted_epoch = 0,
-                     armed_name = "mr_0_3_9", armed_timeline = 1 },
+                     armed_name = "mr_0_3_9", armed_timeline = 1, timeline = 1 },
             leader = options.leader ~= false, majority = true, server_version = 150020,
             settings = settings,
         },
@@ -108,7 +108,7 @@ M.none = {}
 function M.word(more)
     local word = { kind = "datadir", stopped = false, processes = { { pid = 1 } },
                    postmaster = { alive = true },
-                   control = { sysid = "7", aside = false, timeline = 1 },
+                   control = { sysid = "7", aside = false, timeline = 1, newest_timeline = 1 },
                    epoch = { valid = true, epoch = 5, marked = false, sysid = "7" },
                    standby_signal = true }
     for k, v in pairs(more or {}) do

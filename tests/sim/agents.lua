@@ -129,6 +129,13 @@ function Set:inspect(inst, _, options)
     return word, err
 end
 
+-- Whether a checkpoint is in a server's WAL is not modelled: nothing is known of it.
+function Set:history(inst)
+    return travel(self, self.process.world.servers[inst.dbid], 3000, function()
+        return { known = false }
+    end)
+end
+
 function Set:disk(inst)
     return travel(self, self.process.world.servers[inst.dbid], 3000, function()
         return { writable = true }

@@ -211,6 +211,8 @@ function calls.in_sync(self, session, given)
             self.pair.epoch)
     elseif mirror.status ~= "u" then
         refuse("refused", "MR001", "the mirror is recorded as down")
+    elseif evidence.timeline and evidence.timeline > self.pair.timeline then
+        refuse("refused", "MR001", "somebody else promoted")
     elseif rules.names and evidence.name ~= ("mr_0_%d_%d"):format(mirror.dbid, arm_epoch)
         or real.lsn(evidence.flush_lsn) < real.lsn(evidence.insert_lsn) then
         refuse("refused", "MR001", "the evidence does not say so")

@@ -354,7 +354,8 @@ function M.word_of(server)
         postmaster = { alive = server.up, status = server.up and status or nil,
                        listen = server.up and (server.listen and "localhost" or "") or nil },
         control = { sysid = "7", aside = server.aside, timeline = server.timeline,
-                    newest_timeline = server.timeline },
+                    newest_timeline = server.timeline,
+                    state = server.standby and "in archive recovery" or "in production" },
         patch = server.patching and { sysid = "7" } or nil,
         data_bytes = 1000,
     }

@@ -58,12 +58,18 @@ describe("instance", function()
     it("is only started as a mirror when nothing speaks against it", function()
         local function refusal(change)
             local word = { kind = "datadir", standby_signal = true,
-                           control = { aside = false, newest_timeline = 2 },
+                           control = { aside = false, newest_timeline = 2,
+                                       state = "shut down in recovery" },
                            epoch = { valid = true, epoch = 8, marked = false } }
             change(word)
             return instance.start_refusal(word, { role_epoch = 7, timeline = 2 })
         end
         assert.is_nil(refusal(function() end))
+        assert.is_nil(refusal(function(w) w.control.state = "in archive recovery" end))
+        -- What a handover has shut down: its successor has its last checkpoint.
+        assert.is_nil(refusal(function(w)
+            w.control.state, w.same_history = "shut down", true
+        end))
         local changes = {
             function(w) w.kind = "missing" end, function(w) w.control = nil end,
             function(w) w.control.aside = true end, function(w) w.epoch = nil end,
@@ -71,6 +77,9 @@ describe("instance", function()
             function(w) w.epoch.epoch = 7 end, function(w) w.standby_signal = false end,
             function(w) w.patch = {} end, function(w) w.control.newest_timeline = 3 end,
             function(w) w.control.newest_timeline = nil end,
+            function(w) w.same_history = false end, function(w) w.control.state = nil end,
+            function(w) w.control.state = "shut down" end,
+            function(w) w.control.state, w.same_history = "in production", true end,
         }
         for i, change in ipairs(changes) do
             assert.is_string(refusal(change), "change " .. i)

@@ -128,6 +128,27 @@ test_as_pg_waldump(void **state)
     assert_int_equal(wal_record_read(&last, &f->source, after(f, end), &f->e), ERR_FORMAT);
 }
 
+/* pg_control holds a copy of its checkpoint record's data; no other record is taken for one. */
+static void
+test_checkpoint_is_that_of_the_control_file(void **state)
+{
+    struct fixture *f = *state;
+    struct wal_record r;
+    struct control c;
+    uint8_t body[CONTROL_CHECKPOINT_BYTES];
+    char *path = path_join(f->datadir, "global/pg_control");
+    assert_int_equal(control_read(&c, path, NULL, &f->e), 0);
+    free(path);
+    assert_int_equal(wal_record_read(&r, &f->source, c.checkpoint_lsn, &f->e), 0);
+    assert_true(wal_checkpoint_body(body, &r));
+    assert_memory_equal(body, c.checkpoint_body, sizeof body);
+    control_checkpoint_blank(body);
+    assert_memory_not_equal(body, c.checkpoint_body, sizeof body);
+    lsn_t prev_lsn = r.prev_lsn;
+    assert_int_equal(wal_record_read(&r, &f->source, prev_lsn, &f->e), 0);
+    assert_false(wal_checkpoint_body(body, &r));
+}
+
 /* The end is what a server calls its position before it writes anything more. */
 static void
 test_shutdown_end_is_where_the_next_start_goes_on(void **state)
@@ -201,6 +222,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_as_pg_waldump, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_checkpoint_is_that_of_the_control_file, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_shutdown_end_is_where_the_next_start_goes_on, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_damage, setup, teardown),

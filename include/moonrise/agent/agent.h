@@ -25,7 +25,7 @@
  *            postmaster: {pid, alive, ours: bool, port, socket_dir, listen, status, start_s,
  *            socket_lock: bool}
  *            control: {aside: bool, sysid, state, timeline, checkpoint, redo, min_recovery,
- *                      min_recovery_timeline, newest_timeline (of the history files in pg_wal),
+ *                      min_recovery_timeline, newest_timeline (of the history files in pg_wal), checkpoint_sum,
  *                      checksums: bool, wal_log_hints: bool, block_bytes,
  *                      segment_blocks, wal_segment_bytes, shutdown_end (LSN, only when shut down)},
  *                      or {error: text} when it cannot be read
@@ -38,6 +38,9 @@
  *   disk     -> writable: bool; disk_error: text when it is not. A block is written and flushed, in the
  *            directory and where its pg_wal leads to, which takes long on a disk that hangs. Nothing is
  *            left there, whenever the agent is killed
+ *   history  (checkpoint: LSN) -> checkpoint_sum: as inspect's, of the checkpoint record that this instance's
+ *            WAL holds there (absent: it holds another record, or none); known: bool, false when that part
+ *            of its WAL has been removed
  *   read     (name: one of postgresql.auto.conf, moonrise.conf, pg_hba.conf, PG_VERSION, log)
  *            -> text (log: its tail)
  *   reload   has a server read its configuration files again, over its socket

@@ -25,7 +25,8 @@ enum control_state { /* enum DBState */
                      CONTROL_IN_PRODUCTION = 6,
 };
 
-#define CONTROL_FILE_BYTES 8192
+#define CONTROL_FILE_BYTES       8192
+#define CONTROL_CHECKPOINT_BYTES 88 /* struct CheckPoint, the data of a checkpoint record */
 
 struct control {
     uint64_t system_identifier;
@@ -53,8 +54,9 @@ struct control {
     uint32_t segment_blocks; /* blocks in a full relation segment file */
     uint32_t wal_block_bytes;
     uint32_t wal_segment_bytes;
-    uint32_t checksum_version; /* 0: data checksums off */
-    int64_t checkpoint_time_s; /* since 1970 */
+    uint32_t checksum_version;                         /* 0: data checksums off */
+    int64_t checkpoint_time_s;                         /* since 1970 */
+    uint8_t checkpoint_body[CONTROL_CHECKPOINT_BYTES]; /* the data of that checkpoint record */
 };
 
 /* Parses the image of a control file, verifying its CRC-32C. ERR_FORMAT (short, CRC, sizes that make no
@@ -68,5 +70,9 @@ int control_read(struct control *out, const char *path, void *image, struct err 
 
 /* "in production", as pg_controldata says it. */
 const char *control_state_name(enum control_state state);
+
+/* Blanks what two servers of one history may have differently in their copies of the same checkpoint: what
+ * lies between the fields, and the next transaction id, which a standby keeps up to date (xlog_redo). */
+void control_checkpoint_blank(uint8_t body[CONTROL_CHECKPOINT_BYTES]);
 
 #endif

@@ -6,8 +6,10 @@
 #ifndef MOONRISE_WAL_RECORD_H
 #define MOONRISE_WAL_RECORD_H
 
+#include "moonrise/pg/control.h"
 #include "moonrise/pg/lsn.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +23,9 @@ enum wal_rmgr { WAL_RMGR_XLOG = 0 };
 #define WAL_XLOG_SWITCH              0x40
 #define WAL_XLOG_END_OF_RECOVERY     0x90
 
+/* How much of a record's data is handed out: all of a checkpoint's. */
+#define WAL_BODY_BYTES 96
+
 struct wal_record {
     lsn_t lsn;
     lsn_t end_lsn;  /* where the next one can begin: what a server that has flushed it reports */
@@ -28,7 +33,8 @@ struct wal_record {
     uint32_t bytes; /* header and data, without what pages put in between */
     uint32_t xid;
     uint8_t rmgr;
-    uint8_t info; /* the resource manager's four high bits only */
+    uint8_t info;                 /* the resource manager's four high bits only */
+    uint8_t body[WAL_BODY_BYTES]; /* what follows the header, as far as it has room; then zeroes */
 };
 
 /* Where WAL pages come from. */
@@ -50,6 +56,9 @@ int wal_record_read(struct wal_record *out, const struct wal_source *source, lsn
 /* Makes *s read the segment files of timeline s->timeline in `wal_dir` (borrowed). The caller has set
  * the fields from system_identifier on. */
 void wal_source_dir(struct wal_source *s, const char *wal_dir);
+
+/* The data of a checkpoint record, as pg_control has it: struct CheckPoint. False for any other record. */
+bool wal_checkpoint_body(uint8_t out[CONTROL_CHECKPOINT_BYTES], const struct wal_record *r);
 
 /* The end of the last checkpoint record of a stopped data directory: what a mirror must have flushed
  * before it takes over (SAFETY.md, "Handing over"). Reads pg_control and pg_wal. ERR_REFUSED: the control

@@ -167,6 +167,11 @@ begin
         perform forbid(format('the mirror of content %s is recorded as down', content));
     end if;
     perform check_evidence(content, arm_epoch, evidence);
+    if (evidence ->> 'timeline')::bigint > (select p.timeline from pair_state p
+            where p.content = in_sync.content) then
+        perform forbid(format('content %s is on timeline %s: somebody else promoted', content,
+            evidence ->> 'timeline'), 'moonrise recoverseg makes its mirror a copy');
+    end if;
     taken := pair_epoch(content);
     update pair_state p set armed_name = evidence ->> 'name',
         armed_timeline = (evidence ->> 'timeline')::bigint where p.content = in_sync.content;

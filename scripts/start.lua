@@ -88,6 +88,7 @@ local function start_rest(ctx, opts)
     if not results then
         return nil, err
     end
+    bring_down.forget(ctx.env)
     local failures = unfinished + report(results)
     if opts.json then
         term.json(as_json(results))

@@ -86,7 +86,8 @@ function M.start_coordinator(ctx, options)
         return nil, mr.error("refused", ("%s is a standby's directory"):format(inst.datadir),
             { hint = "the standby is started by the coordinator's start" })
     end
-    if not word.stopped then
+    -- One that somebody else started from its files listens nowhere: it is started anew.
+    if not word.stopped and (word.postmaster or {}).listen ~= "" then
         local err
         ctx.cat, err = catalog.open(ctx.env, { timeout_ms = 5000 })
         if ctx.cat then
@@ -241,15 +242,28 @@ local function conclude(ctx, pair, token, results)
     end
 end
 
+-- The coordinator runs. What an earlier command still wants of it, a stop above all, comes too late
+-- once it has seen this epoch, too.
+local function bind_coordinator(ctx, pair, epoch)
+    if pair.content ~= -1 then
+        return true
+    end
+    local r = start_instance(ctx, pair.primary, epoch)
+    return r.outcome ~= "failed" or nil, r.err
+end
+
 -- Primary and mirror at the same time: each needs the other to become useful, neither to start.
 local function start_pair(ctx, pair, token, options)
-    local epoch, state
+    local epoch, ok, state
     local confirmed, err = confirm.unless_confirmed(ctx, pair, token)
     if confirmed then
         pair = confirmed
         epoch, err = ctx.cat:call("epoch_reserve", token, pair.content, "start")
     end
     if epoch then
+        ok, err = bind_coordinator(ctx, pair, epoch)
+    end
+    if ok then
         state, err = ctx.cat:pair_state(pair.content)
     end
     if not state then
@@ -335,7 +349,7 @@ local function without_standby(ctx, token)
     end
     local results = {}
     for _, pair in ipairs(list) do
-        if pair.content == -1 and pair.mirror then
+        if pair.content == -1 then
             results = start_pair(ctx, pair, token, { no_standby = true })
         end
     end

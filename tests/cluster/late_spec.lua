@@ -1,0 +1,224 @@
+--- What comes too late: orders, statements and runbooks of somebody who was stopped while another
+--- one took over and acted (SAFETY.md, rules 6 and 7). It is refused, and said so.
+
+local cluster_of = require("tests.lib.cluster")
+local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
+
+local SOON_S = 60
+-- Long enough for whatever comes late to have been tried.
+local QUIET_S = 3
+-- A watcher that sleeps for so long has lost everything: in the long form it does.
+local SLEEP_S = os.getenv("MOONRISE_CAMPAIGN") and 60 or 0
+
+-- Decides by what is so now, and gives all orders of that epoch when it is told to go on.
+local LATE_ORDERS = [[
+local instance = require("lib.instance")
+local mr = require("moonrise")
+local session = require("lib.session")
+local wait = require("lib.wait")
+
+local function try(ctx, inst, epoch, op, args)
+    args.epoch = epoch
+    local done, err = ctx.agents:order(inst, op, args, { timeout_ms = 20000 })
+    mr.out(("%s %d: %s\n"):format(op, inst.dbid, done and "carried out" or err.code))
+end
+
+return { summary = "spec", options = {}, main = function(opts)
+    return session.with(opts, function(ctx)
+        local pair = mr.check(ctx.cat:pair(0))
+        local epoch = mr.check(ctx.cat:pair_state(0)).epoch
+        mr.out("decided\n")
+        wait.eventually(600000, 20, function()
+            return mr.stat("GO")
+        end)
+        for _, inst in ipairs({ pair.primary, pair.mirror }) do
+            for _, op in ipairs({ "fence", "stop", "mark", "start", "checkpoint" }) do
+                try(ctx, inst, epoch, op, { listen = "127.0.0.1" })
+            end
+            try(ctx, inst, epoch, "release", {})
+            try(ctx, inst, epoch, "promote", { flush_lsn = "0/1" })
+            try(ctx, inst, epoch, "name", { name = "mr_0_9_9" })
+            try(ctx, inst, epoch, "arm", { name = "mr_0_9_9",
+                slot = instance.slot_name(pair.mirror) })
+            try(ctx, inst, epoch, "slot", { name = "late" })
+            try(ctx, inst, epoch, "follow", { conninfo = "port=1", slot = "late" })
+            try(ctx, inst, epoch, "configure", { settings = { port = 1 } })
+            try(ctx, inst, epoch, "recover", { type = "full",
+                source = { datadir = pair.primary.datadir } })
+            try(ctx, inst, epoch, "remove_datadir", { fence = true })
+        end
+        return 0
+    end)
+end }
+]]
+
+describe("what comes too late:", function()
+    local place, cluster
+
+    setup(function()
+        place = place_of.new()
+        cluster = cluster_of.new(place, { segments = 1 })
+        cluster:init()
+        cluster:primary(0):sql("create table t (who text)")
+    end)
+
+    teardown(place_of.close_all)
+
+    -- Nobody else can give this instance an order until the program ends.
+    local function hold_lock(server)
+        local path = server.datadir .. "/moonrise.lock"
+        local program = place:start({ "flock", "-o", path, "tail", "-f", "/dev/null" })
+        wait.eventually("the lock to be held", SOON_S, function()
+            return os.execute(("flock -n %s true"):format(place_of.quote(path))) ~= 0
+        end)
+        return program
+    end
+
+    local function children(program)
+        local list = {}
+        local path = ("/proc/%d/task/%d/children"):format(program.pid, program.pid)
+        for pid in (place_of.read(path) or ""):gmatch("%d+") do
+            table.insert(list, tonumber(pid))
+        end
+        return list
+    end
+
+    local function told(form, ...)
+        local sql = form:format(...)
+        return wait.eventually(sql, SOON_S, function()
+            return cluster:catalog(sql)[1]
+        end)
+    end
+
+    -- A program and its agents, as one that the machine does not let run.
+    local function stop_all(program)
+        program.stopped = children(program)
+        program:kill("STOP")
+        for _, pid in ipairs(program.stopped) do
+            place_of.kill(pid, "STOP")
+        end
+    end
+
+    local function wake_all(program)
+        for _, pid in ipairs(program.stopped or {}) do
+            place_of.kill(pid, "CONT")
+        end
+        program:kill("CONT")
+    end
+
+    local function end_watcher(watch)
+        wake_all(watch)
+        watch:kill("TERM")
+        watch:wait(SOON_S)
+    end
+
+    local function roles()
+        local text = {}
+        for _, row in ipairs(cluster:rows()) do
+            table.insert(text, row.dbid .. row.role)
+        end
+        return table.concat(text, " ")
+    end
+
+    -- Whatever the late one does now, nothing of it is to be seen.
+    local function nothing_happens()
+        local primary, mirror = cluster:primary(0), cluster:mirror(0)
+        local before, pids = roles(), primary:pid() .. " " .. mirror:pid()
+        wait.always("the pair is left as it is", QUIET_S, function()
+            return primary:pid() .. " " .. mirror:pid() == pids and roles() == before
+        end)
+        primary:sql("insert into t values ('after')", { timeout_s = 20 })
+        cluster:wait_healthy(SOON_S)
+    end
+
+    it("every order of an epoch by which somebody has decided before", function()
+        local go = place:path("go")
+        local file = place:write("late.lua", (LATE_ORDERS:gsub("GO", go)))
+        local watch = cluster:watched()
+        finally(function()
+            end_watcher(watch)
+        end)
+        local late = cluster:start({ "run", file })
+        late:says("decided", SOON_S)
+        local mirror = cluster:mirror(0)
+        cluster:primary(0):kill()
+        cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
+        cluster:must({ "recoverseg", "-a" })
+        cluster:wait_healthy(SOON_S)
+        place:write("go", "")
+        assert.are.equal(0, late:wait(120), late:output())
+        local said = late:output()
+        local rest, count = said:gsub("[%w_]+ %d+: stale\n", "")
+        assert.are.equal("decided\n", rest)
+        assert.are.equal(28, count)
+        nothing_happens()
+    end)
+
+    it("the promotion of a watcher that was stopped before it could give the order", function()
+        local first = cluster:watched()
+        local second = cluster:watch()
+        finally(function()
+            end_watcher(first)
+            end_watcher(second)
+        end)
+        second:says("somebody else holds", SOON_S)
+        local primary, mirror = cluster:primary(0), cluster:mirror(0)
+        local lock = hold_lock(mirror)
+        primary:kill()
+        cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
+        stop_all(first)
+        lock:kill()
+        second:says("watching", SOON_S)
+        wait.eventually("the second one to promote", SOON_S, function()
+            return mirror:value("pg_is_in_recovery()") == "f", second:output()
+        end)
+        cluster:must({ "recoverseg", "-a" })
+        cluster:wait_healthy(SOON_S)
+        wait.always("it sleeps", SLEEP_S, function()
+            return true
+        end)
+        wake_all(first)
+        nothing_happens()
+        first:says("promote dbid " .. mirror.dbid, SOON_S)
+    end)
+
+    it("a recovery whose command and agent were stopped past the end of its lease", function()
+        local mirror = cluster:mirror(0)
+        mirror:kill()
+        cluster:must({ "watch", "--once" })
+        local first = cluster:start({ "recoverseg", "-a", "--differential", "--max-rate", "1MB" })
+        wait.eventually("the copy to begin", SOON_S, function()
+            return place_of.read(mirror.datadir .. "/moonrise.progress"), first:output()
+        end)
+        stop_all(first)
+        finally(function()
+            wake_all(first)
+        end)
+        -- Half a minute later, as the catalog sees it.
+        cluster:catalog("update content_lease set expires = clock_timestamp() where content = 0")
+        cluster:must({ "recoverseg", "-a" })
+        cluster:must({ "watch", "--once" })
+        cluster:wait_healthy(SOON_S)
+        wake_all(first)
+        assert.are.equal(1, first:wait(SOON_S), first:output())
+        assert.matches("recovery failed, its catalog row is as before", first:output())
+        nothing_happens()
+    end)
+
+    it("a stop that a start has overtaken, at the coordinator too", function()
+        local coordinator = cluster:coordinator()
+        local lock = hold_lock(coordinator)
+        local stop = cluster:start({ "stop", "-a", "-M", "fast" })
+        told("select 1 from cluster_state where state = 'stopped'")
+        stop_all(stop)
+        lock:kill()
+        cluster:must({ "start", "-a" })
+        local pid = coordinator:pid()
+        wake_all(stop)
+        assert.are.equal(1, stop:wait(SOON_S), stop:output())
+        assert.are.equal(pid, cluster:coordinator():pid())
+        assert.matches("comes too late", stop:output())
+        nothing_happens()
+    end)
+end)

@@ -12,6 +12,7 @@
 --- Order of things, by rows: ask the host, ask the policy, ask the guard, fence, record, act.
 local condition = require("lib.condition")
 local fts_actions = require("lib.fts_actions")
+local pairfacts = require("lib.pairfacts")
 local pairview = require("lib.pairview")
 local sight = require("lib.sight")
 
@@ -334,7 +335,7 @@ local function tell_change(memory, view, actions)
     if news(memory.state, view.state) then
         table.insert(actions, { kind = "journal", what = "state", content = view.primary.content,
                                 dbid = view.primary.dbid, text = text, from = memory.state,
-                                to = view.state, facts = view:facts() })
+                                to = view.state, facts = pairfacts.policy(view) })
     end
     memory.state = view.state
     if view.state ~= "double_fault" and view.state ~= "primary_lost" then

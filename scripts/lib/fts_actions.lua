@@ -1,13 +1,14 @@
 --- What the rows of lib/fts.lua can ask for. Pure, as they are: an action is a plain table that
 --- says what is to be done and to whom; lib/watcher_acts.lua does it.
 local condition = require("lib.condition")
+local pairfacts = require("lib.pairfacts")
 local mr = require("moonrise")
 local survivors = require("lib.survivors")
 
 local function decision(view)
     local answer = view.memory.answer or {}
     return { action = answer.action, reason = answer.reason, policy = answer.policy,
-             accept_loss = answer.accept_loss, facts = view:facts(),
+             accept_loss = answer.accept_loss, facts = pairfacts.policy(view),
              flush_lsn = view.m and view.m.highest }
 end
 
@@ -43,7 +44,7 @@ end
 local function note(kind, text)
     return function(view)
         return { kind = "journal", what = kind, dbid = view.primary.dbid, text = text(view),
-                 facts = view:facts() }
+                 facts = pairfacts.policy(view) }
     end
 end
 
@@ -80,7 +81,7 @@ local function tell_ailing(what, who, say)
         local inst = who == "primary" and view.p or view.m
         local text, ails = say(inst)
         view.memory.told_alert = ails and view.memory.told_alert or nil
-        return { kind = "journal", what = what, dbid = inst.dbid, facts = view:facts(),
+        return { kind = "journal", what = what, dbid = inst.dbid, facts = pairfacts.policy(view),
                  text = text }
     end
 end
@@ -122,7 +123,7 @@ return {
     end,
     decide = function(view)
         view.memory.digest = view:digest()
-        return { kind = "decide", key = "decide", facts = view:facts(),
+        return { kind = "decide", key = "decide", facts = pairfacts.policy(view),
                  since = view.memory.story.seen }
     end,
     fence_primary = order("fence", "primary", "primary"),
@@ -180,7 +181,7 @@ return {
         view.memory.told_double = true
         local down = view.mirror.status == "d"
         return { kind = "journal", what = "double_fault", dbid = view.primary.dbid,
-                 facts = view:facts(), left = what_is_left(view),
+                 facts = pairfacts.policy(view), left = what_is_left(view),
                  text = ("double fault: %s; %s; nothing is promoted"):format(
                      condition.describe(view.p, view.pc),
                      condition.describe(view.m, down and "recorded as down" or view.mc)) }

@@ -5,6 +5,7 @@
 local conditions = require("lib.condition")
 local guard = require("lib.guard")
 local instance = require("lib.instance")
+local pairfacts = require("lib.pairfacts")
 local sight = require("lib.sight")
 
 local M = {}
@@ -318,43 +319,6 @@ function View:ails()
     return false
 end
 
-local function instance_facts(view, inst, row, condition)
-    if not inst then
-        return nil
-    end
-    local progress = inst.progress_at and view.now - inst.progress_at
-    return {
-        dbid = row.dbid, host = row.hostname, status = row.status, condition = condition,
-        evidence = inst.evidence or "none", tries = inst.tries,
-        bad_ms = inst.since and view.now - inst.since or 0,
-        still_ms = progress or (inst.since and view.now - inst.since) or 0,
-        disk_error = inst.disk_error, refusal = inst.refusal,
-    }
-end
-
---- The facts that the failover policy is given (policies/README.md).
----@return table
-function View:facts()
-    local s, seen = self.settings, self.p.seen or {}
-    local flushed = seen.peer and seen.peer.flush_lsn
-    return {
-        content = self.primary.content, coordinator = self.primary.content < 0,
-        mode = self.mode, state = self.state,
-        primary = instance_facts(self, self.p, self.primary, self.pc),
-        mirror = instance_facts(self, self.m, self.mirror, self.mc),
-        replication = {
-            streaming = self.streaming, unstreamed_ms = self:unstreamed_ms(),
-            stalled_ms = self:stalled_ms(), waiting = seen.waiting or 0, flapping = self:flapping(),
-            lag_bytes = flushed and seen.lsn and math.max(0, seen.lsn - flushed) or nil,
-            heard = self:heard(),
-        },
-        settings = {
-            patience_tries = s.patience_tries, patience_ms = s.patience_ms, grace_ms = s.grace_ms,
-            recovery_stall_ms = s.recovery_stall_ms, shutdown_ms = s.shutdown_ms,
-        },
-    }
-end
-
 --- What the facts are apart from how long they have lasted: when it changes, the policy is asked
 --- again.
 ---@return string
@@ -368,18 +332,18 @@ function View:digest()
     }, " ")
 end
 
+--- Whether the mirror still got something from a primary that is silent to us.
+---@return boolean
 function View:heard()
     local at = self.memory.heard_at
     return at ~= nil and self.now - at < self.settings.heard_ms
 end
 
-local function position(seen)
-    return math.max(seen.lsn or 0, seen.replay_lsn or 0)
-end
-
-local function expected_sysid(view)
-    local word, mirror_word = view.p.word, view.m and view.m.word
-    return view.p.sysid or (word and word.control and word.control.sysid)
+--- The system identifier that the pair is expected to have, as far as it is known.
+---@return string?
+function View:expected_sysid()
+    local word, mirror_word = self.p.word, self.m and self.m.word
+    return self.p.sysid or (word and word.control and word.control.sysid)
         or (mirror_word and mirror_word.epoch and mirror_word.epoch.sysid) or nil
 end
 
@@ -389,61 +353,13 @@ end
 function View:sysid(who)
     local inst = who == "primary" and self.p or self.m
     local epoch = inst and inst.word and inst.word.epoch
-    return expected_sysid(self) or (epoch and epoch.sysid) or nil
-end
-
-local function mirror_facts(view)
-    local m = view.m
-    if not m or not m.seen then
-        return {}
-    end
-    local word = m.word or {}
-    local epoch = word.epoch or {}
-    return {
-        answered = m.evidence == "ok" and view.now - m.ok_at <= view.settings.fresh_ms
-            and m.ok_begun >= (view.p.since or 0),
-        in_recovery = m.seen.in_recovery, sysid = m.sysid,
-        timeline = sight.timeline(m, "m"),
-        lsn = position(m.seen), replay_lsn = m.seen.replay_lsn,
-        replay_paused = m.seen.replay_paused,
-        sync_names = m.seen.sync_names, streaming = view.streaming, marked = epoch.marked or false,
-        epoch_valid = epoch.valid, behind_promotion = view:behind_promotion(),
-        astray = view:astray(),
-    }
-end
-
---- The facts that the guards are given (lib/guard.lua).
----@return GuardFacts
-function View:guard_facts()
-    local s, seen, input = self.settings, self.p.seen or {}, self.input
-    return {
-        leader = input.leader, lease = self.state == "leased"
-            and (input.lease and input.lease.holder or "stop") or nil,
-        content = self.primary.content, mode = self.mode,
-        mirror_status = self.mirror and self.mirror.status or "d",
-        accept_loss = self:accepted_loss(),
-        paused = input.paused, unconfirmed = input.unconfirmed, majority = input.majority,
-        primary = {
-            stopped = self.pc == "stopped", host_answers = conditions.reachable(self.p),
-            heard = self:heard(),
-            disarmed = self:disarmed(),
-            server_version = input.server_version, sync_commit = seen.sync_commit,
-        },
-        mirror = mirror_facts(self),
-        expected = {
-            sysid = expected_sysid(self),
-            -- One that was lost before it was seen: the timeline on which the pair was armed.
-            timeline = sight.timeline(self.p, "p") or self.pair.armed_timeline,
-            flush_lsn = self.m and self.m.highest, primary_lsn = seen.lsn,
-        },
-        bounds = { replay_lag_bytes = s.replay_lag_bytes, arm_lag_bytes = s.arm_lag_bytes },
-    }
+    return self:expected_sysid() or (epoch and epoch.sysid) or nil
 end
 
 --- Asks a guard: true, or nil and the refusal.
 ---@param name string "promote", "fence", "record_out", "record_disarmed", "release" or "arm"
 function View:allowed(name)
-    return guard[name](self:guard_facts())
+    return guard[name](pairfacts.guard(self))
 end
 
 --- Why the primary's mirror is not promoted; nil when nothing forbids it.

@@ -284,8 +284,8 @@ end
 --- stopped (the catalog says so: the watcher acts on nothing), no_failover (somebody paused it),
 --- switched, down, host (it gave no word), disk, unsynchronized, not_armed, not_streaming, waiting,
 --- weak, paused (a mirror's replay), double_fault (with its survivors), unconfirmed (since the
---- standby was activated), no_record (a host that keeps none of the coordinator's pair), no_majority
---- (as many hosts that it cannot be released).
+--- standby was activated), no_record (a host that keeps none of the coordinator's pair),
+--- no_majority (as many hosts that it cannot be released).
 ---@param facts StateFacts
 ---@return table[] problems {kind, content?, dbid?, status?, ...}
 function M.problems(facts)

@@ -1,5 +1,6 @@
 --- moonrise confirm: pairs that have not confirmed their epochs since the coordinator's standby was
 --- activated are asked, or somebody accepts what they cannot tell.
+local args = require("lib.args")
 local cluster = require("lib.cluster")
 local confirm = require("lib.confirm")
 local hold = require("lib.hold")
@@ -13,9 +14,8 @@ local function check(opts, rest)
         return ("'%s' is no content"):format(rest[1])
     elseif opts.accept_loss and not content then
         return "--accept-loss is said of one content: moonrise confirm CONTENT --accept-loss TEXT"
-    elseif opts.accept_loss and not opts.accept_loss:match("%S") then
-        return "--accept-loss wants to know by whom and why"
     end
+    return args.sentence("--accept-loss", opts.accept_loss, 500)
 end
 
 local function unconfirmed(ctx, content)

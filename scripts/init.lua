@@ -20,10 +20,12 @@ local function check(opts, rest)
 end
 
 local function report_all(problems)
+    local code = 2
     for _, problem in ipairs(problems) do
         term.error(problem)
+        code = problem.code == "usage" and code or 1
     end
-    return 1
+    return code
 end
 
 local function copy_line(inst, report)

@@ -1,4 +1,5 @@
 --- `moonrise pause`: for some time nothing is promoted or released.
+local args = require("lib.args")
 local mr = require("moonrise")
 local pauses = require("lib.pauses")
 local session = require("lib.session")
@@ -13,12 +14,10 @@ local function check(opts)
         return "--for TIME is missing: a pause ends by itself, such as --for 30min"
     elseif opts.duration < SHORTEST_MS or opts.duration > LONGEST_MS then
         return "--for wants a time from 1s to 7d: a longer pause is begun again"
-    elseif not opts.reason or opts.reason:match("^%s*$") then
+    elseif not opts.reason then
         return "--reason TEXT is missing: it is what moonrise state shows to everybody else"
-    elseif #opts.reason > REASON_BYTES or opts.reason:find("%c") then
-        return ("--reason wants one line of at most %d bytes"):format(REASON_BYTES)
     end
-    return nil
+    return args.sentence("--reason", opts.reason, REASON_BYTES)
 end
 
 -- The pause of this scope that is there already.

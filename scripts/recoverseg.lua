@@ -65,11 +65,8 @@ local function check_meaning(opts)
         return "--promote copies nothing: --tablespace-mapping and --max-rate do not go with it"
     elseif (opts.accept_loss or opts.primary_is_gone) and not opts.promote then
         return "--accept-loss and --primary-is-gone go with --promote"
-    elseif opts.accept_loss and (not opts.accept_loss:find("%S") or #opts.accept_loss > 500
-        or opts.accept_loss:find("%c")) then
-        return "--accept-loss: one line of 1 to 500 characters"
     end
-    return nil
+    return args.sentence("--accept-loss", opts.accept_loss, 500)
 end
 
 local function check(opts)

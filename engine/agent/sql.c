@@ -17,15 +17,18 @@
 #define GONE_TIMEOUT_MS    3000
 
 /* Who must answer on a socket: the server runs as we do. Somebody else's would be given the password. */
-static void
-own_name(char *out, size_t size)
+static int
+own_name(char *out, size_t size, struct err *e)
 {
     struct passwd pw, *found = NULL;
     char buf[4096];
-    if (getpwuid_r(geteuid(), &pw, buf, sizeof buf, &found) != 0 || !found)
-        out[0] = '\0';
-    else
-        snprintf(out, size, "%s", pw.pw_name);
+    int error = getpwuid_r(geteuid(), &pw, buf, sizeof buf, &found);
+    if (error != 0)
+        return err_sys(e, error, "the name of user %u", (unsigned)geteuid());
+    if (!found)
+        return err_set(e, ERR_NOTFOUND, "user %u has no name", (unsigned)geteuid());
+    snprintf(out, size, "%s", pw.pw_name);
+    return 0;
 }
 
 static int
@@ -37,7 +40,9 @@ connect_to(struct db **out, const struct sql_place *place, const struct pidfile 
     snprintf(options, sizeof options,
              "-c search_path=pg_catalog -c statement_timeout=%" PRId64 "%s", place->statement_ms,
              place->waits ? "" : " -c synchronous_commit=local");
-    own_name(owner, sizeof owner);
+    int rc = own_name(owner, sizeof owner, e);
+    if (rc < 0)
+        return rc;
     const char *const keywords[] = {
         "host",        "port",        "user", "passfile", "dbname", "options", "application_name",
         "replication", "requirepeer", NULL};
@@ -95,13 +100,15 @@ sql_connect(struct db **out, const struct sql_place *place, const struct order *
     return rc;
 }
 
-/* Ends what earlier orders have left behind; their late statements must not win. */
+/* Ends what earlier orders have left behind; their late statements must not win. Only sessions of our own
+ * role: a superuser's that bears such a name is no order's, and could not be ended. */
 static int
 end_earlier(struct db *db, const struct order *o, struct err *e)
 {
     static const char end_sql[] =
         "select pg_terminate_backend(pid) from pg_stat_activity "
-        "where application_name like 'moonrise agent %' and pid <> pg_backend_pid()";
+        "where application_name like 'moonrise agent %' and usename = session_user "
+        "and pid <> pg_backend_pid()";
     int64_t deadline = clock_ms() + GONE_TIMEOUT_MS;
     for (;;) {
         const struct result *r;

@@ -39,8 +39,10 @@ read_certificates(STACK_OF(X509) * *out, const char *path, struct err *e)
     X509 *one;
     *out = NULL;
     int rc = read_file(&text, path, e);
-    if (rc < 0)
+    if (rc < 0) {
+        str_free(&text);
         return rc;
+    }
     BIO *bio = BIO_new_mem_buf(text.data, (int)text.len);
     *out = sk_X509_new_null();
     must(bio && *out);
@@ -88,8 +90,10 @@ read_key(EVP_PKEY **out, const char *path, struct err *e)
     int rc = check_key_file(path, e);
     if (rc == 0)
         rc = read_file(&text, path, e);
-    if (rc < 0)
+    if (rc < 0) {
+        str_free(&text);
         return rc;
+    }
     BIO *bio = BIO_new_mem_buf(text.data, (int)text.len);
     must(bio);
     *out = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, &locked);

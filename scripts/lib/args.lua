@@ -192,6 +192,18 @@ function M.exclusive(result, group)
     return nil
 end
 
+--- What is wrong with a text that somebody answers for: it stands in the journal and in tables.
+---@param option string its spelling
+---@param text? string nil when it was not given
+---@param most integer bytes
+---@return string? problem
+function M.sentence(option, text, most)
+    if text and (not text:find("%S") or #text > most or text:find("%c")) then
+        return ("%s wants one line of 1 to %d characters: who, and why"):format(option, most)
+    end
+    return nil
+end
+
 --- The help text's lines for a list of options.
 ---@param options Option[]
 ---@return string[]

@@ -217,6 +217,17 @@ local function forget(self, snapshot)
     end
 end
 
+-- That a pause has begun or is over: it also ends by itself, which nobody else tells.
+local function tell_pause(self, pair, pause)
+    local text = pause and "failover is paused " .. pause.text
+        or pair.pause and "failover is not paused any more"
+    if text and (pause or {}).text ~= (pair.pause or {}).text and self:leads() then
+        self.journal:add("paused", { content = pair.content, dbid = pair.primary.dbid,
+            text = text })
+    end
+    pair.pause = pause
+end
+
 --- Takes a new look at the catalog; says whether a pair changed.
 ---@param snapshot table lib/lease.lua's
 ---@return integer[] changed contents
@@ -242,7 +253,7 @@ function Watcher:apply(snapshot)
             table.insert(changed, rows.content)
         end
         pair.primary, pair.mirror, pair.pair, pair.lease = rows.primary, rows.mirror, state, held
-        pair.pause = snapshot.pauses[rows.content]
+        tell_pause(self, pair, snapshot.pauses[rows.content])
         seen[rows.content] = true
         for _, inst in ipairs({ rows.primary, rows.mirror }) do
             self.by_dbid[inst.dbid] = pair

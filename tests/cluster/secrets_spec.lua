@@ -47,6 +47,7 @@ local FORBIDDEN = {
     { "sales", "create server thief foreign data wrapper postgres_fdw", "permission denied" },
     { "moonrise", "update gp_segment_configuration set status = 'd'", "permission denied" },
     { "moonrise", "delete from journal", "permission denied" },
+    { "moonrise", "select config_set('', 'x')", "permission denied for function config_set" },
     { "moonrise", "select set_pair(0, 'n', 'd')", "permission denied for function set_pair" },
     { "moonrise", "create function moonrise.f() returns int language sql as 'select 1'",
       "permission denied for schema moonrise" },

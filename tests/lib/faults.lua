@@ -18,6 +18,7 @@ local SOON_S = 30
 -- A command is killed at any moment of so long.
 local COMMAND_S = 2
 local SPARE_BYTES = 2 ^ 20
+local CONTENT = "CONTENT"
 
 --- A cluster, and two watchers of it of which one leads.
 ---@param cluster table
@@ -72,10 +73,15 @@ local function either(fn)
     end
 end
 
--- Starts a command, which is killed at any moment or not at all; World:mend waits for its end.
+-- Starts a command, which is killed at any moment or not at all; World:mend waits for its end. Of
+-- its words CONTENT stands for the content.
 local function command(...)
-    local argv = { ... }
-    return function(world)
+    local words = { ... }
+    return function(world, content)
+        local argv = {}
+        for i, word in ipairs(words) do
+            argv[i] = word == CONTENT and tostring(content) or word
+        end
         local program = world.cluster:start(argv)
         table.insert(world.commands, program)
         local kill_at = wait.now() + world.dice:number(COMMAND_S)
@@ -160,6 +166,15 @@ M.kinds = {
     recover = command("recoverseg", "-a"),
     rebalance = command("recoverseg", "-a", "-r"),
     start = command("start", "-a"),
+    switch_over = command("switchover", "-a", CONTENT),
+    restart = command("restart", "-a", "-M", "fast", CONTENT),
+    pause = function(world, content)
+        world.cluster:must({ "pause", "-a", "--for", "1h", "--reason", "a fault",
+            tostring(content) })
+        return function()
+            world.cluster:must({ "resume", "-a", tostring(content) })
+        end
+    end,
 }
 
 --- The names of all kinds, in a fixed order, for the dice.

@@ -85,4 +85,13 @@ describe("args.describe", function()
         assert.equal("  -b, --batch N              how many", lines[3])
         assert.equal("      --for TIME             how long", lines[4])
     end)
+
+    it("wants a sentence that somebody answers for to be one", function()
+        assert.is_nil(args.sentence("--reason", nil, 5))
+        assert.is_nil(args.sentence("--reason", "J. D.", 5))
+        for _, text in ipairs({ "", "  ", "too long", "a\nb", "\27[m" }) do
+            assert.matches("%-%-reason wants one line of 1 to 5",
+                args.sentence("--reason", text, 5))
+        end
+    end)
 end)

@@ -37,7 +37,6 @@ grant execute on function
     moonrise.pair_confirm(bigint, integer, jsonb, text),
     moonrise.instance_add(bigint, jsonb),
     moonrise.instance_remove(bigint, integer),
-    moonrise.config_set(text, text),
     moonrise.journal_add(text, integer, integer, text, jsonb),
     moonrise.fdw_database_set(text, boolean),
     moonrise.replication_sample_set(jsonb)

@@ -68,6 +68,8 @@ begin
     return taken;
 end $$;
 
+-- A superuser's: the watcher runs what on_event names as the owner of the servers, so whoever may
+-- change this text is that user.
 create function moonrise.config_set(config text, reason text) returns bigint
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
 declare

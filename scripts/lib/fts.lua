@@ -253,10 +253,12 @@ M.rows = {
       comment = "close enough for writers to wait: armed with a canary, recorded when proven" },
 
     -- In sync, or so the catalog says
-    { from = { "in_sync" }, event = "any",
-      when = both(pair_free, says("disarmed"), allowed("record_disarmed")), to = "catching_up",
-      actions = { "record_out_of_sync" },
-      comment = "somebody changed the primary's settings: commits do not wait, so s is not true" },
+    { from = { "in_sync", "mirror_lost", "primary_lost", "double_fault" }, event = "any",
+      when = both(pair_free, says("disarmed"), function(view)
+        return view.mode == "s"
+    end, allowed("record_disarmed")), to = "catching_up", actions = { "record_out_of_sync" },
+      comment = "somebody changed the primary's settings: commits do not wait, so s is not true, "
+          .. "and will not be when another watcher judges, or the primary is gone" },
 
     -- The hosts' records
     { from = PEACE, event = "any", when = both(acting("catalog"), says("hosts_are_ahead")),
@@ -320,6 +322,17 @@ local FAULTS = { primary_lost = true, double_fault = true, mirror_lost = true, p
 local function begin_story(memory, view)
     if FAULTS[view.state] and not FAULTS[memory.state] then
         memory.story = { seen = view.p.since or (view.m and view.m.since) }
+    end
+end
+
+-- What was decided for a fault that is over decides nothing of the next one, however alike. That a
+-- primary did not wait is remembered until it is armed anew: it may never answer again.
+local function forget_or_keep(memory, view)
+    if memory.state ~= view.state then
+        memory.answer, memory.digest = nil, nil
+    end
+    if view.mode == "s" and view:disarmed() then
+        memory.disarmed = view.pair.armed_name
     end
 end
 
@@ -401,6 +414,7 @@ function M.step(memory, input)
     sight.take(next_memory, input)
     local view = pairview.new(next_memory, input)
     local actions = {}
+    forget_or_keep(next_memory, view)
     tell_change(next_memory, view, actions)
     local event = event_name(input.event)
     for _, row in ipairs(rows_of[view.state]) do

@@ -57,10 +57,10 @@ local one_acts = {
     end, "no majority of the hosts answers to record it for the coordinator's pair"),
 }
 
--- Nothing is fenced, promoted or released. A pair is armed all the same: commits that are
--- acknowledged during a pause are then safe on the mirror, as in any other hour. And a change of
--- roles that is recorded is carried out (no guard is asked for that): until then the pair has no
--- primary at all.
+-- Nothing is fenced, promoted or recorded as lost. A pair is armed all the same: commits that are
+-- acknowledged during a pause are then safe on the mirror, as in any other hour. And what is
+-- recorded is carried out: a change of roles, without which the pair has no primary at all, and the
+-- release of a primary whose mirror is recorded as lost, which would hang for nobody.
 local not_paused = {
     check(6, function(f)
         return f.paused == nil
@@ -231,7 +231,7 @@ end
 ---@return boolean? ok
 ---@return Refusal? refusal
 function M.release(facts)
-    return all(facts, one_acts, not_paused, may_be_released)
+    return all(facts, one_acts, may_be_released)
 end
 
 --- May the primary be made to wait for its mirror, so that the pair can be recorded as in sync?

@@ -140,10 +140,13 @@ function View:still_armed()
 end
 
 --- Whether the primary, asked since the last change, does not wait for the mirror it should wait
---- for: it waits for another name, or commits return before the mirror has them.
+--- for: it waits for another name, or commits return before the mirror has them. Once it was seen
+--- so, it has acknowledged what the mirror lacks, until the pair is armed anew under another name.
 function View:disarmed()
     local seen, name = self.p.seen, self.pair.armed_name
-    if not self:current() then
+    if name and self.memory.disarmed == name then
+        return true
+    elseif not self:current() then
         return false
     end
     local level = seen.sync_commit

@@ -165,7 +165,6 @@ describe("guard", function()
             return facts
         end
         refuses("release", out, everywhere)
-        refuses("release", out, held)
         refuses("release", out, release)
         refuses("record_out", sound, everywhere)
         refuses("record_out", sound, held)

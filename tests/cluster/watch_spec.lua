@@ -90,7 +90,7 @@ describe("watch", function()
     end)
 
     it("that hangs on a mirror's grace makes --once say who watches", function()
-        local watch = cluster:watch()
+        local watch = cluster:watch("--grace", "2m")
         local mirror = cluster:mirror(0)
         finally(function()
             mirror:kill("CONT")

@@ -92,6 +92,10 @@ function M.examine(ctx, pair)
         return nil, mr.error("refused", "its primary does not run", {
             instance = cluster.name(pair.primary),
             hint = "both instances are down: start the primary first (moonrise start)" })
+    elseif (source_word.postmaster or {}).listen == "" then
+        return nil, mr.error("refused", "somebody else has started its primary: it listens nowhere",
+            { instance = cluster.name(pair.primary),
+              hint = "no mirror reaches it; moonrise start starts it as it should be" })
     end
     failed.possible, failed.why = possible_types(ctx, failed)
     return failed

@@ -216,7 +216,9 @@ end }]]):format(events .. ".book"))
             if watched then
                 begin_watch()
             else
-                cluster:moonrise({ "recoverseg", "-a" })
+                local said = cluster:moonrise({ "recoverseg", "-a" })
+                assert.equals(1, said.code)
+                assert.matches("listens nowhere", said.err)
             end
             wait.eventually("the promotion", SOON_S, function()
                 return mirror:value("pg_is_in_recovery()") == "f"

@@ -2,6 +2,7 @@
 --- that may take commits of its own.
 local agents = require("lib.agents")
 local cluster = require("lib.cluster")
+local confirm = require("lib.confirm")
 local history = require("lib.history")
 local hosts_record = require("lib.hosts_record")
 local instance = require("lib.instance")
@@ -64,15 +65,21 @@ local function record_out(ctx, pair, token, reason)
 end
 
 --- Has a primary go on without its mirror, which is not there: recorded first, released then.
---- Refused while it is not known whether the mirror runs, as long as commits wait.
+--- Refused while it is not known whether the mirror runs, as long as commits wait. A pair that has
+--- to be confirmed is confirmed first: what runs in the mirror's directory may be the primary.
 ---@param ctx table {env, agents, cat}
 ---@param pair table
 ---@param token integer the content's lease
 ---@param reason string
 ---@return any ok
----@return Error? err
+---@return Error? err code "busy": the hosts say that it is the other one
 function M.go_on(ctx, pair, token, reason)
-    local wait, err = commits_wait(ctx, pair.primary)
+    local confirmed, err = confirm.unless_confirmed(ctx, pair, token)
+    if not confirmed then
+        return nil, err
+    end
+    local wait
+    wait, err = commits_wait(ctx, pair.primary)
     local rival, unknown = has_rival(ctx, pair)
     if wait == nil or (wait and rival == nil) then
         return nil, err or unknown

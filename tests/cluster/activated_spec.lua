@@ -7,6 +7,7 @@ local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
 local SOON_S = 30
+local HOST = "127.0.0.1"
 
 describe("after an activation", function()
     local place, cluster, watch
@@ -33,7 +34,8 @@ describe("after an activation", function()
 
     setup(function()
         place = place_of.new()
-        cluster = cluster_of.new(place, { segments = 2, standby = true })
+        cluster = cluster_of.new(place, { segments = 2, standby = true,
+            hosts = { mirror1 = HOST } })
         cluster:init()
         for content = 0, 1 do
             cluster:primary(content):sql("create table ledger (i int)")
@@ -83,9 +85,28 @@ describe("after an activation", function()
         end)
     end)
 
-    it("a host that cannot tell is done without only in writing", function()
+    it("a host is not taken out of service with a primary that the catalog calls a mirror",
+        function()
         watch:kill("TERM")
         watch:wait(SOON_S)
+        local new = cluster:mirror(1)
+        local known = cluster:catalog("select * from pair_state where content = 1")[1]
+        cluster:must({ "switchover", "-a", "1" })
+        new:sql("insert into ledger values (1)")
+        -- A catalog that lacks this change of roles, and had the mirror down before it.
+        cluster:catalog("select moonrise.swap_roles(1)")
+        cluster:catalog(([[update pair_state set unconfirmed = %s, role_epoch = %s, timeline = %s
+            where content = 1]]):format(known.epoch, known.role_epoch, known.timeline))
+        assert.are.equal("md", cluster:mirror(1).role .. cluster:mirror(1).status)
+
+        local result = cluster:moonrise({ "stop", "-a", "--host", HOST })
+        assert.are.equal(1, result.code)
+        assert.matches(("by its hosts' word dbid %s is its primary"):format(new.dbid), result.err)
+        assert.are.equal(new.dbid, cluster:primary(1).dbid)
+        assert.are.equal("1", new:value("(select count(*) from ledger)"))
+    end)
+
+    it("a host that cannot tell is done without only in writing", function()
         local primary, mirror = cluster:primary(1), cluster:mirror(1)
         mirror:stop()
         place:must({ "mv", mirror.datadir, mirror.datadir .. ".away" })

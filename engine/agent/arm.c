@@ -422,7 +422,8 @@ op_arm(struct order *o, struct err *e)
 }
 
 /* The sessions of a release. A primary that lets nobody in is released by its file first, which gives those
- * that waited their connections back. */
+ * that waited their connections back. They end those of other orders, so only the newest may open them: the
+ * lock is held for each try, and let go in between. */
 static int
 open_to_release(struct armer *a, struct err *e)
 {
@@ -432,15 +433,16 @@ open_to_release(struct armer *a, struct err *e)
     if (rc == 0 || strcmp(e->sqlstate, SQL_TOO_MANY) != 0)
         return rc;
     rc = release_full(o, e);
-    order_unlock(o);
     while (rc == 0) {
         close_sessions(a);
         *a = (struct armer){.o = o};
-        rc = open_sessions(a, e);
-        if (rc == 0)
-            return order_relock(o, e);
-        if (strcmp(e->sqlstate, SQL_TOO_MANY) != 0 || clock_ms() > deadline)
+        rc = order_relock(o, e);
+        if (rc < 0)
             return rc;
+        rc = open_sessions(a, e);
+        if (rc == 0 || strcmp(e->sqlstate, SQL_TOO_MANY) != 0 || clock_ms() > deadline)
+            return rc;
+        order_unlock(o);
         rc = order_pause(o, POLL_MS * 10, e);
     }
     return rc;

@@ -1,6 +1,8 @@
 /* Arming, releasing, promoting a pair of real servers. */
 #include "../lib/lab.h"
 #include "moonrise/base/io.h"
+#include "moonrise/conn/conn.h"
+#include "moonrise/conn/db.h"
 
 #include <pthread.h>
 
@@ -338,6 +340,65 @@ half_a_record(struct lab *lab)
     assert_true(halted);
 }
 
+#define FULL 200 /* sessions: more than a server lets in by default */
+
+/* Takes sessions of a server until it lets nobody in. */
+static int
+fill(struct db *taken[FULL], struct lab *lab, const struct inst *i)
+{
+    char port[12], *dir = mem_printf("%s/%s", lab->dir, i->name);
+    snprintf(port, sizeof port, "%d", i->port);
+    const char *const keywords[] = {"host", "port", "user", "dbname", NULL};
+    const char *const values[] = {dir, port, lab->user, "postgres", NULL};
+    struct conn_params params = {.keywords = keywords, .values = values};
+    struct err e = {0};
+    int count = 0;
+    while (count < FULL && db_open(&taken[count], &params, clock_ms() + 10000, NULL, &e) == 0)
+        count++;
+    assert_string_equal(e.sqlstate, "53300");
+    free(dir);
+    return count;
+}
+
+/* A release of a server that is full, and what came of it. */
+struct releasing {
+    struct lab *lab;
+    int code;
+};
+
+static void *
+release_it(void *arg)
+{
+    struct releasing *r = arg;
+    struct message *out = NULL;
+    struct err e = {0};
+    r->code = lab_try(&out, r->lab, &(struct lab_call){&prim, "release", ""}, &e);
+    message_free(out);
+    return NULL;
+}
+
+/* Its sessions would end those of the newer order: it does not get to open any. */
+static void
+a_release_that_is_overtaken_opens_no_session(void **state)
+{
+    struct lab *lab = *state;
+    struct db *taken[FULL];
+    struct releasing r = {.lab = lab};
+    pthread_t thread;
+    int count = fill(taken, lab, &prim);
+    assert_int_equal(pthread_create(&thread, NULL, release_it, &r), 0);
+    tmpdir_do(lab->dir, "timeout 30 sh -c \"until grep -q release $DIR/p/moonrise.epoch; "
+                        "do :; done\"");
+    lab_refused(lab, &prim, "checkpoint", "", ERR_SQL);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(r.code, ERR_STALE);
+    while (count > 0)
+        db_close(taken[--count]);
+    lab_sql_until(lab, &prim,
+                  "select count(*) from pg_stat_activity where backend_type = 'client backend'",
+                  "1");
+}
+
 static void
 fails_over(void **state)
 {
@@ -397,6 +458,7 @@ main(int argc, char **argv)
         cmocka_unit_test(only_the_server_s_own_level_counts),
         cmocka_unit_test(a_borrowed_name_is_refused),
         cmocka_unit_test(sessions_of_earlier_orders_are_ended),
+        cmocka_unit_test(a_release_that_is_overtaken_opens_no_session),
         cmocka_unit_test(a_promotion_asks_the_mirror_first),
         cmocka_unit_test(a_killed_mirror_is_pointed_too),
         cmocka_unit_test(fails_over),

@@ -102,6 +102,7 @@ struct work {
     char *op;
     struct message *args;
     int64_t epoch;
+    bool given_up; /* its caller does not wait any more */
     struct job *job;
     struct job_self *self; /* on the job's thread */
     struct message *result;
@@ -182,6 +183,24 @@ supersede(struct agent *a, const struct work *newer)
     }
 }
 
+/* Whether the same was asked of the same directory, and its caller has given up waiting: a disk that hangs
+ * holds that call's thread. One more would be held beside it, until there is none left for a fence. Orders are
+ * never refused for it. */
+static bool
+hangs(const struct agent *a, const char *op, const struct message *args)
+{
+    const struct operation *operation = find_operation(op);
+    const char *datadir = message_text(args, "datadir", "");
+    if (!operation || (operation->flags & ORDER_ORDER))
+        return false;
+    for (const struct work *w = a->works; w; w = w->next) {
+        if (w->given_up && strcmp(w->op, op) == 0 &&
+            strcmp(message_text(w->args, "datadir", ""), datadir) == 0)
+            return true;
+    }
+    return false;
+}
+
 static int
 copy_message(struct message **out, const struct message *m, struct err *e)
 {
@@ -202,6 +221,10 @@ on_call(void *arg, struct session *s, uint32_t id, const char *op, const struct 
     w->op = mem_strdup(op);
     w->epoch = message_int(args, "epoch", 0);
     int rc = copy_message(&w->args, args, &why);
+    if (rc == 0 && hangs(a, op, args)) {
+        err_set(&why, ERR_BUSY, "an earlier %s has not come to an end yet", op);
+        rc = err_hint(&why, "see whether the disk of %s hangs", message_text(args, "datadir", ""));
+    }
     if (rc == 0) {
         struct job_spec spec = {.run = work_run, .done = work_done, .said = work_said, .arg = w};
         w->next = a->works;
@@ -223,8 +246,10 @@ on_cancel(void *arg, struct session *s, uint32_t id)
     struct agent *a = arg;
     (void)s;
     for (struct work *w = a->works; w; w = w->next) {
-        if (w->id == id)
+        if (w->id == id) {
+            w->given_up = true;
             job_cancel(w->job);
+        }
     }
 }
 

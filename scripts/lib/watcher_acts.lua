@@ -74,7 +74,8 @@ end
 
 function kinds.disk(w, pair, action)
     local answer, err = w.ctx.agents:disk(row_of(pair, action.dbid), { timeout_ms = DISK_MS })
-    local hangs = err and err.code == "timeout"
+    -- Busy: the last one still hangs.
+    local hangs = err and (err.code == "timeout" or err.code == "busy")
     if hangs then
         answer = { writable = false,
             disk_error = ("a block is not written within %d s"):format(DISK_MS / 1000) }

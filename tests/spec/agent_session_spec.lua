@@ -1,6 +1,7 @@
 --- Agents as scripts see them: a real agent process and its session.
 local mr = require("moonrise")
 
+local place_of = require("tests.lib.place")
 local turns = require("tests.lib.turns")
 
 local function main(fn)
@@ -11,6 +12,14 @@ local function main(fn)
 end
 
 describe("an agent", function()
+    local place
+
+    setup(function()
+        place = place_of.new()
+    end)
+
+    teardown(place_of.close_all)
+
     it("answers calls, many at a time", main(function()
         local agent = mr.check(mr.agent())
         assert.is_true(agent:is_open())
@@ -60,6 +69,41 @@ describe("an agent", function()
             assert.are_not.equal(mr.null, value)
         end
     end))
+
+    it("asks nothing more of a disk that hangs, and goes on with the rest", function()
+        local dir, threads = place:path("datadir"), nil
+        place:must({ "mkdir", "-p", "datadir/global" })
+        place:write("datadir/PG_VERSION", "15\n")
+        -- It is read until somebody writes to it, as from a disk that gives no answer.
+        place:must({ "mkfifo", "datadir/moonrise.epoch" })
+        local function inspect(agent, where)
+            return agent:call("inspect", { datadir = where, port = 1, bin = "/usr/bin" },
+                { timeout_ms = 300 })
+        end
+        main(function()
+            local agent = mr.check(mr.agent())
+            local function count()
+                local _, n = place:run({ "ls", "/proc/" .. agent:pid() .. "/task" }).out
+                    :gsub("%d+\n", "")
+                return n
+            end
+            assert.equals("timeout", select(2, inspect(agent, dir)).code)
+            threads = count()
+            for _ = 1, 3 do
+                local word, err = inspect(agent, dir)
+                assert.is_nil(word)
+                assert.equals("busy", err.code)
+                assert.matches("disk of " .. dir:gsub("%p", "%%%0"), err.hint)
+            end
+            assert.equals(threads, count())
+            assert.equals("missing", mr.check(inspect(agent, "/no/such/dir")).kind)
+            place:must({ "mv", "datadir/moonrise.epoch", "fifo" })
+            place:write("fifo", "")
+            turns.eventually("the disk's answer", 20000, function()
+                return inspect(agent, dir)
+            end)
+        end)()
+    end)
 
     it("that is killed fails the calls that run and those that follow", main(function()
         local agent = mr.check(mr.agent())

@@ -6,6 +6,7 @@
  *
  * Every operation on an instance takes `datadir`, `port`, `bin` (PostgreSQL's bin directory), and where
  * it speaks SQL `user`, `passfile` and `dbname` (postgres); the socket directory is read from postmaster.pid.
+ * While a question whose caller has given up still runs, the same one about that directory is "busy".
  *
  *   hello    -> version, hostname, pid, uid, os_user, boot_id, page_bytes
  *   tls      (cert, key, ca|absent, names: [texts]) -> left_s: seconds that the certificate is valid for.

@@ -18,6 +18,8 @@ local M = {}
 
 local ORDER_MS = 15000
 local REPLAY_MS, REPLAY_PAUSE_MS, QUIET_MS = 120000, 100, 1000
+-- A mirror asks a primary that is silent for a sign of life within this (lib/settings.lua).
+local HEARD_MS = 10000
 
 ---@class Choice
 ---@field dbid integer
@@ -84,6 +86,7 @@ function M.plan(ctx, choice)
         return nil, err
     end
     local primary = double_fault.look(ctx, pair.primary)
+    local looked_at = mr.clock()
     if pair.primary.dbid == choice.dbid then
         return already(pair.primary, primary)
     elseif not survivors.is_lost(primary) then
@@ -98,25 +101,43 @@ function M.plan(ctx, choice)
     known[pair.primary.dbid] = primary
     known[pair.mirror.dbid] = double_fault.look(ctx, pair.mirror)
     return check_choice({ content = pair.content, pair = pair, known = known,
-        survivors = survivors.of(pair, known) }, choice)
+        looked_at = looked_at, survivors = survivors.of(pair, known) }, choice)
 end
 
 local POSITION_SQL = [[
 select pg_is_in_recovery() as in_recovery, pg_is_wal_replay_paused() as paused,
-    greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) as lsn]]
+    greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) as lsn,
+    (select extract(epoch from clock_timestamp() - last_msg_receipt_time) * 1000
+        from pg_stat_wal_receiver where status = 'streaming')::float8 as received_ms]]
+
+-- Whether the mirror got something from its primary after that one had become silent to us; nil
+-- while it still may. One whose host answers is fenced, and not listened for.
+local function still_hears(fault, row, asked_at)
+    if fault.known[fault.pair.primary.dbid].word or not row.received_ms then
+        return false
+    elseif asked_at - row.received_ms > fault.looked_at then
+        return true
+    elseif mr.clock() - fault.looked_at > HEARD_MS then
+        return false
+    end
+    return nil
+end
 
 -- One that has just been started replays what it has, first. It says where it is once it has been
 -- still for a while.
-local function settled(ctx, mirror)
-    local last, since
+local function settled(ctx, fault)
+    local mirror, last, since = fault.pair.mirror, nil, nil
     return wait.eventually(REPLAY_MS, REPLAY_PAUSE_MS, function()
+        local asked_at = mr.clock()
         local row, err = instance.ask(ctx.env, mirror, POSITION_SQL)
         if not row then
             return nil, err
         elseif row.lsn ~= last then
             last, since = row.lsn, mr.clock()
         end
-        return mr.clock() - (since or 0) >= QUIET_MS and row or nil,
+        row.heard = still_hears(fault, row, asked_at)
+        local quiet = row.heard ~= nil and mr.clock() - (since or 0) >= QUIET_MS
+        return (quiet or row.heard) and row or nil,
             mr.error("timeout", "its replay has not come to an end",
                 { instance = cluster.name(mirror) })
     end)
@@ -133,6 +154,7 @@ local function guard_facts(fault, choice, answer)
         primary = {
             stopped = primary.word ~= nil and primary.word.stopped,
             host_answers = primary.word ~= nil, said_gone = choice.primary_is_gone,
+            heard = answer.heard,
         },
         mirror = {
             answered = true, in_recovery = answer.in_recovery, sysid = control.sysid,
@@ -165,20 +187,27 @@ local function order_old(ctx, fault, lease, op, args)
     return ctx.agents:order(fault.pair.primary, op, args, { timeout_ms = ORDER_MS })
 end
 
--- The mirror runs and answers; what is left of its primary is ended.
+-- Whether there is something to be ended and marked. What is only half made can not be started.
+local function can_fence(fault)
+    local word = fault.known[fault.pair.primary.dbid].word
+    return word ~= nil and word.kind == "datadir"
+end
+
+-- The mirror runs and answers; what is left of its primary is ended. By now its host's word is old,
+-- and somebody may have started it since.
 local function prepare(ctx, fault, choice, lease)
-    local mirror, primary = fault.pair.mirror, fault.known[fault.pair.primary.dbid]
-    local ok, err = handover.start(ctx, mirror, lease.token, "promotion: it is started first")
+    local ok, err = handover.start(ctx, fault.pair.mirror, lease.token,
+        "promotion: it is started first")
     local answer
     if ok then
-        answer, err = settled(ctx, mirror)
+        answer, err = settled(ctx, fault)
     end
     if not answer then
         return nil, err
     end
     local facts = guard_facts(fault, choice, answer)
     ok, err = ask_guard("fence", fault, facts)
-    if ok and primary.word and not primary.word.stopped then
+    if ok and can_fence(fault) then
         ok, err = order_old(ctx, fault, lease, "fence", {})
         facts.primary.stopped = ok ~= nil
     end
@@ -198,18 +227,22 @@ local function record(ctx, fault, choice, lease, answer)
     }, accepted)
 end
 
--- Its directory must not start again before it has been recovered. Where its host gives no answer,
--- the watcher sees to it as soon as there is one, and no runbook starts it.
+-- Its directory must not start again before it has been recovered; only the catalog's mirror is
+-- marked, so the record comes before. Where its host gives no answer, the watcher sees to it as
+-- soon as there is one, and no runbook starts it.
 local function mark_old(ctx, fault, lease)
-    local word = fault.known[fault.pair.primary.dbid].word
-    local ok, err = nil, nil
-    if word and word.kind == "datadir" then
-        ok, err = order_old(ctx, fault, lease, "mark", { reason = "replaced by a person's choice" })
+    if not can_fence(fault) then
+        term.warn("%s: not marked; the watcher marks it when its host answers",
+            cluster.name(fault.pair.primary))
+        return true
     end
-    if not ok then
-        term.warn("%s: not marked%s; the watcher marks it when its host answers",
-            cluster.name(fault.pair.primary), err and " (" .. tostring(err) .. ")" or "")
+    local ok, err = order_old(ctx, fault, lease, "mark",
+        { reason = "replaced by a person's choice" })
+    if ok and not ok.aside then
+        -- It was started once more since it was fenced.
+        ok, err = order_old(ctx, fault, lease, "fence", {})
     end
+    return ok, err
 end
 
 local function promote(ctx, choice, lease)
@@ -229,13 +262,15 @@ local function promote(ctx, choice, lease)
     local pair = fault.pair
     local turned = { content = pair.content, primary = pair.mirror, mirror = pair.primary }
     local ok
-    ok, err = handover.promote(ctx, turned, lease.token, mr.lsn_text(answer.lsn))
+    ok, err = mark_old(ctx, fault, lease)
+    if ok then
+        ok, err = handover.promote(ctx, turned, lease.token, mr.lsn_text(answer.lsn))
+    end
     if not ok then
         return nil, mr.error(err.code, "it is recorded as the primary and not promoted yet: "
             .. err.message, { cause = err, instance = cluster.name(pair.mirror),
                 hint = "the watcher promotes it; without one run recoverseg again" })
     end
-    mark_old(ctx, fault, lease)
     return fault
 end
 

@@ -186,8 +186,13 @@ function M.promote(ctx, pair, token, flush_lsn)
     if not promoted then
         return nil, err
     end
-    ctx.cat:call("promoted", token, pair.content, state.role_epoch, promoted.timeline,
+    -- Without its record the new timeline would pass for somebody else's promotion.
+    local told
+    told, err = ctx.cat:call("promoted", token, pair.content, state.role_epoch, promoted.timeline,
         promoted.switch_lsn)
+    if not told then
+        return nil, err
+    end
     fdw.point(ctx, pair)
     return true
 end

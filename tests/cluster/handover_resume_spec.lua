@@ -24,6 +24,15 @@ local HANDED = "exists (select from moonrise.journal j where j.kind = 'hand_over
     "j.time > old.taken)"
 local AT_GATE = "from pg_locks where locktype = 'advisory' and objid = 77 and not granted"
 
+-- Has no promotion recorded.
+local REFUSE = [[
+create function public.refuse() returns trigger language plpgsql as $$
+begin
+    raise exception 'not recorded, for the spec';
+end $$;
+create trigger refuse before insert on moonrise.promotion
+    for each row execute function public.refuse()]]
+
 describe("recoverseg -r, killed without a watcher", function()
     local place, cluster
 
@@ -137,6 +146,21 @@ describe("recoverseg -r, killed without a watcher", function()
         cluster:catalog("delete from content_lease")
         cluster:must({ "recoverseg", "-a" })
         serves(new, old)
+    end)
+
+    it("is finished by recoverseg when its promotion could not be recorded", function()
+        local old, new = cluster:primary(0), cluster:mirror(0)
+        cluster:catalog(REFUSE)
+        local result = cluster:moonrise({ "recoverseg", "-a", "-r" })
+        cluster:catalog("drop function public.refuse() cascade")
+        assert.are.equal(1, result.code)
+        assert.matches("not recorded, for the spec", result.err)
+        cluster:must({ "recoverseg", "-a" })
+        serves(new, old)
+        assert.are.same({ { told = "t" } }, cluster:catalog([[
+            select m.timeline = p.timeline as told from moonrise.pair_state p
+            join moonrise.promotion m on m.content = p.content and m.epoch = p.role_epoch
+            where p.content = 0]]))
     end)
 
     it("has said so in its lease, whatever comes late, and one can take it over", function()

@@ -10,6 +10,7 @@ local catalog = require("lib.catalog")
 local cluster = require("lib.cluster")
 local hold_all = require("lib.hold_all")
 local home = require("lib.home")
+local instance = require("lib.instance")
 local mr = require("moonrise")
 local reader = require("lib.reader")
 
@@ -24,16 +25,12 @@ local function read_record(env)
     return text and mr.json_decode(text)
 end
 
-local CLIENTS_SQL = [[
-select count(*) as n from pg_stat_activity
-where backend_type = 'client backend' and usename is distinct from 'moonrise']]
-
 --- How many sessions clients have on the coordinator; a smart stop does not interrupt them.
 ---@param ctx table {cat}
 ---@return integer? count
 ---@return Error? err
 function M.clients(ctx)
-    local rows, err = ctx.cat:query(CLIENTS_SQL)
+    local rows, err = ctx.cat:query(instance.CLIENTS_SQL)
     return rows and rows[1].n, err
 end
 

@@ -282,18 +282,23 @@ local function start_pair(ctx, pair, token, options)
     return results
 end
 
--- Minors that let commits through while they start: what was in sync is not any more.
-local function forget_sync(ctx, pairs_list, tokens)
-    if guard.server_waits(ctx.cat.conn:server_version()) then
-        return
+--- Before a primary is started: where commits are let through at a start, none is promised to be
+--- on the mirror from then on. The coordinator's version stands for all: no pair is recorded as in
+--- sync unless its primary's own version waits (lib/arming.lua).
+---@param ctx table {env, agents, cat}
+---@param pair table its mirror's mode is as the catalog's then
+---@param token integer the content's lease
+---@return any ok
+---@return Error? err
+function M.forget_sync(ctx, pair, token)
+    if not pair.mirror or pair.mirror.mode ~= "s"
+        or guard.server_waits(ctx.cat.conn:server_version()) then
+        return true
     end
-    for _, pair in ipairs(pairs_list) do
-        if pair.mirror and pair.mirror.mode == "s" and tokens[pair.content] then
-            hosts_record.out_of_sync(ctx, pair, { token = tokens[pair.content],
-                reason = "this version lets commits through while it starts" })
-            pair.mirror.mode = "n"
-        end
-    end
+    local ok, err = hosts_record.out_of_sync(ctx, pair, { token = token,
+        reason = "this version lets commits through while it starts" })
+    pair.mirror.mode = "n"
+    return ok, err
 end
 
 -- In the hands of a runbook of its own, which brings it up or leaves that to the next start.
@@ -302,7 +307,11 @@ local function skipped_pair(pair, err)
 end
 
 local function start_all(ctx, pairs_list, leases, options)
-    forget_sync(ctx, pairs_list, leases.tokens)
+    for _, pair in ipairs(pairs_list) do
+        if leases.tokens[pair.content] then
+            M.forget_sync(ctx, pair, leases.tokens[pair.content])
+        end
+    end
     local nested = mr.parallel(pairs_list, options.batch, function(pair)
         local busy = leases.skipped[pair.content]
         if busy then

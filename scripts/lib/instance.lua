@@ -83,6 +83,11 @@ function M.conninfo(env, inst, more)
     return options
 end
 
+--- How many sessions clients have on a server; ours are of role moonrise.
+M.CLIENTS_SQL = [[
+select count(*) as n from pg_stat_activity
+where backend_type = 'client backend' and usename is distinct from 'moonrise']]
+
 local ASK_MS = 3000
 
 --- The first row that a query gives on a session, nil when there is none.

@@ -7,8 +7,8 @@
 local mr = require("moonrise")
 local bring_up = require("lib.bring_up")
 local cluster = require("lib.cluster")
-local guard = require("lib.guard")
 local handover = require("lib.handover")
+local history = require("lib.history")
 local hold = require("lib.hold")
 local instance = require("lib.instance")
 local stop_requests = require("lib.stop_requests")
@@ -19,17 +19,13 @@ local M = {}
 local CHECKPOINT_DEADLINE_MS = 600000
 local FENCE_MARGIN_MS = 10000
 
-local CLIENTS_SQL = [[
-select count(*) as n from pg_stat_activity
-where backend_type = 'client backend' and usename is distinct from 'moonrise'
-    and pid <> pg_backend_pid()]]
-
 local function refuse(inst, message, hint)
     return nil, mr.error("refused", message, { instance = cluster.name(inst), hint = hint })
 end
 
 -- What would keep a mirror from being started again is found out while it still runs.
-local function mirror_refusal(ctx, mirror)
+local function mirror_refusal(ctx, pair)
+    local mirror = pair.mirror
     local word, err = ctx.agents:inspect(mirror)
     local state
     if word then
@@ -38,7 +34,7 @@ local function mirror_refusal(ctx, mirror)
     if not state then
         return nil, err
     end
-    local reason = instance.start_refusal(word, state)
+    local reason = instance.start_refusal(history.compare(ctx.agents, word, pair.primary), state)
     if reason then
         return refuse(mirror, "it would not be started again: " .. reason,
             "moonrise recoverseg brings it back")
@@ -60,14 +56,15 @@ function M.ready(ctx, inst, mode)
     elseif inst.status == "d" then
         return refuse(inst, "it is recorded as down", "moonrise recoverseg brings it back")
     end
-    local ok, err = true, nil
-    if inst.role == "m" then
-        ok, err = mirror_refusal(ctx, inst)
+    local pair, err = ctx.cat:pair(inst.content)
+    local ok = pair ~= nil
+    if ok and inst.role == "m" then
+        ok, err = mirror_refusal(ctx, pair)
     end
     if not ok then
         return nil, err
     end
-    local row = instance.ask(ctx.env, inst, CLIENTS_SQL)
+    local row = instance.ask(ctx.env, inst, instance.CLIENTS_SQL)
     if mode == "smart" and row and row.n > 0 then
         return nil, mr.error("busy", ("%d sessions of clients are open on it"):format(row.n),
             { instance = cluster.name(inst), hint = "end them, or restart it with -M fast" })
@@ -86,16 +83,6 @@ local function checkpoint(ctx, inst, epoch, options)
             { epoch = epoch, wait_ms = CHECKPOINT_DEADLINE_MS },
             { timeout_ms = CHECKPOINT_DEADLINE_MS + 5000 })
     end)
-end
-
--- Where commits are let through at a start, none is promised to be on the mirror from then on.
-local function forget_sync(ctx, pair, inst, token)
-    if inst.role ~= "p" or not pair.mirror or pair.mirror.mode ~= "s"
-        or guard.server_waits(ctx.cat.conn:server_version()) then
-        return true
-    end
-    return ctx.cat:call("out_of_sync", token, pair.content,
-        "this version lets commits through while it starts")
 end
 
 -- One that is slow to stop is waited for by the start.
@@ -139,7 +126,9 @@ local function restart_one(ctx, pair, inst, lease, options)
             { instance = cluster.name(inst) })
     end
     local began = mr.clock()
-    ok, err = forget_sync(ctx, pair, inst, lease.token)
+    if inst.role == "p" then
+        ok, err = bring_up.forget_sync(ctx, pair, lease.token)
+    end
     if ok then
         ok, err = stop(ctx, inst, epoch, options)
     end
@@ -224,7 +213,7 @@ function M.finish(ctx, pair, token, step)
     local inst = cluster.find({ pair.primary, pair.mirror }, dbid)
     local ok, err = true, nil
     if inst and inst.role == "m" then
-        ok, err = mirror_refusal(ctx, inst)
+        ok, err = mirror_refusal(ctx, pair)
     end
     if inst and ok then
         ok, err = handover.start(ctx, inst, token, "a restart that was left is finished")

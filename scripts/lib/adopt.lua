@@ -174,21 +174,6 @@ local function point(ctx, pair, plan, epoch)
     return ok, err
 end
 
--- A slot that nobody reads any more would hold WAL for ever.
-local function drop_former_slot(plan, pair)
-    local name = plan.standbys[pair.mirror.dbid].former_slot
-    if not name then
-        return
-    end
-    local ok, err = create.in_database(plan, "postgres", function(conn)
-        return conn:query("select pg_drop_replication_slot($1)", { name })
-    end, pair.primary)
-    if not ok then
-        term.warn("%s: its former slot %s could not be dropped: %s", cluster.name(pair.mirror),
-            name, err.message)
-    end
-end
-
 local function take_standby(ctx, pair, plan)
     local ok, err = proven(plan, plan.standbys[pair.mirror.dbid], pair.primary)
     local epoch
@@ -206,10 +191,29 @@ local function take_standby(ctx, pair, plan)
     if ok then
         ok, err = create.bring_in_sync(ctx, pair, plan)
     end
-    if ok then
-        drop_former_slot(plan, pair)
-    end
     return ok, err
+end
+
+local function drop_former_slot(plan, primary, name)
+    local ok, err = create.in_database(plan, "postgres", function(conn)
+        return conn:query("select pg_drop_replication_slot($1)", { name })
+    end, primary)
+    if not ok then
+        term.warn("%s: the slot %s, which nobody reads any more, could not be dropped and holds "
+            .. "WAL: %s", cluster.name(primary), name, err.message)
+    end
+end
+
+-- A slot that nobody reads any more would hold WAL for ever. But a standby that is given back needs
+-- its own again: these go once there is nothing left that could fail.
+local function drop_former_slots(plan)
+    for _, standby in pairs(plan.standbys) do
+        for _, found in ipairs(standby.former_slot and plan.adopted or {}) do
+            if found.inst.role == "p" and found.inst.content == standby.inst.content then
+                drop_former_slot(plan, found.inst, standby.former_slot)
+            end
+        end
+    end
 end
 
 --- Adopts everything; the first failure comes back, and what was done stays (see adopt_undo).
@@ -232,8 +236,11 @@ function M.run(plan, options)
     if not ok then
         return nil, err
     end
-    return create.with_catalog(plan, options)
+    ok, err = create.with_catalog(plan, options)
+    if ok then
+        drop_former_slots(plan)
+    end
+    return ok, err
 end
-
 
 return M

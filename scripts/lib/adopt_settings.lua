@@ -98,13 +98,19 @@ local function needs(wanted, facts, slot_bound)
     end
 end
 
--- A server that is started by its agent is given nothing on its command line but the addresses.
-local function from_command_line(wanted, facts)
+--- What a server was given at its start and has in no file: by its command line, and its port by
+--- PGPORT.
+---@param facts table lib/adopt_look.lua's
+---@return table<string, string>
+function M.command_line(facts)
+    local line = {}
     for name, now in pairs(facts.settings) do
-        if now.source == "command line" and not NOT_KEPT[name] then
-            wanted[name] = now.shown
+        if now.source == "command line" and not NOT_KEPT[name]
+            or name == "port" and now.source == "environment variable" then
+            line[name] = now.shown
         end
     end
+    return line
 end
 
 local function raise(wanted, facts, primary)
@@ -123,8 +129,8 @@ end
 ---@param more {room: table, primary: table?} room as settings.instance's; of a standby its primary
 ---@return table<string, any>
 function M.wanted(config, inst, facts, more)
-    local wanted = {}
-    from_command_line(wanted, facts)
+    -- A server that is started by its agent is given nothing on its command line but the addresses.
+    local wanted = M.command_line(facts)
     needs(wanted, facts, settings.slot_bound(more.room.free_bytes, more.room.instances))
     settings.complete(wanted, config, inst)
     if more.primary then

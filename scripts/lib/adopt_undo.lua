@@ -1,6 +1,7 @@
 --- Taking an adoption back: after a failure at once, after a kill by the next run. All that is
 --- needed stands in a record that is written before anything is changed.
 local adopt_look = require("lib.adopt_look")
+local adopt_settings = require("lib.adopt_settings")
 local agents = require("lib.agents")
 local create = require("lib.create")
 local create_plan = require("lib.create_plan")
@@ -39,6 +40,7 @@ function M.write_record(plan)
     local adopted, made = {}, {}
     for i, found in ipairs(plan.adopted) do
         adopted[i] = { inst = place_of(found.inst), restarts = found.restarts or false,
+            line = adopt_settings.command_line(found.facts),
             pid = found.word.postmaster.pid, start_s = found.word.postmaster.start_s,
             sockets = plan.sockets[found.inst.dbid] }
     end
@@ -157,10 +159,11 @@ local function await_stream(undoing, one)
 end
 
 local function start(undoing, one)
-    return order(undoing, one, "start", { wait_ms = START_MS })
+    return order(undoing, one, "start", { wait_ms = START_MS, settings = one.line })
 end
 
--- What was started with moonrise's settings is started with its own again.
+-- What was started with moonrise's settings is started with its own again: its files', and those
+-- that only its command line had.
 local function restart(undoing, one, word)
     local post = word.postmaster
     if (post.pid == one.pid and post.start_s == one.start_s)

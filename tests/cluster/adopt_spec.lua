@@ -14,16 +14,19 @@ local ROUNDS = os.getenv("MOONRISE_CAMPAIGN") and 40 or 1
 local SPAN_S = os.getenv("MOONRISE_CAMPAIGN") and 5 or 1.5
 
 -- A running server at a place of cluster.lua, with the socket where its maker put it.
-local function running(cluster, at, settings)
+local function running(cluster, at, settings, line)
     local all = { port = at.port, listen_addresses = "127.0.0.1" }
     for name, value in pairs(settings or {}) do
         all[name] = value
     end
-    -- Each content is a system of its own, also among copies of one template.
+    -- Each content is a system of its own, also among copies of one template. The second segment's
+    -- files may be read by the group.
+    local second = cluster.config.segments[2]
     local server = pg.new(cluster.place, { name = at.datadir:match("[^/]+$"), settings = all,
-        initdb = at == cluster.config.coordinator and { "--no-instructions" } or nil })
+        initdb = at == cluster.config.coordinator and { "--no-instructions" }
+            or second and at == second.primary and { "-g" } or nil })
     server.port = at.port
-    server:start()
+    server:start({ line = line })
     return server
 end
 
@@ -69,6 +72,10 @@ local function shape(server)
         return read(server.datadir .. "/" .. name)
     end
     return {
+        files = server.place:must({ "find", server.datadir, "-maxdepth", "1", "!", "-name",
+            "postmaster.*", "!", "-path", server.datadir, "-printf", "%f %m\n" }),
+        line = server:value("(select string_agg(name || '=' || setting, ' ' order by name) "
+            .. "from pg_settings where source = 'command line')"),
         pid = server:pid(), hba = file("pg_hba.conf"), conf = file("postgresql.conf"),
         auto = file("postgresql.auto.conf"):gsub("^#[^\n]*\n#[^\n]*\n", ""),
         own = file("moonrise.conf"), epoch = file("moonrise.epoch"), json = file("moonrise.json"),
@@ -78,6 +85,24 @@ local function shape(server)
         slots = server:value("select string_agg(slot_name, ' ') from pg_replication_slots"),
         names = server:value("current_setting('synchronous_standby_names')"),
     }
+end
+
+-- All of them, without what an adoption that was taken back leaves: the lock file, and the log that
+-- a server which was started anew writes.
+local function shapes(servers)
+    local list = {}
+    for i, server in ipairs(servers) do
+        list[i] = shape(server)
+        local lines = {}
+        for line in list[i].files:gmatch("[^\n]+") do
+            if not line:find("^moonrise%.lock ") and not line:find("^log ") then
+                table.insert(lines, line)
+            end
+        end
+        table.sort(lines)
+        list[i].files = lines
+    end
+    return list
 end
 
 local function adopt(cluster, ...)
@@ -242,23 +267,34 @@ describe("init --adopt", function()
     end)
 
     it("takes everything back after a failure, restarts included", function()
-        cluster = cluster_of.new(place, { segments = 1, standby = true,
+        cluster = cluster_of.new(place, { segments = 2, standby = true,
             settings = { max_connections = 30 } })
-        servers({ coordinator = { wal_level = "minimal", max_wal_senders = "0" } })
-        -- One after another, the standby first: its slot must go before wal_level is minimal again.
-        local mirror = cluster.config.segments[1].mirror
+        -- Its port is nowhere but on its command line.
+        coordinator = running(cluster, cluster.config.coordinator,
+            { wal_level = "minimal", max_wal_senders = "0", port = "1" },
+            ("-p %d -c work_mem=5MB"):format(cluster.config.coordinator.port))
+        primary = running(cluster, cluster.config.segments[1].primary)
+        local hand_made = standby(primary, cluster.config.segments[1].mirror)
+        local other = running(cluster, cluster.config.segments[2].primary)
+        -- One after another, the standby first: its slot must go before wal_level is minimal again;
+        -- then the mirror that was made by hand.
+        local mirror = cluster.config.segments[2].mirror
         place:must({ "mkdir", "-m", "500", place:path("closed") })
         rewrite(cluster, '"' .. mirror.datadir .. '"', '"' .. place:path("closed/mirror") .. '"')
-        local before = { shape(coordinator), shape(primary) }
+        local servers_of_it = { coordinator, primary, hand_made, other }
+        local before = shapes(servers_of_it)
         local result = adopt(cluster, "-b", "1")
         assert.equal(1, result.code)
         assert.matches("closed", result.err, 1, true)
         assert.matches("Everything is as before", result.out, 1, true)
-        local after = { shape(coordinator), shape(primary) }
+        local after = shapes(servers_of_it)
         assert.not_equal(before[1].pid, after[1].pid)
         after[1].pid = before[1].pid
         assert.same(before, after)
         assert.equal("minimal", coordinator:value("current_setting('wal_level')"))
+        -- It streams by the slot it had, and would if it were started anew.
+        assert.equal("by_hand", hand_made:value("(select slot_name from pg_stat_wal_receiver "
+            .. "where status = 'streaming')"))
         assert.is_nil(read(cluster.config.standby.datadir .. "/PG_VERSION"))
         assert.is_nil(read(place:path("home/state/moonrise/" .. cluster.config.name ..
             "/cluster.json")))

@@ -108,7 +108,7 @@ function M.at(place, datadir)
 end
 
 --- Starts it and waits until it takes connections (until it runs at all with `wait = false`).
----@param options? {wait: boolean?, timeout_s: number?}
+---@param options? {wait: boolean?, timeout_s: number?, line: string?} line: of its command line
 function Server:start(options)
     local timeout = options and options.timeout_s or 60
     -- PostgreSQL takes the zombie of a killed postmaster for a running one.
@@ -117,7 +117,7 @@ function Server:start(options)
         return not (old and place_of.read(("/proc/%d/stat"):format(old)))
     end)
     local result = self.place:run({ self.bin .. "/pg_ctl", "start", "-D", self.datadir,
-        "-l", self.log, "-t", tostring(timeout),
+        "-l", self.log, "-t", tostring(timeout), "-o", options and options.line or "",
         options and options.wait == false and "-W" or "-w" }, { timeout_s = timeout + 5 })
     if result.code ~= 0 then
         error(self.name .. " does not start: " .. result.err .. (place_of.read(self.log) or ""), 2)

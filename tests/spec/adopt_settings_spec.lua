@@ -119,6 +119,14 @@ describe("settings of an adopted instance", function()
         assert.is_nil(own.data_directory)
     end)
 
+    it("knows what a server has in no file", function()
+        local line = { source = "command line", shown = "8MB" }
+        assert.same({ port = "6001", work_mem = "8MB" }, adopt_settings.command_line(facts({
+            port = whole("6001", { source = "environment variable" }),
+            client_encoding = setting("UTF8", { source = "environment variable" }),
+            work_mem = whole("8192", line), data_directory = setting("/x", line) })))
+    end)
+
     it("gives a standby as much as its primary has, or will have", function()
         local primary = { facts = facts({ max_connections = whole("200") }),
             wanted = { max_wal_senders = 12 } }

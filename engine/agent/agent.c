@@ -36,7 +36,7 @@ static const struct operation {
     {"remove_datadir", op_remove_datadir, ORDER_ORDER | ORDER_CREATES | ORDER_REMOVES},
     {"initdb", op_initdb, ORDER_ORDER | ORDER_CREATES | ORDER_MAKES},
     {"adopt", op_adopt, ORDER_ORDER | ORDER_CREATES},
-    {"disown", op_disown, ORDER_ORDER | ORDER_CREATES},
+    {"disown", op_disown, ORDER_ORDER | ORDER_CREATES | ORDER_DISOWNS},
     {"configure", op_configure, ORDER_ORDER},
     {"start", op_start, ORDER_ORDER},
     {"stop", op_stop, ORDER_ORDER},

@@ -1,6 +1,7 @@
 /*
  * configure and adopt: what moonrise writes into an instance's own files.
  */
+#include "adoption.h"
 #include "aside.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
@@ -16,24 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* What ALTER SYSTEM has said until now, for an adoption that is taken back. It stays: a directory that has it
- * was not made by moonrise, and is never removed. */
-static int
-keep_before(const struct order *o, struct err *e)
-{
-    struct settings s;
-    if (file_exists(o->datadir, "moonrise.before"))
-        return 0;
-    int rc = settings_read(&s, o->datadir, e);
-    if (rc < 0)
-        return rc;
-    char *path = order_path(o, "moonrise.before");
-    rc = conf_write(&s.auto_, path, "# postgresql.auto.conf as it was before moonrise came.\n", e);
-    free(path);
-    settings_done(&s);
-    return rc;
-}
 
 int
 op_adopt(struct order *o, struct err *e)
@@ -52,7 +35,7 @@ op_adopt(struct order *o, struct err *e)
     if (o->sysid[0] && strcmp(o->sysid, sysid) != 0)
         return err_set(e, ERR_REFUSED, "%s is of system %s, not of %s", o->datadir, sysid,
                        o->sysid);
-    if (message_bool(o->args, "keep", false) && (rc = keep_before(o, e)) < 0)
+    if (message_text(o->args, "adoption", NULL) && (rc = adoption_keep(o, e)) < 0)
         return rc;
     o->last = (struct epoch){.dbid = o->dbid, .content = o->content};
     snprintf(o->last.sysid, sizeof o->last.sysid, "%s", sysid);

@@ -1,6 +1,7 @@
 /*
  * disown: an instance that was adopted gets back the configuration it had before. It goes on running.
  */
+#include "adoption.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/str.h"
@@ -72,11 +73,12 @@ give_back(struct disowning *d, struct err *e)
     return rc;
 }
 
-/* The note of what was before goes last: without it nothing is given back. */
+/* The note of what was before goes last: without it nothing is given back. The lock file stays: an order
+ * that comes late still has to find it. */
 static int
 forget(const struct order *o, struct err *e)
 {
-    static const char *const names[] = {"moonrise.json", "moonrise.epoch", "moonrise.before"};
+    static const char *const names[] = {"moonrise.json", "moonrise.epoch"};
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < sizeof names / sizeof *names; i++) {
         char *path = order_path(o, names[i]);
@@ -84,20 +86,14 @@ forget(const struct order *o, struct err *e)
         rc = rc == ERR_NOTFOUND ? 0 : rc;
         free(path);
     }
-    return rc;
+    return rc < 0 ? rc : adoption_forget(o, e);
 }
 
 int
 op_disown(struct order *o, struct err *e)
 {
     struct disowning d = {.o = o, .before = CONF_INIT};
-    bool adopted = file_exists(o->datadir, "moonrise.before");
-    message_set_bool(o->result, "disowned", adopted);
-    if (!adopted)
-        return 0;
-    char *path = order_path(o, "moonrise.before");
-    int rc = conf_read(&d.before, path, e);
-    free(path);
+    int rc = adoption_before(&d.before, o, e);
     if (rc == 0)
         rc = settings_read(&d.now, o->datadir, e);
     if (rc == 0) {

@@ -1,6 +1,7 @@
 /*
  * Questions about the host and its files, and the directories around an instance.
  */
+#include "adoption.h"
 #include "aside.h"
 #include "inspect.h"
 #include "moonrise/base/err.h"
@@ -131,7 +132,7 @@ may_remove(const struct order *o, struct err *e)
         return rc;
     if (kind == KIND_FOREIGN || (kind == KIND_DATADIR && !ep.valid))
         return err_set(e, ERR_REFUSED, "%s was not made by moonrise", o->datadir);
-    if (file_exists(o->datadir, "moonrise.before"))
+    if (adoption_noted(o->datadir))
         return err_set(e, ERR_REFUSED, "%s was adopted, not made by moonrise", o->datadir);
     if (ep.valid && ep.dbid != o->dbid)
         return err_set(e, ERR_REFUSED, "%s belongs to dbid %d", o->datadir, ep.dbid);

@@ -1,5 +1,6 @@
 #include "inspect.h"
 
+#include "adoption.h"
 #include "aside.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
@@ -368,6 +369,7 @@ op_inspect(struct order *o, struct err *e)
         tell_control(o->result, o->datadir);
         tell_epoch(o->result, o);
         tell_patch(o->result, o->datadir);
+        adoption_tell(o->result, o->datadir);
         tell_places(o);
         message_set_bool(o->result, "standby_signal", file_exists(o->datadir, "standby.signal"));
         message_set_bool(o->result, "backup_label", file_exists(o->datadir, "backup_label"));

@@ -1,5 +1,6 @@
 #include "order.h"
 
+#include "adoption.h"
 #include "aside.h"
 #include "inspect.h"
 #include "moonrise/base/err.h"
@@ -183,7 +184,12 @@ order_begin(struct order *o, unsigned flags, struct err *e)
         return 0;
     if (stat(o->datadir, &st) != 0)
         return err_set(e, ERR_NOTFOUND, "%s does not exist", o->datadir);
-    int rc = epoch_lock(&o->lock_fd, o->datadir, &o->claim, o->call->cancel, e);
+    /* An order that is not for this instance neither ends older ones that are, nor leaves its epoch. */
+    int rc = flags & ORDER_DISOWNS ? adoption_check(o, e) : 0;
+    if (rc == 0)
+        rc = epoch_lock(&o->lock_fd, o->datadir, &o->claim, o->call->cancel, e);
+    if (rc == 0 && (flags & ORDER_DISOWNS))
+        rc = adoption_check(o, e);
     if (rc == 0)
         rc = compare_and_write(o, flags, e);
     if (rc < 0)

@@ -29,7 +29,7 @@ local function make_role(plan, inst)
     local template, grants = roles.statements(plan.secret)
     return create.in_database(plan, "postgres", function(conn)
         local statements = { "begin" }
-        for _, list in ipairs({ template, { adopt_undo.role_comment(plan.config.name) },
+        for _, list in ipairs({ template, { adopt_undo.role_comment(plan) },
                                 { "commit" } }) do
             for _, text in ipairs(list) do
                 table.insert(statements, text)
@@ -38,14 +38,17 @@ local function make_role(plan, inst)
         -- As init does in template1, which is its operator's here.
         plan.grants = grants
         local ok, err = create.run_all(conn, statements)
-        return ok and create.run_all(conn, grants), err
+        if not ok then
+            return nil, err
+        end
+        return create.run_all(conn, grants)
     end, inst)
 end
 
 local function configure(plan, found, epoch, more)
     local inst = found.inst
     local ok, err = plan.agents:order(inst, "adopt",
-        { epoch = epoch, keep = true, sysid = found.facts.sysid })
+        { epoch = epoch, adoption = plan.adoption, sysid = found.facts.sysid })
     if not ok then
         return nil, err
     end
@@ -222,7 +225,8 @@ end
 ---@return boolean? ok
 ---@return Error? err
 function M.run(plan, options)
-    plan.take_standby = take_standby
+    plan.take_standby, plan.adoption = take_standby, mr.random_hex(8)
+    plan.make_database = adopt_undo.database_statements(plan)
     local ok, err = mr.make_dir(home.state_dir(plan.config.name))
     if ok then
         ok, err = adopt_undo.write_record(plan)

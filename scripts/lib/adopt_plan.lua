@@ -31,6 +31,8 @@ local M = {}
 ---@field sockets table<integer, string> by dbid
 ---@field timelines table<integer, integer> of primaries, by dbid
 ---@field warnings string[]
+---@field adoption string? once it is carried out: what all that it makes is marked with
+---@field make_database string[]? statements
 
 local function named(inst, err)
     return mr.error(err.code, err.message,
@@ -223,7 +225,7 @@ function M.make(conf, opts)
     if next(begun.leftovers) then
         table.insert(problems, mr.error("exists",
             ("an init of the cluster %s was interrupted"):format(conf.name),
-            { hint = "run it again without --adopt, or give this one another name" }))
+            { hint = "run it again without --adopt: it removes what it has left" }))
     else
         examine_all(plan, problems)
     end

@@ -16,15 +16,32 @@ local FILES_MS, SLOT_MS, STREAM_MS, PAUSE_MS = 30000, 15000, 15000, 100
 -- Orders of one epoch go up by their steps.
 local FILES_BACK = agents.steps.stop - 1
 
-local function role_text(name)
-    return ("made by moonrise init --adopt for the cluster %s"):format(name)
+-- What this adoption has made in a server bears this text: nothing else is ever dropped there. A
+-- record may be old, and its servers somebody else's by now.
+local function mark(name, adoption)
+    return ("made by moonrise init --adopt for the cluster %s (%s)"):format(name, adoption)
 end
 
 --- The statement that says in a server whose its role moonrise is.
----@param name string the cluster's, of letters, digits, _ and -
+---@param plan AdoptPlan
 ---@return string
-function M.role_comment(name)
-    return ("comment on role moonrise is '%s'"):format(role_text(name))
+function M.role_comment(plan)
+    return ("comment on role moonrise is '%s'"):format(mark(plan.config.name, plan.adoption))
+end
+
+local function unnamed_database(adoption)
+    return "moonrise_" .. adoption
+end
+
+--- The statements that make the database moonrise: it has its mark before it has its name.
+---@param plan AdoptPlan
+---@return string[]
+function M.database_statements(plan)
+    local name = unnamed_database(plan.adoption)
+    return { "create database " .. name,
+             ("comment on database %s is '%s'"):format(name,
+                 mark(plan.config.name, plan.adoption)),
+             ("alter database %s rename to moonrise"):format(name) }
 end
 
 local function place_of(inst)
@@ -46,9 +63,15 @@ function M.write_record(plan)
     end
     for i, one in ipairs(plan.made) do
         made[i] = { inst = place_of(one.inst), was_empty = one.kind == "empty" }
+        for _, found in ipairs(plan.adopted) do
+            if found.inst.role == "p" and found.inst.content == one.inst.content then
+                made[i].primary, made[i].sysid = place_of(found.inst), found.facts.sysid
+            end
+        end
     end
     return mr.write_file(create_plan.record_path(plan.config.name), mr.json_encode({
-        stage = STAGE, name = plan.config.name, datadir = plan.env.datadir,
+        stage = STAGE, adoption = plan.adoption, name = plan.config.name,
+        datadir = plan.env.datadir,
         superuser = plan.superuser, bin = plan.env.bin, adopted = mr.json_array(adopted),
         made = mr.json_array(made), passfile = plan.env.passfile, pid = mr.whoami().pid }))
 end
@@ -68,8 +91,13 @@ local function steps_done(word)
     return epoch and epoch.valid and epoch.epoch == create.LAST_EPOCH and epoch.step or 0
 end
 
+-- Whether an instance is what this adoption has made of it, by its host's word.
+local function is_ours(undoing, word)
+    return word.adoption == undoing.adoption
+end
+
 local function order(undoing, one, op, args)
-    args.epoch = create.LAST_EPOCH
+    args.epoch, args.adoption = create.LAST_EPOCH, undoing.adoption
     args.user, args.passfile = undoing.superuser, undoing.superuser_passfile or ""
     return undoing.agents:order(one.inst, op, args, { timeout_ms = STOP_MS + 5000 })
 end
@@ -81,7 +109,7 @@ local function files_back(undoing, one)
     local word, err = undoing.agents:inspect(one.inst)
     if not word then
         return nil, err
-    elseif steps_done(word) > FILES_BACK then
+    elseif not is_ours(undoing, word) or steps_done(word) > FILES_BACK then
         return true
     end
     return wait.eventually(FILES_MS, PAUSE_MS, function()
@@ -93,7 +121,8 @@ local SLOTS_SQL = [[
 select slot_name as name, active_pid as pid from pg_replication_slots
 where slot_name ~ '^mr_slot_[0-9]+$']]
 
--- Whose receiver has not noticed yet that it has another slot now is ended, and asked again.
+-- The plan has seen none of these names. Whose receiver has not noticed yet that it has another
+-- slot now is ended, and asked again.
 local function drop_slots(conn)
     return wait.eventually(SLOT_MS, PAUSE_MS, function()
         local rows, err = conn:query(SLOTS_SQL)
@@ -111,9 +140,25 @@ local function drop_slots(conn)
     end)
 end
 
-local function drop_role(conn, name)
+local DATABASES_SQL = [[
+select quote_ident(datname) as name from pg_database
+where datname = $1 or datname = 'moonrise' and shobj_description(oid, 'pg_database') = $2]]
+
+local function drop_database(conn, undoing)
+    local rows, err = conn:query(DATABASES_SQL, { unnamed_database(undoing.adoption),
+                                                  mark(undoing.name, undoing.adoption) })
+    for _, row in ipairs(rows or {}) do
+        rows, err = conn:query(("drop database %s with (force)"):format(row.name))
+        if not rows then
+            return nil, err
+        end
+    end
+    return rows and true, err
+end
+
+local function drop_role(conn, undoing)
     local rows, err = conn:query([[select 1 from pg_roles where rolname = 'moonrise'
-        and shobj_description(oid, 'pg_authid') = $1]], { role_text(name) })
+        and shobj_description(oid, 'pg_authid') = $1]], { mark(undoing.name, undoing.adoption) })
     if rows and rows[1] then
         return create.run_all(conn, { "begin", "drop owned by moonrise", "drop role moonrise",
                                       "commit" })
@@ -121,8 +166,8 @@ local function drop_role(conn, name)
     return rows and true, err
 end
 
--- The plan has seen that there was no database of that name, before the record was written.
-local function drop_from(undoing, one)
+-- The role is made before anything else: it may be there where nothing else is ours.
+local function drop_from(undoing, one, ours)
     local conn, err = adopt_look.connect(undoing, one.inst, one.sockets)
     if not conn then
         return nil, err
@@ -130,14 +175,14 @@ local function drop_from(undoing, one)
     -- Nobody is waited for, whomever somebody has named since.
     local ok
     ok, err = conn:query("set synchronous_commit = local")
-    if ok then
+    if ok and ours then
         ok, err = drop_slots(conn)
     end
-    if ok and one.inst.content == -1 then
-        ok, err = conn:query("drop database if exists moonrise with (force)")
+    if ok then
+        ok, err = drop_database(conn, undoing)
     end
     if ok then
-        ok, err = drop_role(conn, undoing.name)
+        ok, err = drop_role(conn, undoing)
     end
     conn:close()
     return ok, err
@@ -182,21 +227,40 @@ end
 -- which may be less than a slot needs.
 local function disown(undoing, one)
     local word, err = undoing.agents:inspect(one.inst)
-    local ok = word ~= nil
-    local restarts = ok and one.restarts and word.epoch
+    local ok, ours = word ~= nil, word and is_ours(undoing, word)
+    local restarts = ours and one.restarts and word.epoch
     if restarts and word.stopped then
         ok, err = start(undoing, one)
     end
-    if ok then
-        ok, err = (one.inst.role == "p" and drop_from or await_stream)(undoing, one)
+    if ok and one.inst.role == "p" then
+        ok, err = drop_from(undoing, one, ours)
+    elseif ok and ours then
+        ok, err = await_stream(undoing, one)
     end
     if ok and restarts and not word.stopped then
         ok, err = restart(undoing, one, word)
     end
-    if ok then
+    if ok and ours then
         ok, err = order(undoing, one, "disown", {})
     end
     return ok, err
+end
+
+-- A copy was begun only when its primary was ours; what is of another system is somebody else's.
+local function remove_copy(undoing, one)
+    local primary, err = undoing.agents:inspect(one.primary)
+    local word
+    if primary and is_ours(undoing, primary) then
+        word, err = undoing.agents:inspect(one.inst)
+    end
+    if err then
+        return nil, err
+    end
+    local sysid = word and word.control and word.control.sysid
+    if not word or sysid and sysid ~= one.sysid then
+        return true
+    end
+    return create.remove(undoing, one.inst, one.was_empty)
 end
 
 local function each(problems, list, fn)
@@ -213,14 +277,14 @@ end
 ---@return Error[] problems what could not be taken back
 function M.undo(record)
     local problems = {}
-    local undoing = { name = record.name, superuser = record.superuser,
+    local undoing = { name = record.name, adoption = record.adoption, superuser = record.superuser,
         superuser_passfile = mr.getenv("PGPASSFILE"),
         agents = agents.new({ bin = record.bin, user = "moonrise", passfile = record.passfile }) }
     each(problems, record.adopted, function(one)
         return files_back(undoing, one)
     end)
     each(problems, record.made, function(one)
-        return create.remove(undoing, one.inst, one.was_empty)
+        return remove_copy(undoing, one)
     end)
     -- The mirrors first, which hold their primaries' slots.
     for _, role in ipairs(#problems == 0 and { "m", "p" } or {}) do

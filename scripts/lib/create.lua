@@ -148,8 +148,11 @@ end
 -- The database, as its server's superuser; everything after that as role moonrise.
 local function make_catalog(plan)
     local ok, err = M.in_database(plan, "postgres", function(conn)
+        local made, problem = M.run_all(conn, plan.make_database or { "create database moonrise" })
+        if not made then
+            return nil, problem
+        end
         return M.run_all(conn, {
-            "create database moonrise",
             "revoke all on database moonrise from public",
             "grant connect on database moonrise to moonrise",
             "alter database moonrise set search_path = moonrise",

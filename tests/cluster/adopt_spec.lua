@@ -152,6 +152,40 @@ local function keeps_rows(cluster)
     watch:wait(30)
 end
 
+-- A database of that name which an adoption has not made is not what is taken away. The adoption's
+-- record, which is found once more afterwards, comes back.
+local function leaves_a_database(cluster, coordinator)
+    local path = "home/state/moonrise/" .. cluster.config.name .. "/cluster.json"
+    local record = read(cluster.place:path(path))
+    cluster:coordinator():sql("drop database moonrise with (force)")
+    cluster:coordinator():sql("create database moonrise")
+    local result = adopt(cluster)
+    assert.equal(1, result.code)
+    assert.matches("Everything is as before", result.out, 1, true)
+    assert.matches("it has a database moonrise already", result.err, 1, true)
+    coordinator:sql("drop database moonrise")
+    cluster.place:write(path, record)
+    return record
+end
+
+-- The record of a run that was killed, of another name, is found again when its servers are
+-- somebody else's.
+local function leaves_an_adopted_cluster(cluster, record)
+    local place, name = cluster.place, cluster.config.name
+    place:must({ "mkdir", "-p", place:path("home/state/moonrise/old") })
+    place:write("home/state/moonrise/old/cluster.json", (record:gsub('(["/])' .. name .. '(["/])',
+        "%1old%2")))
+    rewrite(cluster, '"' .. name .. '"', '"old"')
+    local result = adopt(cluster)
+    assert.equal(1, result.code, result.out)
+    assert.matches("Everything is as before", result.out, 1, true)
+    assert.matches("it belongs to a cluster of moonrise already", result.err, 1, true)
+    cluster:wait_healthy(1)
+    -- Its epochs are what they were: it takes orders.
+    cluster:must({ "stop", "-ar" })
+    cluster:wait_healthy(30)
+end
+
 describe("init --adopt", function()
     local place, cluster, coordinator, primary
 
@@ -304,27 +338,27 @@ describe("init --adopt", function()
     it("is run again after it was killed", function()
         servers({ coordinator = { wal_level = "minimal", max_wal_senders = "0" } })
         local hand_made = standby(primary, cluster.config.segments[1].mirror)
-        local program = cluster:start({ "init", "--adopt", "-a", cluster.file })
+        local args = { "init", "--adopt", "-a", cluster.file }
+        local program = cluster:start(args)
         program:says("Making mirrors", 60)
         program:kill("KILL")
         program:wait(10)
-        local result = cluster:moonrise({ "init", "-a", cluster.file })
-        assert.equal(1, result.code)
-        assert.matches("an adoption of the cluster .* was interrupted", result.err)
-        local dice, out = dice_of.new(), nil
+        assert.matches("an adoption of the cluster .* was interrupted",
+            cluster:moonrise({ "init", "-a", cluster.file }).err)
+        local old = leaves_a_database(cluster, coordinator)
+        local dice, out = dice_of.new()
         for n = 1, ROUNDS do
-            local delay = dice:number(SPAN_S)
+            local delay, began = dice:number(SPAN_S), wait.now()
+            local again = cluster:start(args)
             dice:told(("round %d, killed after %.3f s"):format(n, delay), function()
-                local again = cluster:start({ "init", "--adopt", "-a", cluster.file })
-                local began = wait.now()
                 wait.eventually("the moment of the kill", SPAN_S + 10, function()
                     return wait.now() - began > delay or again:code()
                 end)
                 again:kill("KILL")
                 again:wait(30)
-                local said = again:output()
-                assert.is_nil(said:find("[ERROR]", 1, true), said)
-                out = said:find("is adopted and running", 1, true) and said
+                out = again:output()
+                assert.is_nil(out:find("[ERROR]", 1, true), out)
+                out = out:find("is adopted and running", 1, true) and out
             end)
             if out then
                 break
@@ -337,6 +371,7 @@ describe("init --adopt", function()
         -- It was given back whole before it was adopted again.
         assert.matches("primary_slot_name = 'by_hand'",
             read(hand_made.datadir .. "/moonrise.before"), 1, true)
+        leaves_an_adopted_cluster(cluster, old)
     end)
 end)
 

@@ -431,6 +431,37 @@ initdb_is_repeated(void **state)
     lab_do(lab, &fresh, "adopt", "");
 }
 
+/* Only the adoption that has taken an instance gives it back; what it is not for leaves no trace. */
+static void
+is_given_back_by_its_own_adoption(void **state)
+{
+    struct lab *lab = *state;
+    char *before = tmpdir_shell(lab->dir, "cat $DIR/one/moonrise.epoch");
+    lab_refused(lab, &one, "disown", "\"adoption\":\"a1\",\"epoch\":999999", ERR_NOTFOUND);
+    char *after = tmpdir_shell(lab->dir, "cat $DIR/one/moonrise.epoch");
+    assert_string_equal(before, after);
+    free(before);
+    free(after);
+
+    lab_do(lab, &one, "adopt", "\"adoption\":\"a1\"");
+    struct message *word = lab_ok(lab, &one, "inspect", "");
+    assert_string_equal(message_text(word, "adoption", ""), "a1");
+    message_free(word);
+    before = tmpdir_shell(lab->dir, "cat $DIR/one/moonrise.epoch");
+    lab_refused(lab, &one, "disown", "\"adoption\":\"a2\",\"epoch\":999999", ERR_REFUSED);
+    lab_refused(lab, &one, "disown", "\"epoch\":999999", ERR_PROTOCOL);
+    after = tmpdir_shell(lab->dir, "cat $DIR/one/moonrise.epoch");
+    assert_string_equal(before, after);
+    free(before);
+    free(after);
+    lab_refused(lab, &one, "adopt", "\"adoption\":\"a2\"", ERR_REFUSED);
+    lab_do(lab, &one, "checkpoint", "");
+
+    lab_do(lab, &one, "disown", "\"adoption\":\"a1\",\"epoch\":999999");
+    assert_false(lab_has(lab, &one, "moonrise.before"));
+    assert_false(lab_has(lab, &one, "moonrise.epoch"));
+}
+
 int
 main(int argc, char **argv)
 {
@@ -448,6 +479,7 @@ main(int argc, char **argv)
         cmocka_unit_test(initdb_is_repeated),
         cmocka_unit_test(links_are_not_followed),
         cmocka_unit_test_setup_teardown(a_marked_one_cannot_be_started, setup, teardown),
+        cmocka_unit_test_setup_teardown(is_given_back_by_its_own_adoption, setup, teardown),
         cmocka_unit_test_setup_teardown(removes_only_what_is_its_own, setup, teardown),
         cmocka_unit_test_setup_teardown(a_late_removal_is_refused, setup, teardown),
     };

@@ -35,7 +35,8 @@
  *            epoch: {valid, epoch, step, order, marked, reason, sysid, dbid, why (not valid)}
  *            standby_signal, backup_label: bool; patch: {type, stage, source, started_s, running: bool,
  *            bytes_done, bytes_total} of an unfinished recovery; free_bytes;
- *            tablespaces: [{oid, path}]; wal_dir; data_bytes (only with measure: true)
+ *            tablespaces: [{oid, path}]; wal_dir; data_bytes (only with measure: true); adoption: text, of
+ *            one that was adopted as it ran
  *   disk     -> writable: bool; disk_error: text when it is not. A block is written and flushed, in the
  *            directory and where its pg_wal leads to, which takes long on a disk that hangs. Nothing is
  *            left there, whenever the agent is killed
@@ -59,11 +60,12 @@
  *   initdb    (superuser, encoding, locale, settings: {}, hba: [lines], template_sql: [texts],
  *             init_sql: [texts]) makes the directory, configures it, runs the texts in template1 and
  *             in postgres; it is left stopped. Then adopt.
- *   adopt     (keep: bool (false)) creates or replaces moonrise.epoch -> sysid; with keep, of an instance
- *             that moonrise did not make, what ALTER SYSTEM has said is kept in moonrise.before
- *   disown    (forget: bool (true)) takes back what adopt with keep and configure
- *             have written; with forget the epoch file, moonrise.json and moonrise.before go, too
- *             -> disowned: false without moonrise.before
+ *   adopt     (adoption: text|absent) creates or replaces moonrise.epoch -> sysid; with an adoption's
+ *             identifier, of an instance that moonrise did not make, that and what ALTER SYSTEM has said
+ *             are kept in moonrise.before
+ *   disown    (adoption, forget: bool (true)) takes back what that adoption and configure have written;
+ *             with forget the epoch file, moonrise.json and moonrise.before go, too. Refused, and nothing
+ *             touched, where moonrise.before is another adoption's; "notfound" where there is none
  *   configure (settings: {name: value, or false to take it out}, hba: [lines]|absent,
  *             standby: bool|absent, reload: bool (true))
  *             writes moonrise's part of the configuration of a stopped or running instance -> running

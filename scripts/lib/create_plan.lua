@@ -79,8 +79,8 @@ local function earlier(conf)
         return record.datadirs
     elseif record.stage == "adopting" then
         return nil, mr.error("exists", ("an adoption of the cluster %s was interrupted")
-            :format(conf.name), { hint = "run moonrise init --adopt again: it takes back what " ..
-                "was done, or give this one another name" })
+            :format(conf.name), { hint = "run moonrise init --adopt again: it takes back " ..
+                "what was done" })
     elseif mr.stat(record.datadir .. "/moonrise.json") then
         return nil, mr.error("exists", ("a cluster %s exists already: its coordinator is %s")
             :format(conf.name, record.datadir), { hint = "give this one another name" })

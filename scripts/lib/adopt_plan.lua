@@ -9,6 +9,7 @@ local create_plan = require("lib.create_plan")
 local instance = require("lib.instance")
 local mr = require("moonrise")
 local settings = require("lib.settings")
+local tls_check = require("lib.tls_check")
 
 local M = {}
 
@@ -99,19 +100,26 @@ local function examine_all(plan, problems)
     end
 end
 
+local function change_of(found, name)
+    for _, change in ipairs(found.changes) do
+        if change.name == name then
+            return change
+        end
+    end
+    -- Closed, as its files shall have it; but nobody reaches it so.
+    local change = { name = name, old = found.facts.settings[name].shown }
+    table.insert(found.changes, change)
+    return change
+end
+
 -- Not listening where the cluster will look for it is a setting that needs a restart, too.
 local function must_listen(found, problems)
     local listening, err = create_plan.listening(found.inst)
     if listening == nil then
         table.insert(problems, err)
     elseif not listening then
-        for _, change in ipairs(found.changes) do
-            if change.name == "listen_addresses" then
-                change.when = "restart"
-                change.new = instance.listen(found.inst)
-            end
-        end
-        found.deaf = true
+        local change = change_of(found, "listen_addresses")
+        change.when, change.new = "restart", instance.listen(found.inst)
     end
 end
 
@@ -228,6 +236,9 @@ function M.make(conf, opts)
             { hint = "run it again without --adopt: it removes what it has left" }))
     else
         examine_all(plan, problems)
+        for _, problem in ipairs(tls_check.run(plan.agents, conf, instances)) do
+            table.insert(problems, problem)
+        end
     end
     if #problems == 0 then
         judge(plan, problems)

@@ -241,7 +241,8 @@ describe("init --adopt", function()
     end)
 
     it("adopts a standby made by hand, restarts what has to be, and fails over", function()
-        servers({ coordinator = { wal_level = "minimal", max_wal_senders = "0" } })
+        servers({ coordinator = { wal_level = "minimal", max_wal_senders = "0",
+            listen_addresses = "" } })
         local mirror = standby(primary, cluster.config.segments[1].mirror)
         local pids = { primary:pid(), mirror:pid() }
         local out = must_adopt(cluster)
@@ -257,7 +258,14 @@ describe("init --adopt", function()
     end)
 
     it("refuses by name what it cannot take over, and touches nothing", function()
-        servers()
+        servers({ coordinator = { listen_addresses = "" } })
+        local plan = cluster:must({ "init", "--adopt", "--dry-run", cluster.file })
+        assert.matches("dbid 1 (coordinator) is restarted", plan, 1, true)
+        assert.matches("1 +listen_addresses +'' +'127.0.0.1'", plan)
+        local cert = place:path("cert")
+        rewrite(cluster, "return {", ("return { tls = { cert = %q, key = %q },"):format(cert, cert))
+        refused(cluster, primary, "tls on host localhost: ")
+        rewrite(cluster, (" tls = { cert = %q, key = %q },"):format(cert, cert), "")
         local at = cluster.config.segments[1].primary
         rewrite(cluster, '["port"] = ' .. at.port, '["port"] = 1')
         refused(cluster, primary, ("its server has port %d, the file says 1"):format(at.port))

@@ -28,9 +28,9 @@ end
 local function make_role(plan, inst)
     local template, grants = roles.statements(plan.secret)
     return create.in_database(plan, "postgres", function(conn)
-        local statements = { "begin" }
-        for _, list in ipairs({ template, { adopt_undo.role_comment(plan) },
-                                { "commit" } }) do
+        local statements, comment = {}, adopt_undo.role_comment(plan)
+        for _, list in ipairs({ { "begin" }, roles.quiet_statements(), template,
+                                { comment, "commit" } }) do
             for _, text in ipairs(list) do
                 table.insert(statements, text)
             end

@@ -30,6 +30,24 @@ local FUNCTIONS = {
     "pg_ls_waldir()",
 }
 
+-- Nothing that writes statements down, or keeps them to be looked at, gets to see the password's.
+-- A library that is not loaded knows no such setting, and needs none.
+local QUIET = {
+    "set local log_statement = 'none'", "set local log_min_duration_statement = -1",
+    "set local log_min_duration_sample = -1", "set local log_transaction_sample_rate = 0",
+    "set local log_duration = off", "set local log_min_error_statement = 'panic'",
+    "set local debug_print_parse = off", "set local debug_print_rewritten = off",
+    "set local debug_print_plan = off",
+    [[select set_config(name, case name when 'pgaudit.log' then 'none' else 'off' end, true)
+    from pg_settings where name in ('pgaudit.log', 'pg_stat_statements.track_utility')]],
+}
+
+--- What a superuser's transaction begins with in which the role gets its password.
+---@return string[]
+function M.quiet_statements()
+    return QUIET
+end
+
 --- Gives the role its password. Not logged as long as the session logs no statements.
 ---@param secret string mr.scram_secret's, which needs no quoting
 ---@return string

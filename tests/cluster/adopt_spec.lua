@@ -10,6 +10,9 @@ local wait = require("tests.lib.wait")
 
 local read = place_of.read
 local ROUNDS = os.getenv("MOONRISE_CAMPAIGN") and 40 or 1
+-- A server that writes down what it is asked, and keeps it.
+local LOUD = { log_statement = "all", log_min_duration_statement = "0",
+    shared_preload_libraries = "pg_stat_statements" }
 -- About as long as it takes to take an adoption back and begin it again.
 local SPAN_S = os.getenv("MOONRISE_CAMPAIGN") and 5 or 1.5
 
@@ -206,7 +209,8 @@ describe("init --adopt", function()
     end)
 
     it("gives lone primaries mirrors, leaves replicas of others, restarts nobody", function()
-        servers()
+        servers({ primary = LOUD })
+        primary:sql("create extension pg_stat_statements")
         promoted_once(primary)
         somebody_receives(primary)
         local before = { shape(coordinator), shape(primary) }
@@ -231,6 +235,10 @@ describe("init --adopt", function()
         assert.matches("^# moonrise begins[^\n]*\nlocal postgres,replication moonrise scram", hba)
         assert.equal(lines, hba:sub(-#lines))
         assert.equal("-1", primary:value("current_setting('max_slot_wal_keep_size')"))
+        assert.matches("grant execute on function", read(primary.log), 1, true)
+        assert.is_nil(read(primary.log):find("SCRAM-SHA-256$", 1, true))
+        assert.equal("0", primary:value("(select count(*) from pg_stat_statements "
+            .. "where query ~ 'SCRAM-SHA-256[$]')"))
         assert.equal("mr_slot_3 others", primary:value("(select string_agg(slot_name, ' ' " ..
             "order by slot_name) from pg_replication_slots where active)"))
         cluster:must({ "stop", "-ar" })

@@ -4,6 +4,7 @@
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
 #include "moonrise/pg/conf.h"
+#include "moonrise/pg/datadir.h"
 #include "order.h"
 #include "settings.h"
 
@@ -53,7 +54,7 @@ adoption_keep(const struct order *o, struct err *e)
     if (rc == 0) {
         char *path = order_path(o, note);
         rc = conf_write(&s.auto_, path, "# postgresql.auto.conf as it was before moonrise came.\n",
-                        e);
+                        datadir_file_mode(o->datadir), e);
         free(path);
     }
     settings_done(&s);

@@ -48,12 +48,7 @@ put_all_back(struct disowning *d, struct err *e)
         rc = put_back(d, auto_names[i], e);
     for (size_t i = 0; rc == 0 && i < d->now.own.count; i++)
         rc = put_back(d, d->now.own.items[i].name, e);
-    if (rc == 0 && !d->db) {
-        char *path = order_path(d->o, "postgresql.auto.conf");
-        rc = conf_write(&d->now.auto_, path, CONF_AUTO_HEADER, e);
-        free(path);
-    }
-    return rc;
+    return rc == 0 && !d->db ? settings_write_auto(&d->now, d->o->datadir, e) : rc;
 }
 
 static int

@@ -5,10 +5,12 @@
 #include "moonrise/base/path.h"
 #include "moonrise/loop/loop.h"
 #include "moonrise/pg/conf.h"
+#include "moonrise/pg/datadir.h"
 #include "process.h"
 #include "sealed.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -119,7 +121,7 @@ epoch_write(const struct epoch *ep, const char *datadir, struct err *e)
         rc = err_set(e, ERR_ARGUMENT, "an epoch file cannot hold this order or reason");
     } else {
         char *path = path_join(datadir, "moonrise.epoch");
-        rc = io_write_durable(path, text.data, text.len, 0600, e);
+        rc = io_write_durable(path, text.data, text.len, datadir_file_mode(datadir), e);
         free(path);
     }
     conf_done(&c);
@@ -255,6 +257,10 @@ epoch_lock(int *fd, const char *datadir, const struct claim *c, const atomic_boo
     }
     if (rc == 0 && (rc = holder_write(*fd, c, e)) < 0)
         io_unlock(*fd);
+    if (rc == 0 && fchmod(*fd, datadir_file_mode(datadir)) != 0) {
+        rc = err_sys(e, errno, "%s", path);
+        io_unlock(*fd);
+    }
     if (rc < 0)
         *fd = -1;
     free(path);

@@ -3,6 +3,7 @@
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
+#include "moonrise/pg/datadir.h"
 #include "moonrise/wire/message.h"
 
 #include <errno.h>
@@ -79,12 +80,12 @@ settings_merge(struct settings *s, const struct message *args, bool false_remove
     return m.rc;
 }
 
-/* The mode that a file of somebody else's has, so that it keeps it when it is written anew. */
+/* A file that is written anew keeps its mode; a new one gets what the server would give it. */
 static mode_t
-mode_of(const char *path)
+mode_of(const char *path, const char *datadir)
 {
     struct stat st;
-    return stat(path, &st) == 0 ? st.st_mode & 0777 : 0600;
+    return stat(path, &st) == 0 ? st.st_mode & 0777 : datadir_file_mode(datadir);
 }
 
 /* Appends the include to postgresql.conf unless it is its last setting. */
@@ -100,7 +101,7 @@ write_include(const char *datadir, struct err *e)
         if (text.len > 0 && text.data[text.len - 1] != '\n')
             str_puts(&text, "\n");
         str_puts(&text, include_line);
-        rc = io_write_durable(path, text.data, text.len, mode_of(path), e);
+        rc = io_write_durable(path, text.data, text.len, mode_of(path, datadir), e);
     }
     str_free(&text);
     free(path);
@@ -112,7 +113,7 @@ int
 settings_write_own(const struct settings *s, const char *datadir, struct err *e)
 {
     char *path = path_join(datadir, "moonrise.conf");
-    int rc = conf_write(&s->own, path, own_header, e);
+    int rc = conf_write(&s->own, path, own_header, mode_of(path, datadir), e);
     free(path);
     return rc < 0 ? rc : write_include(datadir, e);
 }
@@ -121,7 +122,7 @@ int
 settings_write_auto(const struct settings *s, const char *datadir, struct err *e)
 {
     char *path = path_join(datadir, "postgresql.auto.conf");
-    int rc = conf_write(&s->auto_, path, CONF_AUTO_HEADER, e);
+    int rc = conf_write(&s->auto_, path, CONF_AUTO_HEADER, mode_of(path, datadir), e);
     free(path);
     return rc;
 }
@@ -176,7 +177,7 @@ settings_hba(const char *datadir, const struct message *args, bool whole, struct
         str_append(&out, old.data, old.len);
     }
     if (rc == 0)
-        rc = io_write_durable(path, out.data, out.len, mode_of(path), e);
+        rc = io_write_durable(path, out.data, out.len, mode_of(path, datadir), e);
     str_free(&old);
     str_free(&out);
     free(path);
@@ -238,7 +239,7 @@ rewrite(const char *datadir, const char *name, void (*cut)(struct str *text), st
     if (rc == 0)
         cut(&text);
     if (rc == 0 && text.len != len)
-        rc = io_write_durable(path, text.data, text.len, mode_of(path), e);
+        rc = io_write_durable(path, text.data, text.len, mode_of(path, datadir), e);
     str_free(&text);
     free(path);
     return rc == ERR_NOTFOUND ? 0 : rc;

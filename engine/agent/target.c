@@ -137,7 +137,7 @@ write_note(const struct target *t, const char *stage, struct err *e)
     for (size_t i = 0; rc == 0 && i < sizeof items / sizeof *items; i++)
         rc = conf_set(&c, items[i][0], items[i][1], e);
     if (rc == 0)
-        rc = conf_write(&c, path, "# An unfinished recovery; run it again.\n", e);
+        rc = conf_write(&c, path, "# An unfinished recovery; run it again.\n", 0600, e);
     conf_done(&c);
     free(path);
     return rc;

@@ -275,13 +275,13 @@ conf_format(struct str *out, const struct conf *c)
 }
 
 int
-conf_write(const struct conf *c, const char *path, const char *header, struct err *e)
+conf_write(const struct conf *c, const char *path, const char *header, mode_t mode, struct err *e)
 {
     struct str text = STR_INIT;
     if (header)
         str_puts(&text, header);
     conf_format(&text, c);
-    int rc = io_write_durable(path, text.data, text.len, 0600, e);
+    int rc = io_write_durable(path, text.data, text.len, mode, e);
     str_free(&text);
     return rc;
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* Directories whose contents mean something only to the server that wrote them, or come another way
  * (pg_wal, slots). basebackup.c: excludeDirContents, and sendDir for pg_wal. */
@@ -210,4 +211,11 @@ datadir_unlogged(const char *path, const char *const *names, size_t count)
     char init[32];
     snprintf(init, sizeof(init), "%u_init", rel.relation);
     return count > 0 && bsearch(init, names, count, sizeof(*names), compare_names) != NULL;
+}
+
+mode_t
+datadir_file_mode(const char *datadir)
+{
+    struct stat st;
+    return stat(datadir, &st) == 0 && (st.st_mode & S_IRGRP) ? 0640 : 0600;
 }

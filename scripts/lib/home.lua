@@ -86,7 +86,10 @@ function M.write(datadir, env)
                            "dbname", "sslmode", "sslrootcert", "channel_binding" }) do
         kept[key] = env[key]
     end
-    return mr.write_file(datadir .. "/" .. DESCRIPTION, mr.json_encode(kept) .. "\n")
+    -- As its server would: who may read the directory for a backup reads every file.
+    local stat = mr.stat(datadir)
+    local mode = stat and tonumber(stat.mode:sub(-2, -2)) >= 4 and "0640" or "0600"
+    return mr.write_file(datadir .. "/" .. DESCRIPTION, mr.json_encode(kept) .. "\n", mode)
 end
 
 -- One word of a connection string from `at`: its value and what follows.

@@ -49,9 +49,10 @@ local function standby(primary, at, settings)
     return server
 end
 
--- It has a past: it was a standby, and was promoted.
+-- It has a past: it was a standby, and was promoted. As if by initdb --allow-group-access.
 local function promoted_once(server)
     server:stop()
+    server.place:must({ "chmod", "-R", "g+rX", server.datadir })
     server.place:must({ "touch", server.datadir .. "/standby.signal" })
     server:start()
     server:sql("select pg_promote()")
@@ -106,6 +107,12 @@ local function shapes(servers)
         list[i].files = lines
     end
     return list
+end
+
+-- What a backup by the group could not read.
+local function closed_files(server)
+    return server.place:must({ "find", server.datadir, "-maxdepth", "1", "-type", "f", "!",
+        "-name", "postmaster.*", "!", "-perm", "640" })
 end
 
 local function adopt(cluster, ...)
@@ -223,9 +230,9 @@ describe("init --adopt", function()
             cluster.file }))
         assert.same(before, { shape(coordinator), shape(primary) })
         assert.is_nil(read(place:path("home/state")))
-
         local lines = read(primary.datadir .. "/pg_hba.conf")
         must_adopt(cluster)
+        assert.equal("", closed_files(primary))
         cluster:wait_healthy(5)
         assert.equal("2", cluster:catalog(
             "select timeline from pair_state where content = 0")[1].timeline)

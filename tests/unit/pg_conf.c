@@ -112,7 +112,7 @@ test_real(void **state)
         struct err e;
         assert_int_equal(conf_read(&c, path, &e), 0);
         assert_int_equal(conf_set(&c, "log_line_prefix", values[i], &e), 0);
-        assert_int_equal(conf_write(&c, path, CONF_AUTO_HEADER, &e), 0);
+        assert_int_equal(conf_write(&c, path, CONF_AUTO_HEADER, 0600, &e), 0);
         char *out = tmpdir_shell(dir, "$PG/postgres -D $DIR/data -C log_line_prefix");
         char *wanted = mem_printf("%s\n", values[i]);
         assert_string_equal(out, wanted);

@@ -11,6 +11,7 @@
 #include "moonrise/base/str.h"
 
 #include <stddef.h>
+#include <sys/types.h>
 
 struct err;
 
@@ -48,8 +49,9 @@ void conf_remove(struct conf *c, const char *name);
 /* Appends `name = 'value'` lines to a text. */
 void conf_format(struct str *out, const struct conf *c);
 
-/* Writes the file durably with mode 0600; `header` (comment lines, or NULL) comes first. ERR_IO ... */
-int conf_write(const struct conf *c, const char *path, const char *header, struct err *e);
+/* Writes the file durably with that mode; `header` (comment lines, or NULL) comes first. ERR_IO ... */
+int conf_write(const struct conf *c, const char *path, const char *header, mode_t mode,
+               struct err *e);
 
 /* What ALTER SYSTEM puts at the head of postgresql.auto.conf. */
 #define CONF_AUTO_HEADER                                                                           \

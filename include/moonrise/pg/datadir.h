@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum datadir_class {
     DATADIR_COPY,      /* part of the data: made equal */
@@ -47,5 +48,9 @@ bool relfile_parse(struct relfile *out, const char *path);
  * holds an init fork of the same relation. `names` are the names in that directory, sorted by strcmp.
  * The init fork itself is copied (false). */
 bool datadir_unlogged(const char *path, const char *const *names, size_t count);
+
+/* The mode of a new file in a data directory: the group reads it where it may read the directory (initdb
+ * --allow-group-access), as its own server does it. file_perm.c: SetDataDirectoryCreatePerm. */
+mode_t datadir_file_mode(const char *datadir);
 
 #endif

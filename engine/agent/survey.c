@@ -31,12 +31,16 @@ static const char *const system_dirs[] = {
     "/etc/systemd/system",     "/run/systemd/system", "/usr/local/lib/systemd/system",
     "/usr/lib/systemd/system", "/lib/systemd/system", NULL};
 
+#define PASSWD_BYTES 16384
+
 struct survey {
     struct order *o;
     char *user_dir;     /* ~/.config/systemd/user */
     const char **dirs;  /* where the units of the kind that is looked at are */
     const char *option; /* what systemctl is to be told for them */
     struct str seen;    /* names of units that were looked at, each between line ends */
+    char *unit;         /* whose control group the postmaster is in, or NULL */
+    bool unit_is_users; /* it is one of the user's own manager */
 };
 
 /* Calls fn for each entry of a directory; there may be none. */
@@ -160,12 +164,20 @@ fill_in(struct str *out, const char *text, const char *instance)
     }
 }
 
+/* NAME@.service of NAME@INSTANCE.service, else NULL. */
+static char *
+template_of(const char *name)
+{
+    const char *at = strchr(name, '@'), *dot = strrchr(name, '.');
+    return at ? mem_printf("%.*s@%s", (int)(at - name), name, dot) : NULL;
+}
+
 /* All that a unit, or the template of its instance, says. */
 static void
 unit_text(struct str *out, const struct survey *s, const char *name)
 {
     const char *at = strchr(name, '@'), *dot = strrchr(name, '.');
-    char *template_name = at ? mem_printf("%.*s@%s", (int)(at - name), name, dot) : NULL;
+    char *template_name = template_of(name);
     char *instance = at ? mem_printf("%.*s", (int)(dot - at - 1), at + 1) : mem_strdup("");
     struct str raw = STR_INIT;
     for (const char **dir = s->dirs; *dir; dir++) {
@@ -211,6 +223,13 @@ debian_unit_names(const char *unit, const char *datadir)
     return names;
 }
 
+/* Whether a unit's text starts servers; a shell's, or a scheduler's, only happens to hold one. */
+static bool
+starts_postgres(const char *text)
+{
+    return strstr(text, "postgres") || strstr(text, "pg_ctl");
+}
+
 static void
 tell_start(struct survey *s, const char *what, const char *how_to_end)
 {
@@ -218,6 +237,60 @@ tell_start(struct survey *s, const char *what, const char *how_to_end)
     message_set_text(item, "what", what);
     message_set_text(item, "end", how_to_end);
     message_append_take(s->o->result, "starts", item);
+}
+
+static bool
+is_in_unit(const struct survey *s)
+{
+    return s->unit && s->unit_is_users == (s->option[0] != '\0');
+}
+
+/* What a unit file with its drop-ins, which follow it, says of Restart=; NULL when that is nothing. */
+static char *
+restart_in(const char *dir, const char *name)
+{
+    static const char key[] = "\nRestart=";
+    struct str text = STR_INIT;
+    const char *last = NULL;
+    append_unit(&text, dir, name);
+    for (const char *p = strstr(text.data, key); p; p = strstr(p, key))
+        last = p += sizeof key - 1;
+    char *mode = last ? mem_printf("%.*s", (int)strcspn(last, " \t\r\n"), last) : NULL;
+    str_free(&text);
+    return mode;
+}
+
+/* The first directory that says something of it decides: an administrator's comes before a package's. */
+static char *
+restart_of(const struct survey *s, const char *name)
+{
+    char *template_name = template_of(name), *mode = NULL;
+    for (const char **dir = s->dirs; *dir && !mode; dir++) {
+        mode = restart_in(*dir, name);
+        if (!mode && template_name)
+            mode = restart_in(*dir, template_name);
+    }
+    free(template_name);
+    return mode;
+}
+
+/* The unit that the postmaster is in, disabled or not, starts it anew when it ends and Restart= says so. */
+static void
+look_at_own_unit(struct survey *s)
+{
+    struct str text = STR_INIT;
+    unit_text(&text, s, s->unit);
+    char *mode = restart_of(s, s->unit);
+    if (mode && *mode && strcmp(mode, "no") != 0 && starts_postgres(text.data)) {
+        char *what = mem_printf("the unit %s, in which it runs, has Restart=%s", s->unit, mode);
+        char *end = mem_printf("systemctl %sedit %s: write [Service] and, below it, Restart=no",
+                               s->option, s->unit);
+        tell_start(s, what, end);
+        free(what);
+        free(end);
+    }
+    free(mode);
+    str_free(&text);
 }
 
 /* One link of a *.wants: the unit is enabled. */
@@ -234,7 +307,8 @@ look_at_unit(struct survey *s, const char *dir, const char *name)
     str_puts(&s->seen, mark);
     struct str text = STR_INIT;
     unit_text(&text, s, name);
-    if (text_names(text.data, s->o->datadir) || debian_unit_names(name, s->o->datadir)) {
+    if (text_names(text.data, s->o->datadir) || debian_unit_names(name, s->o->datadir) ||
+        (is_in_unit(s) && strcmp(name, s->unit) == 0 && starts_postgres(text.data))) {
         char *what = mem_printf("the unit %s is enabled", name);
         char *end = mem_printf("systemctl %sdisable %s", s->option, name);
         tell_start(s, what, end);
@@ -260,6 +334,10 @@ look_at_systemd(struct survey *s, const char **dirs, const char *option)
 {
     s->dirs = dirs;
     s->option = option;
+    /* A user's unit may bear the name of a system's. */
+    str_clear(&s->seen);
+    if (is_in_unit(s))
+        look_at_own_unit(s);
     for (const char **dir = dirs; *dir; dir++)
         each_entry(*dir, look_at_wants, s);
 }
@@ -329,6 +407,25 @@ parent_of(int pid)
     return parent;
 }
 
+/* The unit whose control group the postmaster is in. */
+static void
+find_unit(struct survey *s, int postmaster)
+{
+    struct str text = STR_INIT;
+    char path[40];
+    snprintf(path, sizeof path, "/proc/%d/cgroup", postmaster);
+    if (io_read_file(&text, path, 8192, NULL) == 0) {
+        char *end = strstr(text.data, ".service\n");
+        if (end) {
+            end[sizeof ".service" - 1] = '\0';
+            s->unit = mem_strdup(path_base(text.data));
+            s->unit_is_users = strstr(text.data, "/user@") != NULL;
+            message_set_text(s->o->result, "unit", s->unit);
+        }
+    }
+    str_free(&text);
+}
+
 /* The command line of who started the postmaster and watches it as its parent. */
 static void
 tell_parent(struct order *o, int postmaster)
@@ -343,23 +440,6 @@ tell_parent(struct order *o, int postmaster)
                 text.data[i] = ' ';
         }
         message_set_text(o->result, "parent", text.data);
-    }
-    str_free(&text);
-}
-
-/* The unit whose control group the postmaster is in. */
-static void
-tell_unit(struct order *o, int postmaster)
-{
-    struct str text = STR_INIT;
-    char path[40];
-    snprintf(path, sizeof path, "/proc/%d/cgroup", postmaster);
-    if (io_read_file(&text, path, 8192, NULL) == 0) {
-        char *end = strstr(text.data, ".service\n");
-        if (end) {
-            end[sizeof ".service" - 1] = '\0';
-            message_set_text(o->result, "unit", path_base(text.data));
-        }
     }
     str_free(&text);
 }
@@ -384,22 +464,25 @@ op_survey(struct order *o, struct err *e)
     struct survey s = {.o = o, .seen = STR_INIT};
     struct passwd pw, *found = NULL;
     struct pidfile pf;
-    char buf[1024];
-    (void)e;
+    char buf[PASSWD_BYTES];
+    int sys = getpwuid_r(geteuid(), &pw, buf, sizeof buf, &found);
+    if (sys != 0)
+        return err_sys(e, sys, "the home of user %d, where units are", (int)geteuid());
+    if (pidfile_read(&pf, o->datadir, NULL) == 0) {
+        tell_parent(o, pf.pid);
+        find_unit(&s, pf.pid);
+        pidfile_done(&pf);
+    }
     look_at_systemd(&s, (const char **)system_dirs, "");
-    if (getpwuid_r(geteuid(), &pw, buf, sizeof buf, &found) == 0 && found) {
+    if (found) {
         s.user_dir = mem_printf("%s/.config/systemd/user", found->pw_dir);
         const char *dirs[] = {s.user_dir, "/etc/systemd/user", "/usr/lib/systemd/user", NULL};
         look_at_systemd(&s, dirs, "--user ");
     }
     each_entry(DEBIAN_DIR, look_at_debian_version, &s);
-    if (pidfile_read(&pf, o->datadir, NULL) == 0) {
-        tell_parent(o, pf.pid);
-        tell_unit(o, pf.pid);
-        pidfile_done(&pf);
-    }
     tell_links(o);
     str_free(&s.seen);
+    free(s.unit);
     free(s.user_dir);
     return 0;
 }

@@ -398,6 +398,31 @@ describe("init --adopt", function()
     end)
 end)
 
+-- The unit whose control group it is in, of which no text says which directory it starts; and one
+-- of the user's own manager with the name of another one.
+local function refuses_its_own_unit(cluster, server, units)
+    local place, users = cluster.place, cluster.place:path("users")
+    local args = { "init", "--adopt", "--dry-run", cluster.file }
+    place:must({ "mkdir", "-p", users .. "/default.target.wants", units .. "/own.service.d" })
+    place:must({ "ln", "-s", "../sales.service", users .. "/default.target.wants/" })
+    place:must({ "cp", units .. "/sales.service", users })
+    place:write("units/sales.service", "[Service]\nExecStart=/bin/true\n")
+    place:write("units/own.service",
+        "[Service]\nExecStart=/usr/bin/postgres -D ${ROOT}/data\nRestart=on-failure\n")
+    namespace.bind(users, "/etc/systemd/user")
+    namespace.bind(place:write("cgroup", "0::/system.slice/own.service\n"),
+        ("/proc/%d/cgroup"):format(server:pid()))
+    local err = cluster:moonrise(args).err
+    assert.matches("systemctl --user disable sales.service", err, 1, true)
+    assert.matches("the unit own.service, in which it runs, has Restart=on-failure", err, 1, true)
+    assert.is_nil(err:find("own.service is enabled", 1, true))
+    place:must({ "ln", "-s", "../own.service", units .. "/multi-user.target.wants/" })
+    place:write("units/own.service.d/override.conf", "[Service]\nRestart=no\n")
+    err = cluster:moonrise(args).err
+    assert.matches("systemctl disable own.service", err, 1, true)
+    assert.is_nil(err:find("Restart=", 1, true))
+end
+
 describe("init --adopt, beside what starts servers", function()
     local place, cluster, server
 
@@ -435,6 +460,7 @@ describe("init --adopt, beside what starts servers", function()
             assert.matches("systemctl disable sales.service", result.err, 1, true)
             assert.matches("something else starts it: /etc/postgresql/15/main/start.conf says auto",
                 result.err, 1, true)
+            refuses_its_own_unit(cluster, server, units)
         end)
     end)
 end)

@@ -108,13 +108,18 @@ local function run(plan, opts)
 end
 
 local function take_back(record)
-    local problems = adopt_undo.undo(record)
+    local problems, restarted = adopt_undo.undo(record)
     if #problems > 0 then
         report_all(problems)
         term.error("Not everything could be taken back; run the same init --adopt again")
         return 1
     end
-    term.info("Everything is as before")
+    for _, inst in ipairs(restarted) do
+        term.info("dbid %d was started anew; it logs to %s/log/postgresql.log, unless it " ..
+            "collects its log itself", inst.dbid, inst.datadir)
+    end
+    -- What an order locks is never removed: one that is late would lock another file.
+    term.info("Everything is as before; each directory keeps an unused moonrise.lock")
     return 0
 end
 

@@ -204,6 +204,7 @@ local function await_stream(undoing, one)
 end
 
 local function start(undoing, one)
+    table.insert(undoing.restarted, one.inst)
     return order(undoing, one, "start", { wait_ms = START_MS, settings = one.line })
 end
 
@@ -275,10 +276,11 @@ end
 --- Takes back what the record's adoption has done, as far as it had come. Nothing stays stopped.
 ---@param record table of M.left
 ---@return Error[] problems what could not be taken back
+---@return table[] restarted the instances that were started anew
 function M.undo(record)
     local problems = {}
-    local undoing = { name = record.name, adoption = record.adoption, superuser = record.superuser,
-        superuser_passfile = mr.getenv("PGPASSFILE"),
+    local undoing = { restarted = {}, name = record.name, adoption = record.adoption,
+        superuser = record.superuser, superuser_passfile = mr.getenv("PGPASSFILE"),
         agents = agents.new({ bin = record.bin, user = "moonrise", passfile = record.passfile }) }
     each(problems, record.adopted, function(one)
         return files_back(undoing, one)
@@ -297,7 +299,7 @@ function M.undo(record)
         mr.remove_file(record.passfile)
         mr.remove_file(create_plan.record_path(record.name))
     end
-    return problems
+    return problems, undoing.restarted
 end
 
 return M

@@ -147,18 +147,19 @@ local function adopt_question(plan)
         (n > 0 and (", and the restart of %d instance%s"):format(n, n == 1 and "" or "s") or "")
 end
 
-local function run_adoption(plan, opts)
-    adopt_show.print(plan)
-    if opts.dry_run then
-        if opts.json then
-            term.json(adopt_show.table(plan))
-        end
-        return 0
+-- The question may have stood for hours: what is done is what was shown.
+local function still_so(plan, conf, opts)
+    plan.agents:close()
+    local now, problems = adopt_plan.make(conf, opts)
+    if now and not adopt_show.same(plan, now) then
+        now.agents:close()
+        now, problems = nil, { mr.error("refused", "the servers are not as the plan shows them",
+            { hint = "nothing was touched; run it again for the plan as it is now" }) }
     end
-    local go, code = term.confirm(adopt_question(plan), opts.yes)
-    if not go then
-        return code
-    end
+    return now, problems
+end
+
+local function carry_out_adoption(plan, opts)
     local done, err = work(plan, opts, adopt.run, "Stop, and take back what was done")
     if not done then
         term.error(err)
@@ -170,6 +171,29 @@ local function run_adoption(plan, opts)
         return 1
     end
     return tell(plan, opts)
+end
+
+local function run_adoption(plan, opts, conf)
+    adopt_show.print(plan)
+    if opts.dry_run then
+        if opts.json then
+            term.json(adopt_show.table(plan))
+        end
+        return 0
+    end
+    local go, code = term.confirm(adopt_question(plan), opts.yes)
+    if not go then
+        return code
+    elseif opts.yes then
+        return carry_out_adoption(plan, opts)
+    end
+    local now, problems = still_so(plan, conf, opts)
+    if not now then
+        return report_all(problems)
+    end
+    code = carry_out_adoption(now, opts)
+    now.agents:close()
+    return code
 end
 
 -- What is planned, and what is done about it.
@@ -187,7 +211,7 @@ local function by_plan(conf, opts)
     if not plan then
         return report_all(problems)
     end
-    local result, err = (opts.adopt and run_adoption or run)(plan, opts)
+    local result, err = (opts.adopt and run_adoption or run)(plan, opts, conf)
     plan.agents:close()
     return result, err
 end

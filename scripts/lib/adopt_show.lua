@@ -125,4 +125,44 @@ function M.table(plan)
              restarts = mr.json_array(restarts), warnings = mr.json_array(plan.warnings) }
 end
 
+-- Disk space comes and goes; the bound of slots that follows from it is not worth a refusal.
+local function without_bound(plan)
+    local shown = M.table(plan)
+    for _, one in ipairs(shown.adopted) do
+        local changes = {}
+        for _, change in ipairs(one.changes) do
+            if change.name ~= "max_slot_wal_keep_size" then
+                table.insert(changes, change)
+            end
+        end
+        one.changes = changes
+    end
+    return shown
+end
+
+local function equal(one, other)
+    if type(one) ~= "table" or type(other) ~= "table" then
+        return one == other
+    end
+    for key, value in pairs(one) do
+        if not equal(value, other[key]) then
+            return false
+        end
+    end
+    for key in pairs(other) do
+        if one[key] == nil then
+            return false
+        end
+    end
+    return true
+end
+
+--- Whether two plans show their reader the same.
+---@param plan AdoptPlan
+---@param other AdoptPlan
+---@return boolean
+function M.same(plan, other)
+    return equal(without_bound(plan), without_bound(other))
+end
+
 return M

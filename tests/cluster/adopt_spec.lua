@@ -162,6 +162,19 @@ local function keeps_rows(cluster)
     watch:wait(30)
 end
 
+-- The question stands while somebody changes a server.
+local function refuses_what_has_changed(cluster, server)
+    local program, answer = cluster:ask({ "init", "--adopt", cluster.file })
+    program:says("Continue with the adoption", 30)
+    server:sql("select pg_create_physical_replication_slot('theirs')")
+    local before = shape(server)
+    answer("y")
+    program:says("the servers are not as the plan shows them", 30)
+    program:wait(10)
+    assert.same(before, shape(server))
+    server:sql("select pg_drop_replication_slot('theirs')")
+end
+
 -- A database of that name which an adoption has not made is not what is taken away. The adoption's
 -- record, which is found once more afterwards, comes back.
 local function leaves_a_database(cluster, coordinator)
@@ -277,6 +290,7 @@ describe("init --adopt", function()
         local plan = cluster:must({ "init", "--adopt", "--dry-run", cluster.file })
         assert.matches("dbid 1 (coordinator) is restarted", plan, 1, true)
         assert.matches("1 +listen_addresses +'' +'127.0.0.1'", plan)
+        refuses_what_has_changed(cluster, coordinator)
         local cert = place:path("cert")
         rewrite(cluster, "return {", ("return { tls = { cert = %q, key = %q },"):format(cert, cert))
         refused(cluster, primary, "tls on host localhost: ")

@@ -111,6 +111,23 @@ function Cluster:start(args)
     return self.place:start({ place_of.moonrise(), unpack(args) }, { env = environment(self) })
 end
 
+--- Starts `moonrise ARGS...` on a terminal of its own, for its questions.
+---@param args string[]
+---@return table program
+---@return function answer called with the line that is typed
+function Cluster:ask(args)
+    local answers = self.place:path("answers")
+    self.place:must({ "mkfifo", answers })
+    local line = 'answers=$1; shift; exec script -qec "$*" /dev/null <>"$answers"'
+    local program = self.place:start({ "sh", "-c", line, "sh", answers, place_of.moonrise(),
+        unpack(args) }, { env = environment(self) })
+    return program, function(text)
+        local file = assert(io.open(answers, "w"))
+        file:write(text, "\n")
+        file:close()
+    end
+end
+
 --- Makes the cluster, all of it running and in sync.
 function Cluster:init()
     self:must({ "init", "-a", self.file }, { timeout_s = 300 })

@@ -231,6 +231,7 @@ describe("catalog:", function()
         it("is not confirmed by nonsense, nor without a lease, and only once", function()
             refused("MR004", "no words of hosts",
                 ("select pair_confirm(%s, 0, '{\"3\": {\"epoch\": \"x\"}}')"):format(token))
+            refused("MR004", "is out of reach", confirm({ epoch = known + 2000000000 }, {}))
             refused("MR002", "does not hold the watcher's lease",
                 "select pair_confirm(null, 0, '{}')")
             local epoch = must(confirm({}, {}))[1].pair_confirm

@@ -288,6 +288,16 @@ describe("catalog", function()
         assert.equal("5002", value(("epoch_reserve(%s, 0, 'x')"):format(token)))
     end)
 
+    it("takes no host's word for an epoch that leaves no room for the next ones", function()
+        local epoch = tonumber(value("select epoch from cluster_state"))
+        for _, seen in ipairs({ "9223372036854775807", epoch + 1000000001 }) do
+            refused("MR004", "is out of reach", ("select epoch_seen(%s)"):format(seen))
+        end
+        assert.equal(tostring(epoch), value("select epoch from cluster_state"))
+        value(("epoch_seen(%d)"):format(epoch + 1000000000))
+        value(("epoch_reserve(%s, 0, 'x')"):format(token))
+    end)
+
     it("commits without the standby", function()
         server:sql("alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf()")
         finally(function()

@@ -163,8 +163,7 @@ begin
         return last_epoch(content);
     end if;
     verdict := pair_verdict(content, known, words, loss is not null);
-    update cluster_state set epoch = greatest(epoch, (select max((w.value ->> 'epoch')::bigint)
-        from jsonb_each(words) w));
+    perform raise_epoch((select max((w.value ->> 'epoch')::bigint) from jsonb_each(words) w));
     taken := case verdict when 'switched' then swap_roles(content) else pair_epoch(content) end;
     if verdict = 'kept' or (verdict = 'same' and loss is not null) then
         update gp_segment_configuration g set mode = 'n'

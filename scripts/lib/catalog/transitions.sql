@@ -64,14 +64,28 @@ begin
     return taken;
 end $$;
 
+-- The catalog's epoch is at least `seen`; whether it was not. It never goes back, so a number that
+-- no cluster comes to in its life is none: it would leave no room for the next ones.
+create function moonrise.raise_epoch(seen bigint) returns boolean
+language plpgsql as $$
+declare
+    known bigint := (select epoch from cluster_state);
+begin
+    if seen > known + 1000000000 then
+        perform fail('MR004', format('epoch %s is out of reach: the catalog''s is %s', seen, known),
+            'an instance''s moonrise.epoch, or the record of a host, holds a wrong one');
+    end if;
+    update cluster_state set epoch = seen where epoch < seen;
+    return found;
+end $$;
+
 -- What the hosts have seen counts: an epoch that was used while there was no coordinator is never
 -- given out again.
 create function moonrise.epoch_seen(seen bigint) returns bigint
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
 begin
     perform begin_change('epoch');
-    update cluster_state set epoch = seen where epoch < seen;
-    if found then
+    if raise_epoch(seen) then
         perform note('epoch', null, null, format('a host has seen epoch %s', seen),
             jsonb_build_object('epoch', seen));
     end if;

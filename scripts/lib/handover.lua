@@ -117,8 +117,8 @@ end
 local RECEIVED_SQL =
     "select pg_last_wal_receive_lsn() as lsn, pg_is_wal_replay_paused() as paused"
 
--- True once the mirror has flushed the very end of the shutdown checkpoint and stands there. This
--- is the last moment for anything to be undone, so what would refuse the promotion is asked again.
+-- Where the mirror stands once it has flushed the very end of the shutdown checkpoint. This is the
+-- last moment for anything to be undone, so what would refuse the promotion is asked again.
 local function wait_flushed(ctx, mirror, shutdown_end)
     local deadline = mr.clock() + FLUSH_DEADLINE_MS
     local conn, err = mr.connect(instance.conninfo(ctx.env, mirror, { connect_timeout_ms = 3000 }))
@@ -136,7 +136,7 @@ local function wait_flushed(ctx, mirror, shutdown_end)
                 { instance = cluster.name(mirror) })
         elseif rows and seen == shutdown_end then
             conn:close()
-            return true
+            return seen
         end
         mr.sleep(5)
     until mr.clock() > deadline
@@ -253,11 +253,12 @@ end
 local function shut_down(ctx, pair, lease, epoch)
     local stopped, err = stop_primary(ctx, pair, epoch)
     if stopped then
-        local ok
-        ok, err = wait_flushed(ctx, pair.mirror, mr.lsn(stopped.shutdown_end))
-        if ok then
+        local flushed, ok
+        flushed, err = wait_flushed(ctx, pair.mirror, mr.lsn(stopped.shutdown_end))
+        if flushed then
             ok, err = ctx.cat:call("hand_over", lease.token, pair.content,
-                { shutdown_end = stopped.shutdown_end, timeline = stopped.timeline })
+                { shutdown_end = stopped.shutdown_end, flush_lsn = mr.lsn_text(flushed),
+                  timeline = stopped.timeline })
         end
         if ok then
             return stopped.shutdown_end

@@ -51,10 +51,19 @@ describe("catalog", function()
 
         it("hands roles over with the proof of a clean shutdown", function()
             local call = ("hand_over(%s, 0, '%%s')"):format(token)
-            refused("MR001", "not in sync", "select " .. call:format('{"shutdown_end": "0/5"}'))
+            local proof = '{"shutdown_end": "0/5", "flush_lsn": "0/5"}'
+            refused("MR001", "not in sync", "select " .. call:format(proof))
             arm(token, 0)
             refused("MR001", "was not seen shut down", "select " .. call:format("{}"))
-            local epoch = value(call:format('{"shutdown_end": "0/5"}'))
+            refused("MR001", "was seen at (nothing)",
+                "select " .. call:format('{"shutdown_end": "0/5"}'))
+            for _, other in ipairs({ "0/4", "0/6" }) do
+                refused("MR001", "was seen at " .. other,
+                    "select " .. call:format(proof:gsub("0/5\"}", other .. '"}')))
+            end
+            refused("MR004", "no positions", "select " .. call:format(proof:gsub("0/5", "x")))
+            assert.equal("3ppsu 4mmsu", pair(0))
+            local epoch = value(call:format(proof))
             assert.equal("3mpnd 4pmnu", pair(0))
             assert.equal(epoch, value("select role_epoch from pair_state where content = 0"))
         end)
@@ -113,7 +122,7 @@ describe("catalog", function()
             refused("MR001", "is not promoted like a segment",
                 ("select promote(%s, -1, 2, '{}', 'loss')"):format(coordinator))
             refused("MR001", "not handed over",
-                ("select hand_over(%s, -1, '{\"shutdown_end\": \"0/1\"}')"):format(coordinator))
+                ("select hand_over(%s, -1, '{}')"):format(coordinator))
         end)
     end)
 
@@ -379,6 +388,8 @@ describe("catalog: the watcher", function()
         assert.matches("content 0 is in the hands of spec",
             watcher:ask("select mirror_down(null, 0, 'x')"))
         value(("lease_drop(%s)"):format(token))
+        assert.matches("hand_over needs the lease of the content", watcher:ask("select " ..
+            "hand_over(null, 0, '{\"shutdown_end\": \"0/5\", \"flush_lsn\": \"0/5\"}')"))
         local stale = "mirror_down(null, 0, 'x', '{}', epoch - 1) from pair_state where content = 0"
         assert.matches("content 0 has changed since epoch %d", watcher:ask("select " .. stale))
         assert.matches("^%d+\n$", watcher:ask("select " .. (stale:gsub(" %- 1", ""))))

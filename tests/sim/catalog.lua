@@ -250,14 +250,19 @@ function calls.promote(self, session, given)
 end
 
 function calls.hand_over(self, session, given)
+    if not given.token then
+        refuse("argument", "MR004", "hand_over needs the lease of the content")
+    end
     authorise(self, session, given.token)
-    local mirror = self:instance("m")
+    local mirror, evidence = self:instance("m"), given.evidence
     if (mirror.mode ~= "s" or mirror.status ~= "u") and self.world.rules.sync then
         refuse("refused", "MR001", "not in sync: its roles are not handed over")
+    elseif evidence.flush_lsn ~= evidence.shutdown_end then
+        refuse("refused", "MR001", "the mirror was not seen where the primary ends")
     end
     local epoch = swap(self)
     self.lease.step = "handed"
-    note(self, "hand_over", { epoch = epoch, shutdown_end = given.evidence.shutdown_end })
+    note(self, "hand_over", { epoch = epoch, shutdown_end = evidence.shutdown_end })
     return epoch
 end
 

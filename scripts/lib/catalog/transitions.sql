@@ -263,22 +263,43 @@ begin
     return taken;
 end $$;
 
+-- Whether the mirror has all that the primary wrote before it shut down, and nothing past that: a
+-- primary that somebody has started again is none that was shut down.
+create function moonrise.check_shutdown(content integer, evidence jsonb) returns void
+language plpgsql as $$
+begin
+    if coalesce(evidence ->> 'shutdown_end', '') = '' then
+        perform forbid(format('content %s: the primary was not seen shut down', content),
+            'the evidence needs shutdown_end');
+    elsif ((evidence ->> 'flush_lsn')::pg_lsn = (evidence ->> 'shutdown_end')::pg_lsn)
+        is not true then
+        perform forbid(format('content %s: the primary ends at %s, its mirror was seen at %s',
+            content, evidence ->> 'shutdown_end', coalesce(evidence ->> 'flush_lsn', '(nothing)')),
+            'the evidence needs a flush_lsn of the mirror that is shutdown_end');
+    end if;
+exception when invalid_text_representation then
+    perform fail('MR004', format('content %s: the evidence holds no positions: %s', content,
+        evidence));
+end $$;
+
+-- The watcher does not do that on its own: what it finishes it has taken over with the lease.
 create function moonrise.hand_over(token bigint, content integer, evidence jsonb) returns bigint
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
 declare
     mirror gp_segment_configuration;
     taken bigint;
 begin
+    if token is null then
+        perform fail('MR004', 'hand_over needs the lease of the content');
+    end if;
     perform authorise(token, content);
     mirror := mirror_of(content);
     if content = -1 then
         perform forbid('the coordinator''s roles are not handed over like a segment''s');
     elsif mirror.mode <> 's' or mirror.status <> 'u' then
         perform forbid(format('content %s is not in sync: its roles are not handed over', content));
-    elsif coalesce(evidence ->> 'shutdown_end', '') = '' then
-        perform forbid(format('content %s: the primary was not seen shut down', content),
-            'the evidence needs shutdown_end, which the mirror has flushed');
     end if;
+    perform check_shutdown(content, evidence);
     taken := swap_roles(content);
     -- From here on there is no way back, whenever the caller dies: the same transaction says so.
     update content_lease l set step = 'handed' where l.token = hand_over.token;

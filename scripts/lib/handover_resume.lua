@@ -109,28 +109,30 @@ local function complete(ctx, pair, token, left)
     return (left.step == "handed" and forwards or backwards)(ctx, pair, token)
 end
 
---- Whether what was left under a lease of this intent is to be finished or undone; of any other
---- nothing is left to do.
----@param intent string
----@return boolean
-function M.completes(intent)
+-- Whether what was left under a lease of this intent is to be finished or undone; of any other
+-- nothing is left to do.
+local function completes(intent)
     return intent == "handover" or intent == "restart"
 end
 
---- Takes over a handover or a restart that was left, and finishes or undoes it. Of several that try
---- it at once one does it.
+--- Takes over a lease that was left. A handover or a restart is finished or undone. Of several that
+--- try it at once one does it.
 ---@param ctx table {env, cat, agents}
----@param left {content: integer, token: integer, intent: string, step: string}
+---@param left {content: integer, token: integer, holder: string, intent: string, step: string}
 ---@return boolean? ok
----@return Error? err code "busy" when somebody else was first
+---@return Error? err code "busy" when somebody else was first, or the lease has been renewed
 function M.take_over(ctx, left)
-    local token, err = ctx.cat:call("lease_inherit", left.token, hold.holder(), hold.TTL)
+    local token, err = ctx.cat:call("lease_inherit", left.token, hold.holder(), hold.TTL,
+        hold.is_gone(left.holder))
     if not token then
         return nil, err
     end
     -- What cannot be finished so is a fault of the pair like any other: left under a lease it would
     -- have nobody to fail it over.
     return hold.keeping(ctx.cat, token, left.step, function()
+        if not completes(left.intent) then
+            return true
+        end
         local pair, why = ctx.cat:pair(left.content)
         if not pair then
             return nil, why
@@ -161,14 +163,14 @@ end
 local function leases_left(ctx)
     local failures = 0
     for _, left in ipairs(ctx.cat:leases() or {}) do
-        if M.completes(left.intent) and (left.expired or hold.is_gone(left.holder)) then
+        if completes(left.intent) and (left.expired or hold.is_gone(left.holder)) then
             term.info("content %d: %s left a %s (%s)", left.content, left.holder, left.intent,
                 left.step)
             local ok, err = M.take_over(ctx, left)
             failures = failures + told(left.content, ok, err, done_of(left))
         elseif left.intent == "promote" and (left.expired or hold.is_gone(left.holder)) then
             -- What it had recorded is a promotion that is left, like any other.
-            ctx.cat:call("lease_drop", left.token)
+            M.take_over(ctx, left)
         end
     end
     return failures

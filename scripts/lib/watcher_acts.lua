@@ -284,11 +284,7 @@ function kinds.take_over(w, pair, action)
         text = ("%s left %s at step %s: it is finished or undone"):format(left.holder, left.intent,
             left.step) })
     local ok
-    if handover_resume.completes(left.intent) then
-        ok, err = handover_resume.take_over(ctx, left)
-    else
-        ok, err = ctx.cat:call("lease_drop", left.token)
-    end
+    ok, err = handover_resume.take_over(ctx, left)
     look_again(w)
     return ok, err
 end

@@ -203,6 +203,21 @@ describe("catalog", function()
             value(("mirror_down(%s, 0, 'x')"):format(new))
         end)
 
+        it("with a lease that was renewed while they looked", function()
+            local inherit = ("lease_inherit(%s, 'heir', '1 minute', %%s)"):format(token)
+            refused("MR003", "was renewed", "select " .. inherit:format("false"))
+            value(("lease_step(%s, 'last', '1 millisecond')"):format(token))
+            local heir
+            wait.eventually("the lease to expire", 5, function()
+                local rows = catalog.try("select " .. inherit:format("false"))
+                heir = rows and rows[1].lease_inherit
+                return heir
+            end)
+            refused("MR003", "is not there any more", "select " .. inherit:format("true"))
+            value(("lease_inherit(%s, 'next', '1 minute', true)"):format(heir))
+            assert.equal("next", value("select holder from content_lease where content = 0"))
+        end)
+
         it("that somebody else holds", function()
             refused("MR003", "in the hands of spec (spec, begin)",
                 "select lease_take(0, 'me', 'x', 'y', '1 s')")

@@ -89,7 +89,7 @@ end
 local GIVEN = {
     watcher_lease_take = { "holder" }, watcher_pid = {}, replication_sample_set = { "rows" },
     lease_take = { "content", "holder", "intent", "step" }, lease_step = { "token", "step" },
-    lease_inherit = { "token", "holder" }, lease_drop = { "token" },
+    lease_inherit = { "token", "holder", "ttl", "gone" }, lease_drop = { "token" },
     epoch_reserve = { "token", "content", "reason" },
     mirror_down = { "token", "content", "reason", "facts", "seen" },
     mirror_up = { "token", "content", "reason", "seen" },
@@ -147,6 +147,9 @@ end
 
 function calls.lease_inherit(self, _, given)
     local lease = held(self, given.token)
+    if not given.gone and lease.expires > self.world.clock.now then
+        refuse("busy", "MR003", "the lease %d was renewed", given.token)
+    end
     self.tokens = self.tokens + 1
     lease.token, lease.holder = self.tokens, given.holder
     lease.expires = self.world.clock.now + 30000

@@ -18,7 +18,7 @@ grant execute on function
     moonrise.cycle_done(bigint),
     moonrise.lease_take(integer, text, text, text, interval),
     moonrise.lease_step(bigint, text, interval),
-    moonrise.lease_inherit(bigint, text, interval),
+    moonrise.lease_inherit(bigint, text, interval, boolean),
     moonrise.lease_drop(bigint),
     moonrise.cluster_set_state(bigint[], text, text),
     moonrise.pause_set(integer, text, interval, text, text),

@@ -179,8 +179,10 @@ begin
 end $$;
 
 -- Takes over what a killed holder has left, with its intent and its step; of several that try it
--- one succeeds. That the holder is gone, or the lease expired, is for the caller to know.
-create function moonrise.lease_inherit(token bigint, holder text, ttl interval) returns bigint
+-- one succeeds. `gone`: the caller knows that the holder's process has ended. Otherwise the lease
+-- must have expired, and that is judged here: it may have been renewed since the caller looked.
+create function moonrise.lease_inherit(token bigint, holder text, ttl interval, gone boolean)
+returns bigint
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
 declare
     lease content_lease;
@@ -189,10 +191,10 @@ begin
     perform begin_change('lease');
     update content_lease l set token = nextval('moonrise.lease_token'),
             holder = lease_inherit.holder, expires = clock_timestamp() + ttl
-        where l.token = lease_inherit.token
+        where l.token = lease_inherit.token and (gone or l.expires <= clock_timestamp())
         returning * into lease;
     if not found then
-        perform fail('MR003', format('the lease %s is not there any more', token));
+        perform fail('MR003', format('the lease %s is not there any more, or was renewed', token));
     end if;
     perform note('lease', lease.content, null,
         format('%s: %s takes over content %s, left at step %s', lease.intent, holder,

@@ -3,7 +3,8 @@
 --- on a majority before that standby is activated.
 ---
 --- Two majorities share a host. So whoever reads one knows of every release; that the standby is in
---- sync is true where any host says so, unless one says otherwise with an epoch as high.
+--- sync is true where any host says so, unless one says otherwise with an epoch as high. A host
+--- that has no record is none of a majority: it may have lost the one that says "out".
 local mr = require("moonrise")
 
 local M = {}
@@ -58,7 +59,8 @@ end
 --- Reads one host's record.
 ---@param ctx {env: Env, agents: table, sysid: string}
 ---@param host string
----@return {found: boolean, epoch: integer?, mode: string?, catalog_epoch: integer?}? record
+---@return {found: boolean, epoch: integer?, mode: string?, catalog_epoch: integer?}? record not
+--- found: that it answers says nothing of the pair
 ---@return Error? err
 function M.read(ctx, host)
     return call(ctx, host, "record_read")

@@ -25,13 +25,13 @@ function M.new(watcher)
     return setmetatable({ watcher = watcher, known = {}, hosts = {}, ahead = false }, Hosts)
 end
 
---- Whether a majority of the hosts answers to record something.
+--- Whether a majority of the hosts keeps its record.
 ---@return boolean
 function Hosts:majority()
     local sound = 0
     for _, host in ipairs(self.hosts) do
         local known = self.known[host]
-        sound = sound + (known and known.record and not known.err and 1 or 0)
+        sound = sound + (known and known.record and known.record.found and not known.err and 1 or 0)
     end
     return #self.hosts > 0 and sound >= hosts_record.majority(#self.hosts)
 end

@@ -42,6 +42,7 @@ static const struct operation {
     {"stop", op_stop, ORDER_ORDER},
     {"fence", op_fence, ORDER_ORDER},
     {"mark", op_mark, ORDER_ORDER},
+    {"bar", op_bar, ORDER_ORDER | ORDER_BARS},
     {"name", op_name, ORDER_ORDER},
     {"arm", op_arm, ORDER_ORDER},
     {"release", op_release, ORDER_ORDER},

@@ -49,6 +49,7 @@ epoch_fill(struct epoch *ep, const struct conf *c)
     ep->step = (uint32_t)get_number(c, "step");
     ep->dbid = (int)get_number(c, "dbid");
     ep->content = conf_get(c, "content") ? atoi(conf_get(c, "content")) : 0;
+    ep->barred = get_number(c, "barred");
     ep->marked = get_number(c, "marked") != 0;
     copy_text(ep->order, sizeof ep->order, conf_get(c, "last"));
     copy_text(ep->reason, sizeof ep->reason, conf_get(c, "reason"));
@@ -114,6 +115,8 @@ epoch_write(const struct epoch *ep, const char *datadir, struct err *e)
     rc |= set_number(&c, "dbid", (uint64_t)ep->dbid);
     rc |= conf_set(&c, "content", content, NULL);
     rc |= set_number(&c, "marked", ep->marked);
+    if (ep->barred)
+        rc |= set_number(&c, "barred", ep->barred);
     if (ep->reason[0])
         rc |= conf_set(&c, "reason", ep->reason, NULL);
     sealed_format(&text, &c);
@@ -132,7 +135,14 @@ epoch_write(const struct epoch *ep, const char *datadir, struct err *e)
 int
 epoch_compare(const struct epoch *last, const struct claim *c, bool *repeat, struct err *e)
 {
-    *repeat = false;
+    *repeat = c->epoch == last->barred && strcmp(c->op, "bar") == 0;
+    if (*repeat)
+        return 0;
+    if (c->epoch <= last->barred)
+        return err_set(e, ERR_STALE,
+                       "%s of epoch %" PRIu64 " comes too late: all orders up to epoch %" PRIu64
+                       " are barred",
+                       c->op, c->epoch, last->barred);
     if (c->epoch > last->epoch || (c->epoch == last->epoch && c->step > last->step))
         return 0;
     if (c->epoch == last->epoch && c->step == last->step && strcmp(c->op, last->order) == 0) {

@@ -33,6 +33,7 @@ struct epoch {
     uint64_t epoch;
     uint32_t step;
     char order[16];
+    uint64_t barred; /* orders of epochs up to this one are refused, although none was seen */
     bool marked;
     char reason[128];
     char sysid[24];
@@ -50,8 +51,8 @@ void epoch_judge(struct epoch *ep, const char *sysid, int dbid);
 /* Writes it durably. ERR_IO, ERR_SPACE. */
 int epoch_write(const struct epoch *ep, const char *datadir, struct err *e);
 
-/* 0 when the claim may be carried out: it is newer than the last, or the very same order (*repeat).
- * ERR_STALE otherwise. */
+/* 0 when the claim may be carried out: it is not barred and newer than the last, or the very same order
+ * (*repeat). ERR_STALE otherwise. */
 int epoch_compare(const struct epoch *last, const struct claim *c, bool *repeat, struct err *e);
 
 /* Takes the lock. A holder with an older claim that does not let go is killed once it is proven to be an

@@ -217,6 +217,7 @@ tell_epoch(struct message *m, const struct order *o)
     message_set_int(out, "epoch", (int64_t)ep.epoch);
     message_set_int(out, "step", ep.step);
     message_set_text(out, "order", ep.order);
+    message_set_int(out, "barred", (int64_t)ep.barred);
     message_set_bool(out, "marked", ep.marked);
     message_set_text(out, "reason", ep.reason);
     message_set_text(out, "sysid", ep.sysid);

@@ -117,7 +117,7 @@ compare_and_write(struct order *o, unsigned flags, struct err *e)
     if (!o->last.valid)
         return flags & ORDER_CREATES ? 0 : err_no_epoch(o, e);
     rc = epoch_compare(&o->last, &o->claim, &o->repeat, e);
-    if (rc < 0 || o->repeat)
+    if (rc < 0 || o->repeat || (flags & ORDER_BARS))
         return rc;
     return order_write_epoch(o, e);
 }
@@ -217,6 +217,9 @@ order_relock(struct order *o, struct err *e)
     if (rc == 0 && (now.epoch != o->claim.epoch || now.step != o->claim.step))
         rc = err_set(e, ERR_STALE, "another order (%s of epoch %" PRIu64 ") has come meanwhile",
                      now.order, now.epoch);
+    if (rc == 0 && now.barred >= o->claim.epoch)
+        rc = err_set(e, ERR_STALE, "orders up to epoch %" PRIu64 " have been barred meanwhile",
+                     now.barred);
     if (rc < 0)
         order_unlock(o);
     return rc;
@@ -228,6 +231,7 @@ order_write_epoch(struct order *o, struct err *e)
     o->last.present = o->last.valid = true;
     o->last.epoch = o->claim.epoch;
     o->last.step = o->claim.step;
+    o->last.barred = 0;
     snprintf(o->last.order, sizeof o->last.order, "%s", o->claim.op);
     return epoch_write(&o->last, o->datadir, e);
 }

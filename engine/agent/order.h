@@ -24,6 +24,7 @@ enum order_flag {
     ORDER_HOST = 4,     /* about the host: takes no data directory */
     ORDER_DISOWNS = 32, /* carried out only where args.adoption is what moonrise.before says */
     ORDER_REMOVES = 16, /* a data directory that is not there is where it leads to */
+    ORDER_BARS = 32,    /* what the last order was stays on record */
 };
 
 struct order {
@@ -60,7 +61,7 @@ void order_unlock(struct order *o);
 /* Takes it back; ERR_STALE when another order came meanwhile. */
 int order_relock(struct order *o, struct err *e);
 
-/* Writes o->last, with this order's numbers. */
+/* Writes o->last, with this order's numbers; what was barred is older. */
 int order_write_epoch(struct order *o, struct err *e);
 
 bool order_cancelled(const struct order *o);
@@ -99,6 +100,7 @@ int op_start(struct order *o, struct err *e);
 int op_stop(struct order *o, struct err *e);
 int op_fence(struct order *o, struct err *e);
 int op_mark(struct order *o, struct err *e);
+int op_bar(struct order *o, struct err *e);
 int op_name(struct order *o, struct err *e);
 int op_arm(struct order *o, struct err *e);
 int op_release(struct order *o, struct err *e);

@@ -12,7 +12,7 @@ M.steps = {
     initdb = 0, adopt = 1, name = 10, arm = 20, slot = 25, release = 30, checkpoint = 35,
     fence = 40, stop = 45, mark = 50, promote = 60, recover = 70, configure = 80, follow = 85,
     start = 90, remove_datadir = 95,
-    disown = 96,
+    disown = 96, bar = 97,
 }
 
 -- For an answer that needs no disk.

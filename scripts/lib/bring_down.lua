@@ -225,8 +225,7 @@ local function unseen_epoch(ctx, instances)
     end)
     local highest = 0
     for _, word in ipairs(words) do
-        local seen = not word.error and word.epoch and word.epoch.valid and word.epoch.epoch or 0
-        highest = math.max(highest, seen)
+        highest = math.max(highest, word.error and 0 or instance.seen_epoch(word))
     end
     return highest + 1
 end

@@ -1,32 +1,58 @@
 --- Confirming a pair after the coordinator's standby was activated (SAFETY.md, rule 8): its hosts
 --- say which epochs their instances have seen, and the catalog judges (lib/catalog/activation.sql).
+--- Before that they bar what the lost catalog has ordered and what may still be on its way.
 local cluster = require("lib.cluster")
+local instance = require("lib.instance")
 local mr = require("moonrise")
 
 local M = {}
 
 local ASK_MS = 3000
+-- Longer than an older order that hangs is waited for.
+local BAR_MS = 6000
 
 -- What counts of a host's word, as the catalog wants it.
-local function evidence(word)
-    local epoch = word.epoch or {}
-    return { valid = epoch.valid or false, epoch = epoch.epoch, order = epoch.order,
-             marked = epoch.marked, standby = word.standby_signal or false }
+local function evidence(word, last, barred)
+    return { valid = last.valid or false, epoch = last.epoch, order = last.order,
+             marked = last.marked, standby = word.standby_signal or false, barred = barred }
 end
 
--- Both hosts at the same time; what kept one from answering goes with the refusal.
-local function ask(ctx, pair)
-    local asked = { pair.primary, pair.mirror }
-    local answers = mr.parallel(asked, 2, function(inst)
-        return ctx.agents:inspect(inst, nil, { timeout_ms = ASK_MS })
-    end)
-    local words, silent = {}, {}
-    for i, inst in ipairs(asked) do
+-- Asks fn(inst) of the hosts at the same time: the answers by dbid; what kept one from answering
+-- is added to `silent`.
+local function each(instances, silent, fn)
+    local answers, by_dbid = mr.parallel(instances, 2, fn), {}
+    for i, inst in ipairs(instances) do
         if answers[i].error then
             table.insert(silent, ("%s: %s"):format(cluster.name(inst), tostring(answers[i].error)))
         else
-            words[tostring(inst.dbid)] = evidence(answers[i])
+            by_dbid[inst.dbid] = answers[i]
         end
+    end
+    return by_dbid
+end
+
+-- The words of both hosts, of instances that are barred; what kept one from it goes with the
+-- refusal.
+local function ask(ctx, pair, token)
+    local silent, words, known, seen = {}, {}, {}, 0
+    for dbid, word in pairs(each({ pair.primary, pair.mirror }, silent, function(inst)
+        return ctx.agents:inspect(inst, nil, { timeout_ms = ASK_MS })
+    end)) do
+        words[tostring(dbid)] = evidence(word, word.epoch or {})
+        seen = math.max(seen, instance.seen_epoch(word))
+        if words[tostring(dbid)].valid then
+            table.insert(known, pair.primary.dbid == dbid and pair.primary or pair.mirror)
+        end
+    end
+    local epoch, err = ctx.cat:call("bar_reserve", token, pair.content, seen)
+    if not epoch then
+        return nil, err
+    end
+    for dbid, was in pairs(each(known, silent, function(inst)
+        return ctx.agents:order(inst, "bar", { epoch = epoch }, { timeout_ms = BAR_MS })
+    end)) do
+        was.valid = true
+        words[tostring(dbid)] = evidence(was, was, epoch)
     end
     return words, silent
 end
@@ -39,7 +65,10 @@ end
 ---@return integer? epoch
 ---@return Error? err code "refused": it is not proven which instance is the primary
 function M.pair(ctx, pair, token, accept_loss)
-    local words, silent = ask(ctx, pair)
+    local words, silent = ask(ctx, pair, token)
+    if not words then
+        return nil, silent
+    end
     local epoch, err = ctx.cat:call("pair_confirm", token, pair.content, words, accept_loss)
     if not epoch and #silent > 0 then
         err = mr.error(err.code, ("%s; %s"):format(err.message, table.concat(silent, "; ")),

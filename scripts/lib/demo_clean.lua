@@ -7,6 +7,7 @@ local config = require("lib.config")
 local create_plan = require("lib.create_plan")
 local demo = require("lib.demo")
 local home = require("lib.home")
+local instance = require("lib.instance")
 local mr = require("moonrise")
 local term = require("lib.term")
 
@@ -30,7 +31,7 @@ local function end_server(set, inst)
     elseif word.stopped then
         return word
     end
-    return set:order(inst, "fence", { epoch = (word.epoch and word.epoch.epoch or 0) + 1 })
+    return set:order(inst, "fence", { epoch = instance.seen_epoch(word) + 1 })
 end
 
 local function end_servers(conf, env)

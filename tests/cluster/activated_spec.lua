@@ -9,6 +9,22 @@ local wait = require("tests.lib.wait")
 local SOON_S = 30
 local HOST = "127.0.0.1"
 
+-- An order that a lost catalog gave to a content's primary, and that was on its way.
+local LATE_ORDER = [[
+local mr = require("moonrise")
+local session = require("lib.session")
+
+return { summary = "spec", options = {}, arguments = 2, main = function(opts, rest)
+    return session.with(opts, function(ctx)
+        local pair = mr.check(ctx.cat:pair(tonumber(rest[1])))
+        local done, err = ctx.agents:order(pair.primary, "release", { epoch = tonumber(rest[2]) },
+            { timeout_ms = 30000 })
+        mr.out(done and "carried out" or err.code)
+        return 0
+    end)
+end }
+]]
+
 describe("after an activation", function()
     local place, cluster, watch
 
@@ -18,8 +34,9 @@ describe("after an activation", function()
     end
 
     local function unconfirm()
-        cluster:catalog([[select moonrise.activated(
-            moonrise.lease_take(-1, 'spec', 'spec', 'x', '1 second'), 'spec')]])
+        cluster:catalog([[with l as (select moonrise.lease_take(-1, 'spec', 'spec', 'x',
+            '1 minute') as token)
+            select moonrise.activated(token, 'spec'), moonrise.lease_drop(token) from l]])
     end
 
     -- What an activation does to the server, by hand; the coordinator dies.
@@ -85,10 +102,21 @@ describe("after an activation", function()
         end)
     end)
 
-    it("a host is not taken out of service with a primary that the catalog calls a mirror",
-        function()
+    it("an order that was on its way comes too late once the pair is confirmed", function()
         watch:kill("TERM")
         watch:wait(SOON_S)
+        place:write("late.lua", LATE_ORDER)
+        unconfirm()
+        local known = tonumber(row(1).unconfirmed)
+        cluster:must({ "confirm", "-a" })
+        assert.are.equal("s", cluster:primary(1).mode)
+        assert.matches("stale", cluster:must({ "run", place:path("late.lua"), "1", known + 1 }))
+        local name = cluster:primary(1):value("current_setting('synchronous_standby_names')")
+        assert.are_not.equal("", name)
+    end)
+
+    it("a host is not taken out of service with a primary that the catalog calls a mirror",
+        function()
         local new = cluster:mirror(1)
         local known = cluster:catalog("select * from pair_state where content = 1")[1]
         cluster:must({ "switchover", "-a", "1" })

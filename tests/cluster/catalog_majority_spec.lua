@@ -81,17 +81,18 @@ describe("catalog:", function()
     end)
 
     describe("after an activation a pair", function()
-        local known
+        local known, barred
 
         -- An instance's word as its host gives it.
         local function word(more)
             local w = { valid = true, epoch = known, order = "start", marked = false,
-                        standby = false }
+                        standby = false, barred = barred }
             for key, item in pairs(more or {}) do
                 w[key] = item
             end
-            return ([[{"valid": %s, "epoch": %d, "order": "%s", "marked": %s, "standby": %s}]])
-                :format(w.valid, w.epoch, w.order, w.marked, w.standby)
+            return ([[{"valid": %s, "epoch": %d, "order": "%s", "marked": %s, "standby": %s,
+                "barred": %s}]])
+                :format(w.valid, w.epoch, w.order, w.marked, w.standby, w.barred)
         end
 
         local function confirm(primary, mirror, loss)
@@ -107,6 +108,10 @@ describe("catalog:", function()
                 table.concat(words, ", "), loss and "'" .. loss .. "'" or "null")
         end
 
+        local function bar(seen)
+            return value(("bar_reserve(%s, 0, %d)"):format(token, seen or 0))
+        end
+
         local function unconfirmed()
             return value("select unconfirmed from pair_state where content = 0")
         end
@@ -115,6 +120,7 @@ describe("catalog:", function()
             catalog.arm(token, 0)
             known = tonumber(value("select epoch from pair_state where content = 0"))
             value(("activated(%s, 'the coordinator is gone')"):format(coordinator))
+            barred = bar()
         end)
 
         it("is unconfirmed, with a new epoch; the coordinator's own is not", function()
@@ -139,6 +145,22 @@ describe("catalog:", function()
             assert.equal("3ppsu 4mmsu", pair(0))
             value(("lease_drop(%s)"):format(token))
             value(("epoch_reserve(%s, 0, 'x')"):format(catalog.lease(0, "stop")))
+        end)
+
+        it("gets an epoch above all that may be on its way, to bar its instances with", function()
+            assert.is_true(tonumber(barred) > known + 10000)
+            assert.equal(barred, bar(known + 5))
+            local higher = tonumber(bar(barred + 500))
+            assert.is_true(higher > barred + 500)
+            value(("lease_drop(%s)"):format(token))
+            token = catalog.lease(0, "stop")
+            value(("epoch_reserve(%s, 0, 'x')"):format(token))
+            assert.is_true(tonumber(bar()) > higher)
+            refused("MR004", "is out of reach",
+                ("select bar_reserve(%s, 0, 9223372036854775807)"):format(token))
+            refused("MR002", "does not hold the watcher's lease", "select bar_reserve(null, 0, 1)")
+            must(confirm({ barred = bar() }, { barred = bar() }))
+            refused("MR003", "is confirmed", ("select bar_reserve(%s, 0, 1)"):format(token))
         end)
 
         -- What primary (dbid 3) and mirror (4) say, as far as it is not the start they had at the
@@ -191,6 +213,8 @@ describe("catalog:", function()
               standby = false } },
             { "the old primary got later orders and no mark", { epoch = 3 },
               { epoch = 1, order = "promote", standby = false } },
+            { "the primary was not barred", { barred = "null" }, {} },
+            { "the mirror was barred before something else was ordered", {}, { barred = 7 } },
             { "both are standbys", { epoch = 1, standby = true }, { epoch = 2 } },
         }
         for _, case in ipairs(UNPROVEN) do
@@ -221,9 +245,12 @@ describe("catalog:", function()
             local other = catalog.lease(1)
             catalog.add(other, 1, "p", 6002)
             value(("activated(%s, 'again')"):format(coordinator))
+            barred = value(("bar_reserve(%s, 1, %d)"):format(other, known + 500))
             local call = ("select pair_confirm(%s, 1, '{%%s}')"):format(other)
             refused("MR001", "dbid 5 has no valid epoch", call:format(""))
             refused("MR001", "marked", call:format('"5": ' .. word({ marked = true })))
+            refused("MR001", "others may be on their way",
+                call:format('"5": ' .. word({ barred = "null" })))
             must(call:format('"5": ' .. word({ epoch = known + 500 })))
             assert.equal("t", value(("select epoch > %d from cluster_state"):format(known + 500)))
         end)

@@ -109,6 +109,33 @@ later_orders_only(void **state)
     }
 }
 
+static void
+no_orders_that_are_barred(void **state)
+{
+    static const struct {
+        struct claim claim;
+        int rc;
+        bool repeat;
+    } cases[] = {
+        {{42, 30, "release"}, ERR_STALE, false},
+        {{50, 99, "promote"}, ERR_STALE, false},
+        {{50, 97, "bar"}, 0, true},
+        {{49, 97, "bar"}, ERR_STALE, false},
+        {{51, 0, "promote"}, 0, false},
+        {{51, 97, "bar"}, 0, false},
+    };
+    struct epoch last = sample(), out;
+    struct err e = {0};
+    last.barred = 50;
+    assert_int_equal(epoch_write(&last, *state, &e), 0);
+    assert_int_equal(epoch_read(&out, *state, &e), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bool repeat;
+        assert_int_equal(epoch_compare(&out, &cases[i].claim, &repeat, NULL), cases[i].rc);
+        assert_int_equal(repeat, cases[i].repeat);
+    }
+}
+
 /* A child that takes the lock with a claim and keeps it; returns once it has it. */
 static pid_t
 holder(const char *dir, struct claim claim)
@@ -205,6 +232,7 @@ main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(is_absent_or_damaged, setup, teardown),
         cmocka_unit_test(is_void_elsewhere),
         cmocka_unit_test(later_orders_only),
+        cmocka_unit_test_setup_teardown(no_orders_that_are_barred, setup, teardown),
         cmocka_unit_test_setup_teardown(a_newer_order_ends_one_that_hangs, setup, teardown),
         cmocka_unit_test_setup_teardown(an_older_one_is_refused_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(a_stranger_is_not_killed, setup, teardown),

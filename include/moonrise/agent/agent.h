@@ -14,7 +14,7 @@
  *            to each of the names; certificate.h says what is checked
  *   record_read (name, sysid, host, wait_ms) -> found: bool, and when it is: epoch, coordinator, standby, mode,
  *            catalog_epoch: what this host, under this of its names, holds on record of the coordinator's
- *            pair of that cluster. "format": it is damaged
+ *            pair of that cluster; not found is no vote, since it may have been lost. "format": it is damaged
  *   record_write (name, sysid, host, epoch, coordinator, standby (0: none), mode: "s"|"n",
  *            catalog_epoch, activates: bool, wait_ms) makes that record, durably -> as record_read. "stale"
  *            when the host has one of a higher epoch, or of the same one that says n where this says s; an
@@ -32,7 +32,7 @@
  *                      or {error: text} when it cannot be read
  *            recovery: {pid, title, progress} while a startup process runs; `progress` is a number that
  *                      grows while it works
- *            epoch: {valid, epoch, step, order, marked, reason, sysid, dbid, why (not valid)}
+ *            epoch: {valid, epoch, step, order, barred, marked, reason, sysid, dbid, why (not valid)}
  *            standby_signal, backup_label: bool; patch: {type, stage, source, started_s, running: bool,
  *            bytes_done, bytes_total} of an unfinished recovery; free_bytes;
  *            tablespaces: [{oid, path}]; wal_dir; data_bytes (only with measure: true); adoption: text, of
@@ -75,6 +75,9 @@
  *             then is fenced) -> stopped, fenced, state, shutdown_end, timeline
  *   fence     () -> stopped, killed: [pid as text]; ends every process of the instance, proven
  *   mark      (reason) writes the mark; if stopped moves pg_control aside -> marked, aside
+ *   bar       () nothing but that orders of epochs up to its own are refused from now on, also those that
+ *             wait or are under way -> epoch, order (the last one's, which stay on record), marked,
+ *             standby_signal: the instance as no such order will change it any more
  *   name      (name, wait_ms) gives this mirror its synchronous name (primary_conninfo's
  *             application_name) -> changed, streaming (under that name), ms
  *   arm       (name, slot, max_lag_bytes) on a primary -> insert_lsn, waited_ms, server_version,

@@ -3,7 +3,9 @@
 --
 -- Transitions commit without the standby, so the catalog of an activated one may lack the last of
 -- them. What was done by those is known to the hosts: each order has left its epoch beside the
--- instance. Until both hosts have told theirs the pair is *unconfirmed*, and left as it is.
+-- instance. Until both hosts have told theirs the pair is *unconfirmed*, and left as it is. An
+-- order that is still on its way would make that word wrong: so before it counts the instance is
+-- barred (agent.h) from orders of all epochs that the lost catalog may have given out.
 
 create function moonrise.check_confirmed(content integer) returns void
 language plpgsql as $$
@@ -56,6 +58,8 @@ begin
         perform fail('MR004', 'activated needs the lease of content -1');
     end if;
     perform authorise_caller(token, -1);
+    -- Epochs that were given out in the last moments nobody may have heard of yet.
+    perform raise_epoch((select epoch + 10000 from cluster_state));
     update pair_state p set unconfirmed = coalesce(p.unconfirmed, p.epoch)
         where p.content >= 0
         and exists (select from gp_segment_configuration g where g.content = p.content);
@@ -74,16 +78,18 @@ create type moonrise.instance_word as (
     epoch           bigint,
     "order"         text,
     marked          boolean,
-    standby         boolean
+    standby         boolean,
+    barred          bigint      -- orders up to that epoch have no effect on it any more
 );
 
 create function moonrise.word_text(dbid integer, w instance_word) returns text
 language sql as $$
     select format('dbid %s ', dbid) || case when (w).valid is not true
         then 'has no valid epoch'
-        else format('is %s, its last order was %s of epoch %s',
+        else format('is %s, its last order was %s of epoch %s%s',
             case when (w).marked then 'marked as replaced' when (w).standby then 'a standby'
-                else 'a primary by its files' end, (w)."order", (w).epoch) end
+                else 'a primary by its files' end, (w)."order", (w).epoch,
+            case when (w).barred is null then ', others may be on their way' else '' end) end
 $$;
 
 -- Whether the instance has been promoted by an order that this catalog does not know.
@@ -112,6 +118,33 @@ language sql as $$
     end
 $$;
 
+-- An epoch to bar the instances of an unconfirmed pair with, above all that the hosts have `seen`:
+-- that of the last attempt, unless something was ordered since.
+create function moonrise.bar_reserve(token bigint, content integer, seen bigint) returns bigint
+language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
+declare
+    state pair_state;
+begin
+    perform authorise_caller(token, content);
+    select * into state from pair_state p where p.content = bar_reserve.content;
+    if state.unconfirmed is null then
+        perform fail('MR003', format('content %s is confirmed', content));
+    elsif state.reserved = state.epoch and seen <= state.epoch then
+        return state.epoch;
+    end if;
+    perform raise_epoch(seen);
+    return reserve(content, 'the orders of before the activation are barred');
+end $$;
+
+-- Whether the words were told by instances that were barred with the epoch that the pair got last.
+create function moonrise.words_hold(c integer, p instance_word, m instance_word) returns boolean
+language sql as $$
+    select s.reserved = s.epoch
+        and ((p).valid is not true or (p).barred is not distinct from s.epoch)
+        and ((m).valid is not true or (m).barred is not distinct from s.epoch)
+    from pair_state s where s.content = c
+$$;
+
 -- The same for a pair, or the refusal. A primary without a mirror is all there is. Where an
 -- operator accepts the loss, what one host can tell is enough, and without it the roles are the
 -- catalog's.
@@ -126,7 +159,9 @@ declare
     m instance_word := jsonb_populate_record(null::instance_word, words -> mirror_dbid::text);
     proven text;
 begin
-    if mirror_dbid is null then
+    if not accepted and not words_hold(c, p, m) then
+        proven := null;
+    elsif mirror_dbid is null then
         proven := case when (p).valid and not (p).marked and not (p).standby then 'kept' end;
     else
         proven := words_prove(p, m, known);

@@ -34,6 +34,7 @@ grant execute on function
     moonrise.hand_over(bigint, integer, jsonb),
     moonrise.promoted(bigint, integer, bigint, bigint, pg_lsn),
     moonrise.activated(bigint, text),
+    moonrise.bar_reserve(bigint, integer, bigint),
     moonrise.pair_confirm(bigint, integer, jsonb, text),
     moonrise.instance_add(bigint, jsonb),
     moonrise.instance_remove(bigint, integer),

@@ -46,22 +46,27 @@ language sql as $$
     select jsonb_build_object('epoch', epoch, 'reason', reason) || coalesce(more, '{}')
 $$;
 
+create function moonrise.reserve(c integer, reason text) returns bigint
+language plpgsql as $$
+declare
+    taken bigint := pair_epoch(c);
+begin
+    update pair_state set reserved = taken where content = c;
+    perform note('reserve', c, null, reason, jsonb_build_object('epoch', taken));
+    return taken;
+end $$;
+
 -- An order needs one, so a pair that is not confirmed gets none but to be stopped.
 create function moonrise.epoch_reserve(token bigint, content integer, reason text,
     seen bigint default null)
 returns bigint
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
-declare
-    taken bigint;
 begin
     perform authorise_caller(token, content, seen);
     if current_setting('moonrise.actor') <> 'stop' then
         perform check_confirmed(content);
     end if;
-    taken := pair_epoch(content);
-    update pair_state p set reserved = taken where p.content = epoch_reserve.content;
-    perform note('reserve', content, null, reason, jsonb_build_object('epoch', taken));
-    return taken;
+    return reserve(content, reason);
 end $$;
 
 -- The catalog's epoch is at least `seen`; whether it was not. It never goes back, so a number that

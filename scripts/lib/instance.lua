@@ -176,7 +176,6 @@ function M.standby_spec(env, target, source)
     }
 end
 
---- Why a mirror's history is not its primary's, or nil when nothing says so (SAFETY.md, rule 9).
 --- The highest epoch that an instance is bound by, 0 when by none: what is ordered of it next needs
 --- a higher one.
 ---@param word table the host's word about it
@@ -186,6 +185,7 @@ function M.seen_epoch(word)
     return epoch and epoch.valid and math.max(epoch.epoch, epoch.barred) or 0
 end
 
+--- Why a mirror's history is not its primary's, or nil when nothing says so (SAFETY.md, rule 9).
 --- Two servers that were promoted apart can bear the same timeline and identical history files, so
 --- a promotion that moonrise did not make is looked for in the mirror's own history files, not in
 --- what it has in common with its primary.

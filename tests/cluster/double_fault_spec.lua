@@ -47,6 +47,8 @@ describe("a double fault", function()
         mirror:kill()
         wait_journal("release", content, since)
         primary:sql("insert into ledger values (default)")
+        -- So far it is at least, by its files.
+        primary:sql("checkpoint")
         primary:kill()
         wait_journal("double_fault", content, since)
         return primary, mirror, since

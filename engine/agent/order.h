@@ -24,7 +24,7 @@ enum order_flag {
     ORDER_HOST = 4,     /* about the host: takes no data directory */
     ORDER_DISOWNS = 32, /* carried out only where args.adoption is what moonrise.before says */
     ORDER_REMOVES = 16, /* a data directory that is not there is where it leads to */
-    ORDER_BARS = 32,    /* what the last order was stays on record */
+    ORDER_BARS = 64,    /* what the last order was stays on record */
 };
 
 struct order {

@@ -70,40 +70,6 @@ starts_and_stops(void **state)
     lab_do(lab, &one, "start", "\"listen\":\"\"");
 }
 
-static void
-late_orders_are_refused(void **state)
-{
-    struct lab *lab = *state;
-    lab->epoch = 100;
-    lab_do(lab, &one, "checkpoint", "");
-    lab_refused(lab, &one, "stop", "\"epoch\":99,\"step\":50", ERR_STALE);
-    lab_refused(lab, &one, "fence", "\"epoch\":100,\"step\":1", ERR_STALE);
-    lab_do(lab, &one, "checkpoint", "\"epoch\":100,\"step\":1");
-    lab_refused(lab, &one, "fence", "\"epoch\":101,\"dbid\":3", ERR_REFUSED);
-    lab_refused(lab, &one, "fence", "\"epoch\":101,\"sysid\":\"1\"", ERR_REFUSED);
-    lab_refused(lab, &one, "bar", "\"epoch\":99", ERR_STALE);
-    for (int times = 0; times < 2; times++) {
-        struct message *was = lab_ok(lab, &one, "bar", "\"epoch\":110,\"step\":97");
-        assert_int_equal(message_int(was, "epoch", 0), 100);
-        assert_string_equal(message_text(was, "order", ""), "checkpoint");
-        assert_false(message_bool(was, "marked", true) ||
-                     message_bool(was, "standby_signal", true));
-        message_free(was);
-    }
-    lab_refused(lab, &one, "fence", "\"epoch\":105", ERR_STALE);
-    lab_refused(lab, &one, "fence", "\"epoch\":110,\"step\":99", ERR_STALE);
-    struct message *word = lab_ok(lab, &one, "inspect", "");
-    assert_int_equal(message_int(message_object(word, "epoch"), "barred", 0), 110);
-    message_free(word);
-    lab_sql_is(lab, &one, "select 1", "1");
-    lab_refused(lab, &one, "initdb", "", ERR_EXISTS);
-    lab->epoch = 120;
-    lab_do(lab, &one, "checkpoint", "");
-    word = lab_ok(lab, &one, "inspect", "");
-    assert_int_equal(message_int(message_object(word, "epoch"), "barred", 1), 0);
-    message_free(word);
-}
-
 /* A postmaster that is killed leaves a backend that goes on: not stopped, until it is fenced. */
 static void
 sees_who_outlives_a_killed_postmaster(void **state)
@@ -486,7 +452,6 @@ main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(starts_and_stops),
-        cmocka_unit_test(late_orders_are_refused),
         cmocka_unit_test(sees_who_outlives_a_killed_postmaster),
         cmocka_unit_test(sees_the_shared_memory),
         cmocka_unit_test(sees_a_deleted_program),

@@ -167,6 +167,9 @@ function Cluster:switch_roles(content)
     if primary.preferred_role == "p" then
         primary:kill()
         self:wait_row({ dbid = mirror.dbid, role = "p" }, 30)
+        wait.eventually("its promotion", 30, function()
+            return mirror:value("pg_is_in_recovery()") == "f"
+        end)
         self:must({ "recoverseg", "-a" })
         self:wait_healthy(60)
     end

@@ -129,9 +129,11 @@ function Set:inspect(inst, _, options)
     return word, err
 end
 
--- Whether a checkpoint is in a server's WAL is not modelled: nothing is known of it.
-function Set.history()
-    return { known = false }
+function Set:history(inst, checkpoint, options)
+    local server = self.process.world.servers[inst.dbid]
+    return travel(self, server, options and options.timeout_ms or 3000, function()
+        return orders.history_of(server, checkpoint)
+    end)
 end
 
 function Set:disk(inst)

@@ -85,6 +85,22 @@ local function authorise(self, session, token, seen)
     end
 end
 
+-- The watcher promotes and releases nothing while somebody has paused that.
+local function check_pause(self, token)
+    if self.paused and not token then
+        if self.world.rules.pause then
+            refuse("refused", "MR001", "failover of content 0 is paused")
+        end
+        self.world.promise:paused()
+    end
+end
+
+--- Begins a pause, or ends it.
+---@param paused boolean
+function Catalog:pause(paused)
+    self.epoch, self.paused = self.epoch + 1, paused
+end
+
 -- What the transitions are given, in the order of lib/catalog/*.sql.
 local GIVEN = {
     watcher_lease_take = { "holder" }, watcher_pid = {}, replication_sample_set = { "rows" },
@@ -176,6 +192,7 @@ function calls.mirror_down(self, session, given)
     if mirror.status == "d" and mirror.mode == "n" then
         return self.pair.epoch
     end
+    check_pause(self, given.token)
     self.pair.armed_name = nil
     set_pair(self, "n", "d")
     note(self, "mirror_down", {})
@@ -241,7 +258,9 @@ function calls.promote(self, session, given)
     local mirror = self:instance("m")
     if mirror.dbid ~= dbid then
         refuse("busy", "MR003", "dbid %d is the primary already", dbid)
-    elseif (mirror.mode ~= "s" or mirror.status ~= "u") and not given.accept_loss
+    end
+    check_pause(self, given.token)
+    if (mirror.mode ~= "s" or mirror.status ~= "u") and not given.accept_loss
         and self.world.rules.sync then
         refuse("refused", "MR001", "dbid %d is not in sync", dbid)
     end
@@ -327,6 +346,8 @@ function Catalog:snapshot(session)
     end
     return real.json_encode({
         instances = self:instances(), pairs = { pair }, leases = lease and { lease } or real.null,
+        pauses = self.paused and { { content = 0, text = "by somebody", left_ms = 60000 } }
+            or real.null,
         state = { name = "sim", epoch = self.epoch, state = "running", config = "none" },
         held = self.holder == session, version = self.world.version })
 end

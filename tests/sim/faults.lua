@@ -88,7 +88,7 @@ M.kinds = {
         server:power_off()
         if world.dice:number(1) < 0.5 then
             later(world, 2000, function()
-                server:start(false)
+                server:started_by_somebody()
             end)
         end
     end,
@@ -126,9 +126,22 @@ M.kinds = {
     end,
     cut = for_a_while("cut"),
     slow = for_a_while("slow"),
-    -- From its files alone a server listens nowhere.
     somebody_starts = function(world)
-        mirror(world):start(false)
+        one_of(world):started_by_somebody()
+    end,
+    -- It is replaced while its host hears nothing of that, and its clients still know it.
+    somebody_starts_the_old = function(world)
+        local old = primary(world)
+        world.parted = old.dbid
+        old:kill()
+        world:at("promoted", function()
+            later(world, 5000, function()
+                old:started_by_somebody()
+            end)
+        end)
+        later(world, 60000, function()
+            world.parted = nil
+        end)
     end,
     somebody_restarts = function(world)
         local server = one_of(world)
@@ -137,11 +150,14 @@ M.kinds = {
             server:start(server.listen)
         end
     end,
+    somebody_starts_down = function(world)
+        mirror(world):started_by_somebody()
+    end,
     somebody_makes_a_standby = function(world)
         local server = mirror(world)
         if not server.up then
             server.standby = true
-            server:start(false)
+            server:started_by_somebody()
         end
     end,
     stop_watcher = function(world)
@@ -163,6 +179,12 @@ M.kinds = {
     recover = runbook("recover"),
     recover_again = runbook("recover"),
     hand_over = runbook("hand_over"),
+    pause = function(world)
+        world.catalog:pause(true)
+        later(world, 60000, function()
+            world.catalog:pause(false)
+        end)
+    end,
 }
 
 -- What is recorded in the catalog, what is done to an instance, and orders on their way.
@@ -170,7 +192,8 @@ local AT = { "in_sync", "out_of_sync", "mirror_down", "mirror_up", "promote", "h
              "copying", "copied", "stopped", "promoted", "order_recover", "order_promote" }
 -- What does most harm to an instance that does not run.
 local DOWN = { copying = "somebody_makes_a_standby", copied = "power_off",
-               stopped = "somebody_starts", order_recover = "somebody_starts" }
+               stopped = "somebody_starts", order_recover = "somebody_starts_down",
+               promote = "somebody_starts_down" }
 -- Ends of what acts: between two of its steps.
 local CRASHES = { "kill_watcher", "stop_watcher", "kill_agents" }
 

@@ -17,6 +17,14 @@ local function with(row, changes)
     return setmetatable(changes, { __index = row })
 end
 
+local function without(row, key)
+    local rest = {}
+    for name, value in pairs(row) do
+        rest[name] = name ~= key and value or nil
+    end
+    return rest
+end
+
 local function guarding(name, change)
     return function(load)
         local guard = load("lib.guard")
@@ -146,6 +154,9 @@ return {
     { rule = 3, name = "stopped is when the postmaster is gone", rules = { stopped = false } },
     { rule = 3, name = "an old primary is not marked", rules = { mark = false },
       mutate = anything_starts },
+    { rule = 3, name = "a primary that its mirror still hears is replaced",
+      mutate = primary_said({ heard = false }) },
+    { rule = 4, name = "what somebody starts is reached by clients", rules = { listen = false } },
     { rule = 5, name = "a half-made copy can start", rules = { control = false, mark = false } },
     { rule = 5, name = "a directory in use is written", rules = { proof = false } },
     { rule = 5, name = "pg_control is there before the copy is flushed",
@@ -155,6 +166,10 @@ return {
         return with(input, { lease = false })
       end) },
     { rule = 6, name = "two act", rules = { lease = false } },
+    { rule = 6, name = "a pause is not honoured", rules = { pause = false },
+      mutate = believing(function(input)
+        return without(input, "paused")
+      end) },
     { rule = 7, name = "an order that comes late is carried out", rules = { epochs = false } },
     { rule = 7, name = "a statement of an earlier order goes on", rules = { statements = false } },
     { rule = 9, name = "history is a number", rules = { history = false, mark = false },

@@ -293,7 +293,7 @@ local function write_copy(server, source)
         server.wal[i] = record
     end
     server.timeline, server.history = source.timeline, source.history
-    server.standby, server.names = true, ""
+    server.standby, server.names, server.state = true, "", "in archive recovery"
     server.stream_name = ("mr_0_%d"):format(server.dbid)
     server.slots, server.shutdown_end, server.unflushed = {}, nil, server.copies
     server.world.clock:after(5000, function()
@@ -342,10 +342,25 @@ function ops.recover(host, server, claim, args)
     return ops.start(host, server, claim, {})
 end
 
+-- Of a record's content: no two checkpoints have the same.
+local function sum_of(record)
+    return tostring(record)
+end
+
+--- Which checkpoint a server's WAL holds at a position.
+---@param server table
+---@param checkpoint string LSN
+---@return table answer
+function M.history_of(server, checkpoint)
+    local record = server.wal[real.lsn(checkpoint)]
+    return { known = server.world.rules.history, checkpoint_sum = record and sum_of(record) }
+end
+
 --- What the host says of an instance.
 ---@param server table
 ---@return table word
 function M.word_of(server)
+    local at, record = server:checkpoint()
     local status = server.stopping and "stopping" or server.recovering and "starting"
         or server.standby and "standby" or "ready"
     return {
@@ -354,8 +369,8 @@ function M.word_of(server)
         postmaster = { alive = server.up, status = server.up and status or nil,
                        listen = server.up and (server.listen and "localhost" or "") or nil },
         control = { sysid = "7", aside = server.aside, timeline = server.timeline,
-                    newest_timeline = server.timeline,
-                    state = server.standby and "in archive recovery" or "in production" },
+                    newest_timeline = server.timeline, state = server.state,
+                    checkpoint = at and real.lsn_text(at), checkpoint_sum = at and sum_of(record) },
         patch = server.patching and { sysid = "7" } or nil,
         data_bytes = 1000,
     }

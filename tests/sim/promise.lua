@@ -80,6 +80,11 @@ function Promise:succeeded(old, new)
     end
 end
 
+--- A pair is promoted or its mirror recorded as down by the watcher, though that is paused.
+function Promise:paused()
+    break_it(self, "rule 6", "the watcher goes on with a pair whose failover is paused")
+end
+
 --- A server was promoted. Its predecessor is stopped by then, unless its host says nothing: then it
 --- may be read for a while.
 ---@param server table

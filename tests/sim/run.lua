@@ -35,6 +35,7 @@ end
 local function calm(world)
     world.cut, world.slow, world.parted = false, false, nil
     world.cut_at = world.clock.now
+    world.catalog:pause(false)
     for _, server in pairs(world.servers) do
         server:thaw()
         server:resume()

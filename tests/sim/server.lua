@@ -25,6 +25,7 @@ function M.new(world, dbid)
         history = {}, names = "", stream_name = "", slots = {}, watchers = {}, senders = {},
         epoch = { valid = true, epoch = 1, step = 0, order = "adopt", marked = false, sysid = "7" },
         aside = false, orphans = {}, copies = 0, known_names = { "mr_0_" .. dbid },
+        state = "shut down",
     }, Server)
 end
 
@@ -54,6 +55,18 @@ end
 ---@return integer
 function Server:replayed()
     return self.paused and math.min(self.paused_at, #self.wal) or #self.wal
+end
+
+--- Where its last checkpoint lies, as its pg_control has it: of a standby, the last one of its
+--- primary that it has replayed.
+---@return integer? position
+---@return table? record
+function Server:checkpoint()
+    for i = self:replayed(), 1, -1 do
+        if self.wal[i].checkpoint then
+            return i, self.wal[i]
+        end
+    end
 end
 
 --- pg_wal_replay_pause(), pg_wal_replay_resume().
@@ -114,11 +127,20 @@ function Server:start(listen)
     self.deaf, self.paused, self.rereading, self.stopping = false, false, false, false
     self.shutdown_end, self.excused = nil, nil
     flag_at_start(self)
+    self.state = self.standby and "in archive recovery" or "in production"
     self.life:after(20 + chance(self, 300), function()
         self.recovering = false
+        if not self.in_recovery then
+            table.insert(self.wal, { checkpoint = true })
+        end
         receiver.stream(self)
     end)
     return true
+end
+
+--- Somebody starts it with what lies in its files: with those it listens nowhere (rule 4).
+function Server:started_by_somebody()
+    return self:start(not self.world.rules.listen)
 end
 
 local function die(self)
@@ -180,6 +202,7 @@ local function shut_down(self, stop_at, until_ms)
     if arrived or self.in_recovery or self.world.clock.now > until_ms then
         die(self)
         self.shutdown_end = not self.in_recovery and stop_at or nil
+        self.state = self.in_recovery and "shut down in recovery" or "shut down"
         return
     end
     self.life:after(2, function()
@@ -196,7 +219,7 @@ function Server:shut_down()
     tell(self, "shuts down")
     self.stopping, self.waiting = true, {}
     if not self.in_recovery then
-        table.insert(self.wal, { shutdown = true })
+        table.insert(self.wal, { checkpoint = true, shutdown = true })
     end
     local stop_at, until_ms = #self.wal, self.world.clock.now + 2000
     self.life:after(1 + chance(self, 20), function()
@@ -327,11 +350,12 @@ end
 --- Ends its recovery: from here on it writes a history of its own.
 function Server:promote()
     tell(self, "is promoted")
-    table.insert(self.wal, { promotion = true })
+    table.insert(self.wal, { checkpoint = true, promotion = true })
     local history = copy(self.history)
     table.insert(history, { timeline = self.timeline, at = #self.wal - 1 })
     self.history, self.timeline = history, self.timeline + 1
     self.in_recovery, self.standby, self.link = false, false, nil
+    self.state = "in production"
     self.switch = #self.wal - 1
     self.world.promise:promoted(self)
     self.world:moment("promoted")

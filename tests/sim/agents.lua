@@ -13,6 +13,7 @@ Set.__index = Set
 local STEPS = process.loader({ moonrise = real })("lib.agents").steps
 local LOCK_MS, LOST_MS = 15000, 60000
 
+local records = require("tests.sim.records")
 local refuse = orders.refuse
 
 local function order_text(claim)
@@ -133,6 +134,15 @@ function Set:history(inst, checkpoint, options)
     local server = self.process.world.servers[inst.dbid]
     return travel(self, server, options and options.timeout_ms or 3000, function()
         return orders.history_of(server, checkpoint)
+    end)
+end
+
+-- The host of an instance bears its dbid.
+function Set:call(host, op, args)
+    local world = self.process.world
+    local server = world.servers[tonumber(host:match("%d+$"))]
+    return travel(self, server, 3000, function()
+        return records[op](world.records_of, host, args)
     end)
 end
 

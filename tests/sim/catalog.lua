@@ -1,6 +1,7 @@
 --- A model of the catalog: the rows of one pair, epochs, leases, and the transitions with what they
 --- refuse, as scripts/lib/catalog/*.sql has them. Statements take time, and at times the answer or
 --- the session is lost.
+local activation = require("tests.sim.activation")
 local copy = require("tests.lib.copy")
 local real = require("moonrise")
 
@@ -16,14 +17,14 @@ local IDLE_MS = 5000
 ---@return table catalog
 function M.new(world)
     local function row(dbid, role)
-        return { dbid = dbid, content = 0, role = role, preferred_role = role, mode = "n",
-                 status = "u", port = 6000 + dbid, hostname = "localhost", address = "localhost",
-                 datadir = "/d" .. dbid }
+        return { dbid = dbid, content = world.content, role = role, preferred_role = role,
+                 mode = "n", status = "u", port = 6000 + dbid, hostname = "localhost",
+                 address = "localhost", datadir = "/d" .. dbid }
     end
     return setmetatable({
-        world = world, epoch = 10, tokens = 0, journal = {}, promoted = {},
+        world = world, epoch = 10, tokens = 0, journal = {}, promoted = {}, kept = {}, life = 1,
         rows = { [2] = row(2, "p"), [3] = row(3, "m") },
-        pair = { content = 0, epoch = 10, reserved = 0, role_epoch = 0, timeline = 1 },
+        pair = { content = world.content, epoch = 10, reserved = 0, role_epoch = 0, timeline = 1 },
     }, Catalog)
 end
 
@@ -59,6 +60,14 @@ local function set_pair(self, mode, status)
     end
 end
 
+local function swap(self)
+    local primary, mirror, epoch = self:instance("p"), self:instance("m"), next_epoch(self)
+    primary.role, primary.mode, primary.status = "m", "n", "d"
+    mirror.role, mirror.mode, mirror.status = "p", "n", "u"
+    self.pair.role_epoch, self.pair.armed_name = epoch, nil
+    return epoch
+end
+
 -- A holder that asks nothing for so long loses its session.
 function Catalog:expire()
     local holder = self.holder
@@ -67,7 +76,7 @@ function Catalog:expire()
     end
 end
 
-local function authorise(self, session, token, seen)
+local function authorise_caller(self, session, token, seen)
     local lease = self.lease
     local unexpired = lease and lease.expires > self.world.clock.now
     if seen and seen ~= self.pair.epoch then
@@ -85,6 +94,25 @@ local function authorise(self, session, token, seen)
     end
 end
 
+local function authorise(self, session, token, seen)
+    authorise_caller(self, session, token, seen)
+    if self.pair.unconfirmed and self.world.rules.unconfirmed then
+        refuse("refused", "MR001", "content 0 has not confirmed its epochs")
+    end
+end
+
+-- The coordinator's standby is out only with a record of that on a majority of the hosts.
+local function check_majority(self, facts)
+    local majority = facts and facts.majority or {}
+    if self.pair.content >= 0 or not self.world.rules.majority then
+        return
+    elseif #(majority.hosts or {}) < 2 then
+        refuse("refused", "MR001", "the coordinator is released only with a majority's record")
+    elseif majority.epoch ~= self.pair.epoch or self.pair.reserved ~= self.pair.epoch then
+        refuse("busy", "MR003", "the hosts have recorded another epoch")
+    end
+end
+
 -- The watcher promotes and releases nothing while somebody has paused that.
 local function check_pause(self, token)
     if self.paused and not token then
@@ -93,6 +121,43 @@ local function check_pause(self, token)
         end
         self.world.promise:paused()
     end
+end
+
+--- The standby of its coordinator takes the place of that one.
+---@param missing integer how many transitions it lacks at most
+function Catalog:activate(missing)
+    activation.activate(self, missing)
+end
+
+--- Whether a session goes on; outside of the coordinator's own life the server that it is with is
+--- none of this world.
+---@param session table {life, server_life}
+---@return boolean
+function Catalog:reached(session)
+    local server = self.server
+    return session.life == self.life and (server == nil or (server.life == session.server_life
+        and server:running() and not self.world:apart(server.dbid)))
+end
+
+--- What was changed is in its server's WAL; that commit waits for nobody.
+function Catalog:write()
+    local lease = self.lease and self.lease.token
+    if self.server and (self.written ~= self.epoch or self.written_lease ~= lease) then
+        self.written, self.written_lease = self.epoch, lease
+        table.insert(self.server.wal, { catalog = activation.state(self) })
+    end
+end
+
+--- This server was a standby, and is the coordinator from now on.
+---@param dbid integer
+---@param epoch integer the highest that a host has seen
+function Catalog:take_over(dbid, epoch)
+    self.epoch, self.lease = math.max(self.epoch, epoch), nil
+    if self:instance("m").dbid == dbid then
+        self.promoted[swap(self)] = true
+        self.pair.timeline = self.server.timeline
+    end
+    note(self, "activated", {})
 end
 
 --- Begins a pause, or ends it.
@@ -106,15 +171,16 @@ local GIVEN = {
     watcher_lease_take = { "holder" }, watcher_pid = {}, replication_sample_set = { "rows" },
     lease_take = { "content", "holder", "intent", "step" }, lease_step = { "token", "step" },
     lease_inherit = { "token", "holder", "ttl", "gone" }, lease_drop = { "token" },
-    epoch_reserve = { "token", "content", "reason" },
+    epoch_reserve = { "token", "content", "reason", "seen" }, epoch_seen = { "epoch" },
     mirror_down = { "token", "content", "reason", "facts", "seen" },
     mirror_up = { "token", "content", "reason", "seen" },
-    out_of_sync = { "token", "content", "reason", "seen" },
+    out_of_sync = { "token", "content", "reason", "seen", "facts" },
     in_sync = { "token", "content", "arm_epoch", "evidence" },
     promote = { "token", "content", "dbid", "decision", "accept_loss", "seen" },
     hand_over = { "token", "content", "evidence" },
     promoted = { "token", "content", "epoch", "timeline", "switch_lsn" },
     timeline_seen = { "token", "content", "timeline" },
+    pair_confirm = { "token", "content", "words", "accept_loss" },
 }
 
 local calls = {}
@@ -181,9 +247,14 @@ function calls.lease_drop(self, _, given)
 end
 
 function calls.epoch_reserve(self, session, given)
-    authorise(self, session, given.token)
+    authorise(self, session, given.token, given.seen)
     self.pair.reserved = next_epoch(self)
     return self.pair.reserved
+end
+
+function calls.epoch_seen(self, _, given)
+    self.epoch = math.max(self.epoch, given.epoch)
+    return self.epoch
 end
 
 function calls.mirror_down(self, session, given)
@@ -193,6 +264,7 @@ function calls.mirror_down(self, session, given)
         return self.pair.epoch
     end
     check_pause(self, given.token)
+    check_majority(self, given.facts)
     self.pair.armed_name = nil
     set_pair(self, "n", "d")
     note(self, "mirror_down", {})
@@ -216,6 +288,7 @@ function calls.out_of_sync(self, session, given)
     if mirror.mode == "n" then
         return self.pair.epoch
     end
+    check_majority(self, given.facts)
     set_pair(self, "n", mirror.status)
     note(self, "out_of_sync", {})
     return next_epoch(self)
@@ -233,7 +306,8 @@ function calls.in_sync(self, session, given)
         refuse("refused", "MR001", "the mirror is recorded as down")
     elseif evidence.timeline and evidence.timeline > self.pair.timeline then
         refuse("refused", "MR001", "somebody else promoted")
-    elseif rules.names and evidence.name ~= ("mr_0_%d_%d"):format(mirror.dbid, arm_epoch)
+    elseif rules.names and evidence.name ~= ("%s_%d"):format(self.world:bare_name(mirror.dbid),
+            arm_epoch)
         or real.lsn(evidence.flush_lsn) < real.lsn(evidence.insert_lsn) then
         refuse("refused", "MR001", "the evidence does not say so")
     end
@@ -244,19 +318,13 @@ function calls.in_sync(self, session, given)
     return next_epoch(self)
 end
 
-local function swap(self)
-    local primary, mirror, epoch = self:instance("p"), self:instance("m"), next_epoch(self)
-    primary.role, primary.mode, primary.status = "m", "n", "d"
-    mirror.role, mirror.mode, mirror.status = "p", "n", "u"
-    self.pair.role_epoch, self.pair.armed_name = epoch, nil
-    return epoch
-end
-
 function calls.promote(self, session, given)
     local dbid, decision = given.dbid, given.decision
     authorise(self, session, given.token, given.seen)
     local mirror = self:instance("m")
-    if mirror.dbid ~= dbid then
+    if given.content < 0 then
+        refuse("refused", "MR001", "a coordinator is not promoted like a segment")
+    elseif mirror.dbid ~= dbid then
         refuse("busy", "MR003", "dbid %d is the primary already", dbid)
     end
     check_pause(self, given.token)
@@ -305,6 +373,24 @@ function calls.timeline_seen(self, session, given)
     return given.timeline
 end
 
+function calls.pair_confirm(self, session, given)
+    authorise_caller(self, session, given.token)
+    if not self.pair.unconfirmed then
+        return self.pair.epoch
+    end
+    local verdict = activation.verdict(self, given.words, given.accept_loss ~= nil)
+    if not verdict then
+        refuse("refused", "MR001", "it is not proven which instance is the primary")
+    end
+    local epoch = verdict == "switched" and swap(self) or next_epoch(self)
+    if verdict == "kept" or (verdict == "same" and given.accept_loss) then
+        set_pair(self, "n", self:instance("m").status)
+    end
+    self.pair.unconfirmed = nil
+    note(self, verdict == "switched" and "promote" or "confirm", { epoch = epoch })
+    return epoch
+end
+
 function calls.replication_sample_set()
     return true
 end
@@ -319,11 +405,14 @@ function Catalog:call(session, fn, ...)
     for i, name in ipairs(GIVEN[fn] or error("the simulated catalog has no " .. fn)) do
         given[name] = (select(i, ...))
     end
+    if given.content or given.token then
+        activation.keep(self)
+    end
     return calls[fn](self, session, given)
 end
 
 function Catalog:instances()
-    return { copy(self.rows[2]), copy(self.rows[3]) }
+    return { copy(self.rows[2]), copy(self.rows[3]), self.other and copy(self.other) }
 end
 
 function Catalog:promoted_epoch()
@@ -345,9 +434,10 @@ function Catalog:snapshot(session)
         lease.left_ms = lease.expires - self.world.clock.now
     end
     return real.json_encode({
-        instances = self:instances(), pairs = { pair }, leases = lease and { lease } or real.null,
-        pauses = self.paused and { { content = 0, text = "by somebody", left_ms = 60000 } }
-            or real.null,
+        instances = self:instances(), pairs = { pair }, sysid = "7",
+        leases = lease and { lease } or real.null,
+        pauses = self.paused and { { content = pair.content, text = "by somebody",
+                                     left_ms = 60000 } } or real.null,
         state = { name = "sim", epoch = self.epoch, state = "running", config = "none" },
         held = self.holder == session, version = self.world.version })
 end

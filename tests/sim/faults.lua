@@ -62,6 +62,20 @@ local function runbook(name)
     end
 end
 
+-- The coordinator's host is gone, often with one of the pair; its standby, which lacks the last
+-- transitions, takes its place.
+local function activate(world, missing)
+    local chance = world.dice:number(1)
+    if chance < 0.7 then
+        local server = chance < 0.5 and primary(world) or mirror(world)
+        server:kill()
+    end
+    world.catalog:activate(missing)
+end
+
+-- Transitions that mean most to whoever does not know of them.
+local CHANGES = { "promote", "promoted", "mirror_down", "out_of_sync", "hand_over" }
+
 --- What can happen, by name.
 M.kinds = {
     kill = function(world)
@@ -145,9 +159,11 @@ M.kinds = {
     end,
     somebody_restarts = function(world)
         local server = one_of(world)
+        local excused = server.excused
         if server.up then
             server:kill()
             server:start(server.listen)
+            server.excused = excused
         end
     end,
     somebody_starts_down = function(world)
@@ -179,6 +195,16 @@ M.kinds = {
     recover = runbook("recover"),
     recover_again = runbook("recover"),
     hand_over = runbook("hand_over"),
+    activation = function(world)
+        activate(world, math.floor(world.dice:number(4)))
+    end,
+    activation_after = function(world)
+        world:at(world.dice:pick(CHANGES), function()
+            later(world, 400, function()
+                activate(world, 1 + math.floor(world.dice:number(2)))
+            end)
+        end)
+    end,
     pause = function(world)
         world.catalog:pause(true)
         later(world, 60000, function()
@@ -195,7 +221,7 @@ local DOWN = { copying = "somebody_makes_a_standby", copied = "power_off",
                stopped = "somebody_starts", order_recover = "somebody_starts_down",
                promote = "somebody_starts_down" }
 -- Ends of what acts: between two of its steps.
-local CRASHES = { "kill_watcher", "stop_watcher", "kill_agents" }
+local CRASHES = { "kill_watcher", "stop_watcher", "kill_agents", "activation" }
 
 local function sorted(kinds)
     local names = {}

@@ -1,6 +1,11 @@
 --- Ways to break a rule of the safety core, each of which the simulator must catch: `rules` are
 --- taken out of the models of the catalog, the agents and the servers, `mutate` changes moonrise's
---- own code as it is loaded into a process. Where two layers keep one rule, both are broken.
+--- own code as it is loaded into a process. Where two layers keep one rule, both are broken. With
+--- `life = "coordinator"` it is the coordinator's pair that shows it (tests/sim/coordinator.lua).
+---
+--- Rule 10 has none, since no code can break it yet: no directory is given up for another one. A
+--- recovery replaces what lies in its own target, which is rule 5's, and a slot that is dropped
+--- holds nothing but WAL: without it the next recovery is a copy.
 
 -- Has the state machine and the guards be given other facts.
 local function believing(change)
@@ -172,6 +177,22 @@ return {
       end) },
     { rule = 7, name = "an order that comes late is carried out", rules = { epochs = false } },
     { rule = 7, name = "a statement of an earlier order goes on", rules = { statements = false } },
+    { rule = 8, name = "the coordinator is released without a majority", life = "coordinator",
+      rules = { majority = false }, mutate = function(load)
+        load("lib.hosts_record").majority = function() return 1 end
+      end },
+    { rule = 8, name = "the coordinator is released before that is on record",
+      life = "coordinator", rules = { majority = false }, mutate = function(load)
+        load("lib.hosts_record").facts = function() return {} end
+      end },
+    { rule = 8, name = "its standby is activated by one host's record", life = "coordinator",
+      rules = { majority_read = false } },
+    { rule = 8, name = "a pair is gone on with that has not confirmed its epochs",
+      rules = { unconfirmed = false }, mutate = believing(function(input)
+        return with(input, { unconfirmed = false })
+      end) },
+    { rule = 8, name = "the catalog's epoch wins over a higher one on the hosts",
+      rules = { words = false } },
     { rule = 9, name = "history is a number", rules = { history = false, mark = false },
       mutate = function(load)
         load("lib.instance").start_refusal = function() end

@@ -5,11 +5,15 @@ local M = {}
 --- Starts both, as `start` does: the mirror only when nothing speaks against it.
 function M.start(load, ctx, mr)
     local hold, instance = load("lib.hold"), load("lib.instance")
-    return hold.content(ctx, 0, "start", "begun", function(lease)
-        local pair = ctx.cat:pair(0)
-        local state = ctx.cat:pair_state(0)
-        local epoch, err = ctx.cat:call("epoch_reserve", lease.token, 0, "start")
-        if not pair or not state or not epoch then
+    local content = ctx.content
+    return hold.content(ctx, content, "start", "begun", function(lease)
+        local pair, err = ctx.cat:pair(content)
+        if pair then
+            pair, err = load("lib.confirm").unless_confirmed(ctx, pair, lease.token)
+        end
+        local state = pair and ctx.cat:pair_state(content)
+        local epoch = state and ctx.cat:call("epoch_reserve", lease.token, content, "start")
+        if not epoch then
             return nil, err
         end
         mr.parallel({ pair.primary, pair.mirror }, 2, function(inst)
@@ -24,11 +28,33 @@ function M.start(load, ctx, mr)
     end)
 end
 
+--- Starts a coordinator, as `start` does: without a catalog to ask, by an epoch of its own.
+---@param row table
+---@return function
+function M.start_coordinator(row)
+    return function(load, ctx)
+        local word, err = ctx.agents:inspect(row)
+        if not word or not word.epoch.valid then
+            return nil, err
+        end
+        local epoch = word.epoch.epoch + 1
+        local done
+        done, err = ctx.agents:order(row, "start",
+            { epoch = epoch, listen = load("lib.instance").listen(row) }, { timeout_ms = 30000 })
+        local cat = done and load("lib.catalog").open(ctx.env)
+        if cat then
+            done, err = cat:call("epoch_seen", epoch)
+            cat:close()
+        end
+        return done, err
+    end
+end
+
 --- Recovers the pair's mirror if it is down, as `recoverseg -a` does.
 function M.recover(load, ctx)
     load("lib.handover_resume").all(ctx)
     local recovery = load("lib.recovery")
-    local pair, err = ctx.cat:pair(0)
+    local pair, err = ctx.cat:pair(ctx.content)
     if not pair or pair.mirror.status ~= "d" then
         return pair ~= nil, err
     end
@@ -45,7 +71,7 @@ end
 --- Hands the pair over, as `recoverseg -r` does.
 function M.hand_over(load, ctx)
     load("lib.handover_resume").all(ctx)
-    local pair, err = ctx.cat:pair(0)
+    local pair, err = ctx.cat:pair(ctx.content)
     if not pair then
         return nil, err
     end

@@ -265,7 +265,7 @@ function ops.configure(_, server, _, args)
         server.standby = args.standby
     end
     server.names = args.settings.synchronous_standby_names == false and "" or server.names
-    server.stream_name = ("mr_0_%d"):format(server.dbid)
+    server.stream_name = server.world:bare_name(server.dbid)
     return {}
 end
 
@@ -294,7 +294,7 @@ local function write_copy(server, source)
     end
     server.timeline, server.history = source.timeline, source.history
     server.standby, server.names, server.state = true, "", "in archive recovery"
-    server.stream_name = ("mr_0_%d"):format(server.dbid)
+    server.stream_name = server.world:bare_name(server.dbid)
     server.slots, server.shutdown_end, server.unflushed = {}, nil, server.copies
     server.world.clock:after(5000, function()
         if server.unflushed == server.copies then

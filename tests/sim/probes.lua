@@ -2,7 +2,8 @@
 local M = {}
 
 local function peer_of(server)
-    local link = server.world.servers[5 - server.dbid].link
+    local peer = server.world.servers[5 - server.dbid]
+    local link = peer and peer.link
     if not link or link.source ~= server then
         return nil
     end

@@ -24,9 +24,10 @@ end
 ---@param record table
 function Promise:released(server, record)
     local last = self.acknowledged[#self.acknowledged]
-    local row = self.world.catalog.rows[server.dbid]
-    if row.role == "p" and row.mode == "s" and not self.world.servers[5 - server.dbid]:has(record)
-    then
+    local catalog, mirror = self.world.catalog, self.world.servers[5 - server.dbid]
+    local row = catalog.rows[server.dbid]
+    if row.role == "p" and row.mode == "s" and not catalog.pair.unconfirmed
+        and not mirror:has(record) then
         break_it(self, "rule 1",
             "the catalog says s, and dbid %d acknowledges %d, which its mirror lacks",
             server.dbid, record.id)

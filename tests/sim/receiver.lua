@@ -73,7 +73,7 @@ function M.stream(self)
     if not self.up or not self.in_recovery or self.recovering or self.link then
         return
     end
-    if source:accepts() and not source.in_recovery and not self.world.cut
+    if source:accepts() and source.listen and not source.in_recovery and not self.world.cut
         and may_follow(self, source) and source.slots[self.dbid] then
         self.link = { source = source, life = source.life, name = self.stream_name,
                       since = self.world.clock.now }

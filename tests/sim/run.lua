@@ -15,7 +15,13 @@ local function healthy(world)
     local row = world.catalog:instance("m")
     local primary = world.servers[world.catalog:instance("p").dbid]
     return row.mode == "s" and row.status == "u" and primary:running() and not primary.in_recovery
-        and primary.flag and not world.catalog.lease
+        and primary.flag and not world.catalog.lease and not world.catalog.pair.unconfirmed
+end
+
+-- It takes a person to say which of the two is the primary, when no host can prove it.
+local function undecided(world)
+    return world.catalog.pair.unconfirmed ~= nil
+        and world.clock.now > TROUBLE_MS + 2 * LINGER_MS
 end
 
 -- Somebody does what `state` would tell him to do.
@@ -78,15 +84,16 @@ function M.life(seed, options)
         end
     end
     local peace = world.clock.now + PEACE_MS
-    while world.clock.now < peace and not wrong() and not healthy(world) do
+    while world.clock.now < peace and not wrong() and not healthy(world)
+        and not undecided(world) do
         calm(world)
         mend(world)
         world.clock:run(world.clock.now + LOOK_MS)
     end
     world.quiet = true
-    if not wrong() and not healthy(world) then
+    if not wrong() and not undecided(world) and not healthy(world) then
         return "the pair is not in sync again", world
-    elseif not wrong() then
+    elseif not wrong() and healthy(world) then
         world.clock:run(world.clock.now + 5000)
         world.promise:check(world.servers[world.catalog:instance("p").dbid], "in the end")
     end

@@ -24,7 +24,7 @@ function M.new(world, dbid)
         world = world, dbid = dbid, up = false, standby = false, wal = {}, timeline = 1,
         history = {}, names = "", stream_name = "", slots = {}, watchers = {}, senders = {},
         epoch = { valid = true, epoch = 1, step = 0, order = "adopt", marked = false, sysid = "7" },
-        aside = false, orphans = {}, copies = 0, known_names = { "mr_0_" .. dbid },
+        aside = false, orphans = {}, copies = 0, known_names = { world:bare_name(dbid) },
         state = "shut down",
     }, Server)
 end
@@ -358,6 +358,9 @@ function Server:promote()
     self.state = "in production"
     self.switch = #self.wal - 1
     self.world.promise:promoted(self)
+    if self.world.activated then
+        self.world:activated(self.dbid)
+    end
     self.world:moment("promoted")
 end
 

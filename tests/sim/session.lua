@@ -27,12 +27,13 @@ local function ask(self, fn)
     local lost = world.dice:number(1) < world.faults.statement and world.dice:number(1) or nil
     local value, err = self.mr.await(LOST_MS, function(answer)
         world.clock:after(world:statement_ms(), function()
-            world.catalog:expire()
-            if not self.open or (lost and lost < 0.5) then
+            self.catalog:expire()
+            if not self.open or not self.catalog:reached(self) or (lost and lost < 0.5) then
                 return
             end
             self.used = world.clock.now
-            local ok, result = pcall(fn, world.catalog)
+            local ok, result = pcall(fn, self.catalog)
+            self.catalog:write()
             if not lost then
                 world.clock:after(world:statement_ms(), function()
                     answer(ok and { value = result } or nil, not ok and result or nil)
@@ -92,14 +93,15 @@ function Session:leases()
     return ask(self, function(catalog)
         local lease = catalog.lease
         return lease and { {
-            content = 0, token = lease.token, holder = lease.holder, intent = lease.intent,
-            step = lease.step, expired = lease.expires <= catalog.world.clock.now,
+            content = catalog.pair.content, token = lease.token, holder = lease.holder,
+            intent = lease.intent, step = lease.step,
+            expired = lease.expires <= catalog.world.clock.now,
         } } or {}
     end)
 end
 
 function Session:state()
-    return { config = nil }
+    return { config = nil, sysid = "7" }
 end
 
 function Session:journal()
@@ -112,8 +114,8 @@ end
 
 function Session:close()
     self.open = false
-    if self.world.catalog.holder == self then
-        self.world.catalog.holder = nil
+    if self.catalog.holder == self then
+        self.catalog.holder = nil
     end
 end
 
@@ -124,8 +126,14 @@ function M.module(process)
     local module = {}
     function module.open()
         local world = process.world
-        local self = setmetatable({ world = world, mr = process.mr, open = true,
-            used = world.clock.now }, Session)
+        local catalog = world:reach_catalog()
+        if not catalog then
+            process.mr.sleep(5)
+            return nil, real.error("connect", "no coordinator answers")
+        end
+        local self = setmetatable({ world = world, mr = process.mr, open = true, catalog = catalog,
+            used = world.clock.now, life = catalog.life,
+            server_life = catalog.server and catalog.server.life }, Session)
         process:on_end(function()
             world.clock:after(1 + world.dice:number(20), function()
                 self:close()

@@ -1,6 +1,7 @@
 --- The watcher, the runbooks, the state machine and the guards on a virtual clock: many lives of a
 --- pair, each from a seed, and for each rule of the safety core that is broken on purpose a life
 --- that shows it. MOONRISE_SEED=N lives through that seed alone.
+local coordinator = require("tests.sim.coordinator")
 local copy = require("tests.lib.copy")
 local mutants = require("tests.sim.mutants")
 local run = require("tests.sim.run")
@@ -14,8 +15,8 @@ local STORY_LINES = 60
 local only = tonumber(os.getenv("MOONRISE_SEED"))
 
 -- The end of a life, told.
-local function story(seed)
-    local _, world = run.life(seed, { story = true })
+local function story(life, seed)
+    local _, world = life(seed, { story = true })
     local lines = { unpack(world.story, math.max(1, #world.story - STORY_LINES)) }
     return table.concat(lines, "\n")
 end
@@ -34,8 +35,9 @@ local function seeds()
 end
 
 local function life_that_shows(mutant)
+    local life = mutant.life == "coordinator" and coordinator.life or run.life
     for _, seed in ipairs(seeds()) do
-        local _, world = run.life(seed, { rules = copy(mutant.rules or {}),
+        local _, world = life(seed, { rules = copy(mutant.rules or {}),
             mutate = mutant.mutate, version = mutant.version })
         if world.promise.broken then
             return world.promise.broken
@@ -44,17 +46,26 @@ local function life_that_shows(mutant)
     return nil
 end
 
+-- Lives through so many seeds.
+local function lives(life, count)
+    local acknowledged = 0
+    for seed = only or 1, only or count do
+        local broken, world = life(seed)
+        if broken then
+            error(("MOONRISE_SEED=%d: %s\n%s"):format(seed, broken, story(life, seed)), 0)
+        end
+        acknowledged = acknowledged + #world.promise.acknowledged
+    end
+    assert.is_true(acknowledged > 0)
+end
+
 describe("a simulated pair", function()
     it("keeps the promise, and is in sync again after every trouble", function()
-        local acknowledged = 0
-        for seed = only or 1, only or LIVES do
-            local broken, world = run.life(seed)
-            if broken then
-                error(("MOONRISE_SEED=%d: %s\n%s"):format(seed, broken, story(seed)), 0)
-            end
-            acknowledged = acknowledged + #world.promise.acknowledged
-        end
-        assert.is_true(acknowledged > 0)
+        lives(run.life, LIVES)
+    end)
+
+    it("keeps the promise as the coordinator's, when its standby is activated", function()
+        lives(coordinator.life, LIVES / 2)
     end)
 
     it("is never armed where a minor release lets commits through at its start", function()

@@ -139,12 +139,35 @@ end
 ---@param dbid integer
 ---@return boolean
 function World:apart(dbid)
-    return self.parted == dbid
+    return self.parted == dbid or self.away[dbid] == true
+end
+
+--- The name of a mirror's receiver that nothing waits for.
+---@param dbid integer
+---@return string
+function World:bare_name(dbid)
+    return ("mr_%s_%d"):format(self.content < 0 and "c" or self.content, dbid)
 end
 
 function World:statement_ms()
     return self.dice:number(1) < self.faults.slow and self.dice:number(2500)
         or 0.3 + self.dice:number(3)
+end
+
+--- The catalog that a new session comes to: that of a coordinator that serves.
+---@return table? catalog
+function World:reach_catalog()
+    if self.content >= 0 then
+        return self.catalog
+    end
+    local first = self.dice:number(1) < 0.5 and 2 or 3
+    for _, dbid in ipairs({ first, 5 - first }) do
+        local there, coordinator = self.catalogs[dbid], self.servers[dbid]
+        if there and coordinator:accepts() and coordinator:writable() and coordinator.listen
+            and not self:apart(dbid) then
+            return there
+        end
+    end
 end
 
 local env = { name = "sim", user = "moonrise", bin = "/bin", passfile = "/pass" }
@@ -165,18 +188,25 @@ end
 --- Runs fn(load, ctx, mr) as a runbook does, in a process of its own.
 ---@param name string
 ---@param fn function
+---@param without_catalog? boolean whether it runs where no catalog can be reached, too
 ---@return table process process.over when it has ended
-function World:runbook(name, fn)
+function World:runbook(name, fn, without_catalog)
     local of = self:process(name)
     of.mr.spawn(function()
-        local cat = of.load("lib.catalog").open(env)
-        local ctx = { env = env, cat = cat, agents = of.load("lib.agents").new(env) }
-        local ok, result, err = pcall(fn, of.load, ctx, of.mr)
+        local cat, err = of.load("lib.catalog").open(env)
+        local ctx = { env = env, cat = cat, agents = of.load("lib.agents").new(env), sysid = "7",
+                      content = self.content }
+        local ok, result = true, nil
+        if cat or without_catalog then
+            ok, result, err = pcall(fn, of.load, ctx, of.mr)
+        end
         if not ok then
             self:fault(result)
         end
         self:trace("%s ended: %s %s", name, tostring(result), tostring(err))
-        cat:close()
+        if cat then
+            cat:close()
+        end
         of.over = true
         of:kill()
     end)
@@ -184,21 +214,22 @@ function World:runbook(name, fn)
 end
 
 --- A world of its own.
----@param options {dice: table, rules: table?, mutate: function?, faults: table?, story: boolean?,
----  version: integer?}
+---@param options {dice: table, content: integer?, rules: table?, mutate: function?,
+---  faults: table?, story: boolean?, version: integer?}
 ---@return table world
 function M.new(options)
     local self = setmetatable({
         clock = clock.new(), dice = options.dice, probes = probes, hosts = {}, alive = {},
         mutate = options.mutate, moments = {}, story = options.story and {} or nil,
-        version = options.version or 150020, rash = options.dice:number(1) < 0.4,
+        away = {}, content = options.content or 0, version = options.version or 150020,
+        rash = options.dice:number(1) < 0.4,
         faults = options.faults or { statement = 0.003, slow = 0.004, late = 0.05 },
         rules = setmetatable(options.rules or {}, { __index = function() return true end }),
     }, World)
     self.promise = promise.new(self)
     self.catalog = catalog.new(self)
     self.servers = { [2] = server.new(self, 2), [3] = server.new(self, 3) }
-    self.servers[3].standby, self.servers[3].stream_name = true, "mr_0_3"
+    self.servers[3].standby, self.servers[3].stream_name = true, self:bare_name(3)
     self.servers[2].slots[3] = true
     self.servers[2]:start(true)
     self.servers[3]:start(true)

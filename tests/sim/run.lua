@@ -10,6 +10,8 @@ local M = {}
 local TROUBLE_MS, PEACE_MS, LOOK_MS = 90000, 600000, 2000
 -- What hangs goes on by itself within that time; it need not when nothing is left to be done.
 local LINGER_MS, SETTLED_MS = 60000, 10000
+-- Nobody starts the same again and again: between two starts the watcher has its time.
+local START_AGAIN_MS = 20000
 
 local function healthy(world)
     local row = world.catalog:instance("m")
@@ -30,8 +32,9 @@ local function mend(world)
     if world.busy and world.busy.alive then
         return
     elseif not primary.up and (world.catalog:instance("p").mode == "n"
-        or world.clock.now > TROUBLE_MS + LINGER_MS) then
-        world.busy = world:runbook("start", operator.start)
+        or world.clock.now > TROUBLE_MS + LINGER_MS)
+        and world.clock.now > (world.started_at or -START_AGAIN_MS) + START_AGAIN_MS then
+        world.busy, world.started_at = world:runbook("start", operator.start), world.clock.now
     elseif world.catalog:instance("m").status == "d" then
         world.busy = world:runbook("recover", operator.recover)
     end

@@ -2,6 +2,7 @@
 --- taken out of the models of the catalog, the agents and the servers, `mutate` changes moonrise's
 --- own code as it is loaded into a process. Where two layers keep one rule, both are broken. With
 --- `life = "coordinator"` it is the coordinator's pair that shows it (tests/sim/coordinator.lua).
+--- `seed` is a life that shows it: it is tried first.
 ---
 --- Rule 10 has none, since no code can break it yet: no directory is given up for another one. A
 --- recovery replaces what lies in its own target, which is rule 5's, and a slot that is dropped
@@ -110,20 +111,22 @@ local function anything_starts(load)
 end
 
 return {
-    { rule = 1, name = "what is not in sync is promoted", rules = { sync = false },
+    { rule = 1, seed = 13, name = "what is not in sync is promoted", rules = { sync = false },
       mutate = believing(function(input)
         return with(input, {
             primary = with(input.primary, { mode = "s" }),
             mirror = input.mirror and with(input.mirror, { mode = "s", status = "u" }),
         })
       end) },
-    { rule = 1, name = "it is not looked whether commits really wait", rules = { canary = false } },
-    { rule = 1, name = "an arming passes through waiting for nobody at all",
+    { rule = 1, seed = 1, name = "it is not looked whether commits really wait",
+      rules = { canary = false } },
+    { rule = 1, seed = 18, name = "an arming passes through waiting for nobody at all",
       rules = { never_empty = false } },
-    { rule = 1, name = "what the mirror has flushed is not asked", rules = { returned = false } },
-    { rule = 1, name = "anybody may acknowledge", rules = { one_name = false },
+    { rule = 1, seed = 16, name = "what the mirror has flushed is not asked",
+      rules = { returned = false } },
+    { rule = 1, seed = 19, name = "anybody may acknowledge", rules = { one_name = false },
       mutate = viewing("disarmed", function() return false end) },
-    { rule = 1, name = "a mirror's name is the same in each epoch",
+    { rule = 1, seed = 4, name = "a mirror's name is the same in each epoch",
       rules = { names = false, borrowed = false },
       mutate = function(load)
         local instance = load("lib.instance")
@@ -132,7 +135,7 @@ return {
             return stream_name(mirror)
         end
       end },
-    { rule = 1, name = "what happened since the arming began is not asked",
+    { rule = 1, seed = 15, name = "what happened since the arming began is not asked",
       rules = { arm_epoch = false },
       mutate = viewing("free", function(view, free, ...)
         local keys = {}
@@ -141,59 +144,69 @@ return {
         end
         return free(view, unpack(keys))
       end) },
-    { rule = 1, name = "what cannot serve is promoted", rules = { fit = false },
+    { rule = 1, seed = 6, name = "what cannot serve is promoted", rules = { fit = false },
       mutate = mirror_said({ replay_paused = false }, "promote", "fence") },
-    { rule = 1, name = "a minor that lets commits through at its start is armed", version = 150010,
+    { rule = 1, seed = 1, name = "a minor that lets commits through at its start is armed",
+      version = 150010,
       mutate = function(load)
         load("lib.guard").server_waits = function() return true end
       end },
-    { rule = 2, name = "the primary is released before that is recorded",
+    { rule = 2, seed = 16, name = "the primary is released before that is recorded",
       mutate = function(load)
         guarding("release", function(facts)
             return with(facts, { mode = "n" })
         end)(load)
         take_out(load, "record_mirror_down", "release")
       end },
-    { rule = 2, name = "a mirror is promoted before that is recorded", mutate = promote_first },
-    { rule = 3, name = "nobody is fenced", mutate = primary_said({ stopped = true }) },
-    { rule = 3, name = "stopped is when the postmaster is gone", rules = { stopped = false } },
-    { rule = 3, name = "an old primary is not marked", rules = { mark = false },
+    { rule = 2, seed = 39, name = "a mirror is promoted before that is recorded",
+      mutate = promote_first },
+    { rule = 3, seed = 16, name = "nobody is fenced", mutate = primary_said({ stopped = true }) },
+    { rule = 3, seed = 16, name = "stopped is when the postmaster is gone",
+      rules = { stopped = false } },
+    { rule = 3, seed = 1, name = "an old primary is not marked", rules = { mark = false },
       mutate = anything_starts },
-    { rule = 3, name = "a primary that its mirror still hears is replaced",
+    { rule = 3, seed = 81, name = "a primary that its mirror still hears is replaced",
       mutate = primary_said({ heard = false }) },
-    { rule = 4, name = "what somebody starts is reached by clients", rules = { listen = false } },
-    { rule = 5, name = "a half-made copy can start", rules = { control = false, mark = false } },
-    { rule = 5, name = "a directory in use is written", rules = { proof = false } },
-    { rule = 5, name = "pg_control is there before the copy is flushed",
+    { rule = 4, seed = 32, name = "what somebody starts is reached by clients",
+      rules = { listen = false } },
+    { rule = 5, seed = 11, name = "a half-made copy can start",
+      rules = { control = false, mark = false } },
+    { rule = 5, seed = 13, name = "a directory in use is written", rules = { proof = false } },
+    { rule = 5, seed = 11, name = "pg_control is there before the copy is flushed",
       rules = { flush = false } },
-    { rule = 6, name = "the lease of a content is not honoured", rules = { content_lease = false },
+    { rule = 6, seed = 2, name = "the lease of a content is not honoured",
+      rules = { content_lease = false },
       mutate = believing(function(input)
         return with(input, { lease = false })
       end) },
-    { rule = 6, name = "two act", rules = { lease = false } },
-    { rule = 6, name = "a pause is not honoured", rules = { pause = false },
+    { rule = 6, seed = 28, name = "two act", rules = { lease = false } },
+    { rule = 6, seed = 16, name = "a pause is not honoured", rules = { pause = false },
       mutate = believing(function(input)
         return without(input, "paused")
       end) },
-    { rule = 7, name = "an order that comes late is carried out", rules = { epochs = false } },
-    { rule = 7, name = "a statement of an earlier order goes on", rules = { statements = false } },
-    { rule = 8, name = "the coordinator is released without a majority", life = "coordinator",
+    { rule = 7, seed = 1, name = "an order that comes late is carried out",
+      rules = { epochs = false } },
+    { rule = 7, seed = 24, name = "a statement of an earlier order goes on",
+      rules = { statements = false } },
+    { rule = 8, seed = 2, name = "the coordinator is released without a majority",
+      life = "coordinator",
       rules = { majority = false }, mutate = function(load)
         load("lib.hosts_record").majority = function() return 1 end
       end },
-    { rule = 8, name = "the coordinator is released before that is on record",
+    { rule = 8, seed = 9, name = "the coordinator is released before that is on record",
       life = "coordinator", rules = { majority = false }, mutate = function(load)
         load("lib.hosts_record").facts = function() return {} end
       end },
-    { rule = 8, name = "its standby is activated by one host's record", life = "coordinator",
+    { rule = 8, seed = 3, name = "its standby is activated by one host's record",
+      life = "coordinator",
       rules = { majority_read = false } },
-    { rule = 8, name = "a pair is gone on with that has not confirmed its epochs",
+    { rule = 8, seed = 29, name = "a pair is gone on with that has not confirmed its epochs",
       rules = { unconfirmed = false }, mutate = believing(function(input)
         return with(input, { unconfirmed = false })
       end) },
-    { rule = 8, name = "the catalog's epoch wins over a higher one on the hosts",
+    { rule = 8, seed = 92, name = "the catalog's epoch wins over a higher one on the hosts",
       rules = { words = false } },
-    { rule = 9, name = "history is a number", rules = { history = false, mark = false },
+    { rule = 9, seed = 16, name = "history is a number", rules = { history = false, mark = false },
       mutate = function(load)
         load("lib.instance").start_refusal = function() end
         guarding("arm", function(facts)

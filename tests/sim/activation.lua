@@ -62,7 +62,8 @@ function M.activate(catalog, missing)
     catalog.kept, catalog.holder, catalog.life = {}, nil, catalog.life + 1
     local pair = catalog.pair
     pair.unconfirmed = pair.unconfirmed or pair.epoch
-    catalog.epoch = catalog.epoch + 1
+    -- Epochs that were given out in the last moments nobody may have heard of yet.
+    catalog.epoch = catalog.epoch + 10001
     pair.epoch = catalog.epoch
     catalog.world:trace("the standby coordinator is activated and lacks %d transitions", missing)
 end
@@ -100,6 +101,11 @@ local function judged(p, m, known, accepted)
     return verdict
 end
 
+-- activation.sql, words_hold.
+local function barred(pair, word)
+    return pair.reserved == pair.epoch and (not word.valid or word.barred == pair.epoch)
+end
+
 --- What the words of the two hosts prove; what they know of counts, over the catalog too.
 ---@param catalog table
 ---@param words table<string, table> by dbid
@@ -113,6 +119,9 @@ function M.verdict(catalog, words, accepted)
     end
     for _, word in pairs(words) do
         catalog.epoch = math.max(catalog.epoch, word.epoch or 0)
+    end
+    if not accepted and not (barred(catalog.pair, p) and barred(catalog.pair, m)) then
+        return nil
     end
     return judged(p, m, catalog.pair.unconfirmed, accepted)
 end

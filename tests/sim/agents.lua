@@ -48,12 +48,19 @@ local function compare(server, claim)
     local last = server.epoch
     if not last.valid then
         refuse("refused", "no valid epoch file")
+    elseif claim.op == "bar" and claim.epoch == last.barred then
+        return
+    elseif server.world.rules.epochs and claim.epoch <= last.barred then
+        refuse("stale", "%s comes too late: all up to epoch %d are barred", order_text(claim),
+            last.barred)
     elseif server.world.rules.epochs and not newer(claim, last) and not (claim.epoch == last.epoch
         and claim.step == last.step and claim.op == last.order) then
         refuse("stale", "%s comes too late: the last was %s of epoch %d", order_text(claim),
             last.order, last.epoch)
     end
-    last.epoch, last.step, last.order = claim.epoch, claim.step, claim.op
+    if claim.op ~= "bar" then
+        last.epoch, last.step, last.order, last.barred = claim.epoch, claim.step, claim.op, 0
+    end
 end
 
 local function carry_out(host, server, claim, args)

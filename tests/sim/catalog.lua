@@ -180,6 +180,7 @@ local GIVEN = {
     hand_over = { "token", "content", "evidence" },
     promoted = { "token", "content", "epoch", "timeline", "switch_lsn" },
     timeline_seen = { "token", "content", "timeline" },
+    bar_reserve = { "token", "content", "seen" },
     pair_confirm = { "token", "content", "words", "accept_loss" },
 }
 
@@ -371,6 +372,18 @@ function calls.timeline_seen(self, session, given)
     authorise(self, session, given.token)
     self.pair.timeline = math.max(self.pair.timeline, given.timeline)
     return given.timeline
+end
+
+function calls.bar_reserve(self, session, given)
+    authorise_caller(self, session, given.token)
+    local pair = self.pair
+    if not pair.unconfirmed then
+        refuse("busy", "MR003", "the pair is confirmed")
+    elseif pair.reserved ~= pair.epoch or given.seen > pair.epoch then
+        self.epoch = math.max(self.epoch, given.seen)
+        pair.reserved = next_epoch(self)
+    end
+    return pair.reserved
 end
 
 function calls.pair_confirm(self, session, given)

@@ -255,6 +255,13 @@ function ops.stop(host, server, claim, args)
     return { stopped = true, shutdown_end = end_of(server), timeline = server.timeline }
 end
 
+function ops.bar(_, server, claim)
+    local last = server.epoch
+    last.barred = claim.epoch
+    return { epoch = last.epoch, order = last.order, marked = last.marked,
+             standby_signal = server.standby }
+end
+
 function ops.checkpoint(host)
     host.mr.sleep(50)
     return {}
@@ -308,7 +315,7 @@ end
 local function adopt(server, claim)
     server.aside, server.patching = false, nil
     server.epoch = { valid = true, epoch = claim.epoch, step = claim.step, order = "recover",
-                     marked = false, sysid = "7" }
+                     marked = false, sysid = "7", barred = 0 }
 end
 
 local function flush_copy(host, server)

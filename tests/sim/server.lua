@@ -23,7 +23,8 @@ function M.new(world, dbid)
     return setmetatable({
         world = world, dbid = dbid, up = false, standby = false, wal = {}, timeline = 1,
         history = {}, names = "", stream_name = "", slots = {}, watchers = {}, senders = {},
-        epoch = { valid = true, epoch = 1, step = 0, order = "adopt", marked = false, sysid = "7" },
+        epoch = { valid = true, epoch = 1, step = 0, order = "adopt", marked = false, sysid = "7",
+                  barred = 0 },
         aside = false, orphans = {}, copies = 0, known_names = { world:bare_name(dbid) },
         state = "shut down",
     }, Server)

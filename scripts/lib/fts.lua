@@ -254,7 +254,7 @@ M.rows = {
 
     -- In sync, or so the catalog says
     { from = { "in_sync", "mirror_lost", "primary_lost", "double_fault" }, event = "any",
-      when = both(pair_free, says("disarmed"), function(view)
+      when = both(pair_free, says("disarmed"), says("looked"), function(view)
         return view.mode == "s"
     end, allowed("record_disarmed")), to = "catching_up", actions = { "record_out_of_sync" },
       comment = "somebody changed the primary's settings: commits do not wait, so s is not true, "
@@ -331,7 +331,8 @@ local function forget_or_keep(memory, view)
     if memory.state ~= view.state then
         memory.answer, memory.digest = nil, nil
     end
-    if view.mode == "s" and view:disarmed() then
+    -- Under another name it may have been armed anew a moment ago: the catalog says so.
+    if view.mode == "s" and view:looked() and view:disarmed() then
         memory.disarmed = view.pair.armed_name
     end
 end

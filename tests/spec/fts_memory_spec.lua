@@ -34,6 +34,22 @@ describe("fts remembers", function()
         assert.is_nil(pair:asked("promote"))
     end)
 
+    it("nothing of a name that is newer than the last look at the catalog", function()
+        local pair = pair_of.new():settle()
+        pair.input.looked_at = pair.now
+        pair:after(500):sees(PRIMARY, "ok", { sync_names = '"mr_0_3_12"' })
+        assert.are.same({}, pair:story())
+        pair.input.pair = { epoch = 12, role_epoch = 0, promoted_epoch = 0,
+            armed_name = "mr_0_3_12", armed_timeline = 1 }
+        pair.input.looked_at = pair:after(10).now
+        pair:event({ kind = "tick" })
+        assert.are.same({}, pair:story())
+        pair:after(500):sees(PRIMARY, "ok", { sync_names = "" })
+        pair.input.looked_at = pair.now + 1
+        pair:after(1):event({ kind = "tick" })
+        assert.are.same({ "out_of_sync" }, pair:story())
+    end)
+
     it("it no longer once the pair is armed anew", function()
         local pair = helped()
         pair:recorded("out_of_sync")

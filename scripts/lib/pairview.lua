@@ -187,12 +187,14 @@ function View:astray()
     return instance.other_history(word, self.pair)
 end
 
---- Whether the catalog's mirror is an old primary that nobody has marked yet.
+--- Whether the catalog's mirror is an old primary, or one of its own that runs, that nobody has
+--- marked yet.
 function View:must_mark()
     local word = self.m and self.m.word
     return word ~= nil and self.mirror.status == "d" and word.kind == "datadir"
         and not (word.epoch and word.epoch.marked) and not (word.control and word.control.aside)
-        and self:behind_promotion()
+        and (self:behind_promotion() or self.m.rival == true
+            or not word.stopped and self:astray() ~= nil)
 end
 
 --- Whether an instance runs that somebody else has started: from its files alone it listens nowhere

@@ -212,8 +212,9 @@ local function on_observation(memory, input)
     end
     if mirror then
         listen(memory, mirror, memory.inst[input.primary.dbid])
-        if inst == mirror and seen.evidence == "ok" then
-            inst.rival = not seen.in_recovery and (inst.rival or input.mirror.status == "u") or nil
+        if inst == mirror and seen.evidence == "ok" and not seen.in_recovery
+            and input.mirror.status == "u" then
+            inst.rival = true
         end
     end
 end

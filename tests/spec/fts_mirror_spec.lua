@@ -185,6 +185,24 @@ describe("fts: the mirror is lost", function()
             assert.are.equal("release 2", pair:story()[#pair:story()])
         end)
 
+        it("is so from the moment its host sees the promotion, before its clients do", function()
+            local pair = new():settle()
+            local begun = { newest_timeline = pair.input.pair.timeline + 1 }
+            pair:after(100):sees(P, "ok"):says(M, { control = begun })
+            assert.are.same({ "mirror_down" }, pair:story())
+            pair:recorded("mirror_down"):sees(M, "ok")
+            pair:sees(P, "ok", { sync_names = "mr_0_3_9", peer = pair_of.none })
+            assert.are.same({ "mirror_down" }, pair:story())
+            pair:says(M, { control = begun })
+            assert.are.same({ "mirror_down", "mark 3" }, pair:story())
+            pair:after(5):result("old", true)
+            pair:after(5):says(M, { control = begun, epoch = marked })
+            assert.are.same({ "mirror_down", "mark 3", "fence 3" }, pair:story())
+            pair:after(20):result("old", true):sees(M, "refused")
+            pair:says(M, { control = begun, epoch = marked, stopped = true })
+            assert.are.equal("release 2", pair:story()[#pair:story()])
+        end)
+
         it("keeps its primary from being released while nobody can say that it is gone", function()
             for _, word in ipairs({ false, { standby_signal = false },
                 { standby_signal = false, epoch = marked } }) do

@@ -34,10 +34,19 @@ function M.children(pid, pattern)
     return pids
 end
 
+--- Whether a process is stopped, or gone.
+---@param pid integer
+---@return boolean
+---@return string stat
+function M.stands_still(pid)
+    local stat = place_of.read(("/proc/%d/stat"):format(pid)) or ") T"
+    return stat:match(".*%) [TtZX]") ~= nil, stat
+end
+
 local function stand_still(pids)
     for _, pid in ipairs(pids) do
-        local stat = place_of.read(("/proc/%d/stat"):format(pid)) or ") T"
-        if not stat:match(".*%) [TtZX]") then
+        local still, stat = M.stands_still(pid)
+        if not still then
             return false, stat
         end
     end
@@ -186,27 +195,31 @@ function M.fill_disk(place, dir)
     end
 end
 
---- Stops a host's agent of a program (a watcher), and each that the program starts anew: the host
---- does not answer any more.
+--- The agents of a program (a watcher) for one host.
+---@param pid integer the program's
+---@param host string as the catalog has it
+---@return integer[] pids
+function M.agents(pid, host)
+    return M.children(pid, "moonrise agent " .. host:gsub("%p", "%%%0") .. "$")
+end
+
+--- Stops a host's agent of a program, and each that the program starts anew: the host does not
+--- answer any more.
 ---@param program table of tests/lib/place.lua
 ---@param place table
 ---@param host string as the catalog has it
 ---@return fun() thaw
 function M.stop_agent(program, place, host)
-    local title = "moonrise agent " .. host:gsub("%p", "%%%0") .. "$"
-    local loop = place:start({ "sh", "-c", [[
-        while kill -0 $1; do
-            pkill -STOP -P $1 -f "moonrise agent $2\$"
-            sleep 0.02
-        done]], "sh", tostring(program.pid), host })
+    local holder = place:start({ "env", "-C", place_of.top(), "luajit", "tests/lib/hold_agents.lua",
+        tostring(program.pid), host })
     wait.eventually("the agent of " .. host .. " to stand still", 10, function()
-        local pids = M.children(program.pid, title)
-        return #pids > 0 and stand_still(pids)
+        local pids = M.agents(program.pid, host)
+        return #pids > 0 and stand_still(pids), holder:output()
     end)
     return function()
-        loop:kill("KILL")
-        loop:wait(10)
-        for _, pid in ipairs(M.children(program.pid, title)) do
+        holder:kill("KILL")
+        holder:wait(10)
+        for _, pid in ipairs(M.agents(program.pid, host)) do
             place_of.kill(pid, "CONT")
         end
     end

@@ -24,7 +24,9 @@ local function slurp(path)
 end
 M.read = slurp
 
-local function top()
+--- The directory of this tree.
+---@return string
+function M.top()
     return assert(io.popen("pwd -P")):read("*l")
 end
 
@@ -32,7 +34,7 @@ end
 ---@return string
 function M.moonrise()
     local build = os.getenv("BUILD") or "build"
-    return (build:match("^/") and build or top() .. "/" .. build) .. "/moonrise"
+    return (build:match("^/") and build or M.top() .. "/" .. build) .. "/moonrise"
 end
 
 --- Makes a directory under TMPDIR (short, since socket paths are) with a home in it.

@@ -57,6 +57,6 @@ M.pure = { "scripts/lib/fts.lua", "scripts/lib/guard.lua", "scripts/lib/sight.lu
 M.impure = { "moonrise", "os", "io", "ffi", "debug", "random", "randomseed", "print" }
 
 --- Where waiting for a fixed time is the measurement, the virtual clock, or what is tested.
-M.naps = { "^tests/bench/", "^tests/sim/", "^tests/lib/hurt%.lua$" }
+M.naps = { "^tests/bench/", "^tests/sim/" }
 
 return M

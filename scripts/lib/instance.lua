@@ -233,10 +233,12 @@ function M.start_refusal(word, pair)
         return "an unfinished recovery lies in its directory"
     elseif word.epoch.epoch <= pair.role_epoch then
         return "the roles of its pair were changed since it last streamed"
-    elseif not left_as_standby(word) then
+    end
+    local parted = M.other_history(word, pair)
+    if not parted and not left_as_standby(word) then
         return ("it has run as a primary (%s)"):format(control.state or "its state is not known")
     end
-    return M.other_history(word, pair)
+    return parted
 end
 
 return M

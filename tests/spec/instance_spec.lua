@@ -84,6 +84,10 @@ describe("instance", function()
         for i, change in ipairs(changes) do
             assert.is_string(refusal(change), "change " .. i)
         end
+        -- Whatever state it was left in, and whether or not its primary still has that checkpoint.
+        assert.matches("promoted by somebody else", refusal(function(w)
+            w.control.newest_timeline, w.control.state = 3, "shut down"
+        end))
     end)
 end)
 

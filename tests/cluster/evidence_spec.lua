@@ -55,7 +55,8 @@ describe("evidence", function()
     setup(function()
         place = place_of.new()
         cluster = cluster_of.new(place, { segments = 1, hosts = { mirror0 = "127.0.0.1" },
-            hba = shop.hba, watch = { recovery_stall_ms = 6000 },
+            hba = shop.hba,
+            watch = { recovery_stall_ms = 6000, flap_count = 3, flap_window_ms = 30000 },
             settings = { max_connections = "20" } })
         cluster:init()
         watch = cluster:watched()
@@ -107,6 +108,36 @@ describe("evidence", function()
         wait_journal("out_of_sync", "", since)
         thaw()
         cluster:wait_healthy(60)
+    end)
+
+    it("of replication that fails again and again: it counts as down until it was quiet", function()
+        local mirror, since, thaw = cluster:mirror(0), last_id(), nil
+        finally(function()
+            thaw()
+        end)
+        for round = 1, 3 do
+            local at = last_id()
+            -- Without its startup process it asks for no other receiver.
+            thaw = hurt.stop_process(mirror, "startup")
+            hurt.drop_receiver(mirror)
+            wait_journal("state", "mirror_lost", at)
+            if round < 3 then
+                thaw()
+                wait_journal("state", "in_sync", at)
+            end
+        end
+        wait_journal("decision", "release: the mirror's replication fails again and again", since)
+        wait_journal("mirror_down", "", since)
+        writers:progress(20, SOON_S)
+        thaw()
+        local primary = cluster:primary(0)
+        wait.eventually("the mirror to stream", SOON_S, function()
+            return primary:value("(select state from pg_stat_replication)") == "streaming"
+        end)
+        wait.always("it counts as down", 5, function()
+            return cluster:mirror(0).status == "d"
+        end)
+        cluster:wait_healthy(SOON_S)
     end)
 
     -- Told at the first look, told when it is over, and nothing else is done.

@@ -252,18 +252,42 @@ local function bind_coordinator(ctx, pair, epoch)
     return r.outcome ~= "failed" or nil, r.err
 end
 
+--- Before a primary is started: where commits are let through at a start, none is promised to be
+--- on the mirror from then on. The coordinator's version stands for all: no pair is recorded as in
+--- sync unless its primary's own version waits (lib/arming.lua).
+---@param ctx table {env, agents, cat}
+---@param pair table confirmed; its mirror's mode is as the catalog's then
+---@param token integer the content's lease
+---@return any ok
+---@return Error? err
+function M.forget_sync(ctx, pair, token)
+    if not pair.mirror or pair.mirror.mode ~= "s"
+        or guard.server_waits(ctx.cat.conn:server_version()) then
+        return true
+    end
+    local ok, err = hosts_record.out_of_sync(ctx, pair, { token = token,
+        reason = "this version lets commits through while it starts" })
+    if ok then
+        pair.mirror.mode = "n"
+    end
+    return ok, err
+end
+
 -- Primary and mirror at the same time: each needs the other to become useful, neither to start.
 local function start_pair(ctx, pair, token, options)
     local epoch, ok, state
     local confirmed, err = confirm.unless_confirmed(ctx, pair, token)
     if confirmed then
         pair = confirmed
+        ok, err = M.forget_sync(ctx, pair, token)
+    end
+    if ok then
         epoch, err = ctx.cat:call("epoch_reserve", token, pair.content, "start")
     end
     if epoch then
         ok, err = bind_coordinator(ctx, pair, epoch)
     end
-    if ok then
+    if epoch and ok then
         state, err = ctx.cat:pair_state(pair.content)
     end
     if not state then
@@ -282,36 +306,12 @@ local function start_pair(ctx, pair, token, options)
     return results
 end
 
---- Before a primary is started: where commits are let through at a start, none is promised to be
---- on the mirror from then on. The coordinator's version stands for all: no pair is recorded as in
---- sync unless its primary's own version waits (lib/arming.lua).
----@param ctx table {env, agents, cat}
----@param pair table its mirror's mode is as the catalog's then
----@param token integer the content's lease
----@return any ok
----@return Error? err
-function M.forget_sync(ctx, pair, token)
-    if not pair.mirror or pair.mirror.mode ~= "s"
-        or guard.server_waits(ctx.cat.conn:server_version()) then
-        return true
-    end
-    local ok, err = hosts_record.out_of_sync(ctx, pair, { token = token,
-        reason = "this version lets commits through while it starts" })
-    pair.mirror.mode = "n"
-    return ok, err
-end
-
 -- In the hands of a runbook of its own, which brings it up or leaves that to the next start.
 local function skipped_pair(pair, err)
     return { result(pair.mirror or pair.primary, "skipped", err) }
 end
 
 local function start_all(ctx, pairs_list, leases, options)
-    for _, pair in ipairs(pairs_list) do
-        if leases.tokens[pair.content] then
-            M.forget_sync(ctx, pair, leases.tokens[pair.content])
-        end
-    end
     local nested = mr.parallel(pairs_list, options.batch, function(pair)
         local busy = leases.skipped[pair.content]
         if busy then

@@ -6,6 +6,14 @@ local pg = require("tests.lib.pg")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
+-- `moonrise start` where servers let commits through while they start, as old minors do.
+local START_OF_OLD_SERVERS = [[
+require("lib.guard").server_waits = function()
+    return false
+end
+return require("start")
+]]
+
 describe("start and stop, when something is amiss,", function()
     local place, cluster, coordinator, primary, mirror, standby
 
@@ -130,6 +138,18 @@ describe("start and stop, when something is amiss,", function()
         session:close()
         assert.equal(0, program:wait(60), program:output())
         assert.is_nil(program:output():find("not in sync", 1, true), program:output())
+        healthy()
+    end)
+
+    it("record what a start lets through, also of a pair that is to be confirmed first", function()
+        cluster:catalog([[with l as (select moonrise.lease_take(-1, 'spec', 'spec', 'x',
+            '1 minute') as token)
+            select moonrise.activated(token, 'spec'), moonrise.lease_drop(token) from l]])
+        at(primary):kill()
+        cluster:must({ "run", place:write("old.lua", START_OF_OLD_SERVERS), "-a" })
+        assert.same({ "pnu", "mnu" }, { row(primary), row(mirror) })
+        assert.same({ "pnu", "mnu" }, { row(coordinator), row(standby) })
+        cluster:must({ "start", "-a" })
         healthy()
     end)
 

@@ -2,6 +2,7 @@
 local mr = require("moonrise")
 local args = require("lib.args")
 local cluster = require("lib.cluster")
+local handover = require("lib.handover")
 local handover_resume = require("lib.handover_resume")
 local policy = require("lib.policy")
 local promotion = require("lib.promotion")
@@ -22,7 +23,8 @@ local options = {
     { key = "tablespaces", long = "tablespace-mapping", arg = "OLD=NEW", repeatable = true,
       help = "where a tablespace of the primary in directory OLD goes on the mirror" },
     { key = "rebalance", short = "r", help = "return every instance to its preferred role" },
-    { key = "replay_lag", long = "replay-lag", arg = "SIZE", kind = "size", default = 64 * 2 ^ 20,
+    { key = "replay_lag", long = "replay-lag", arg = "SIZE", kind = "size",
+      default = handover.MAX_LAG_BYTES,
       help = "with -r: largest replay lag of a mirror that is handed over (default 64MB)" },
     { key = "max_rate", long = "max-rate", arg = "SIZE", kind = "size", min = 1,
       help = "largest number of bytes a second read from each source" },

@@ -7,8 +7,6 @@ local handover_waves = require("lib.handover_waves")
 local session = require("lib.session")
 local term = require("lib.term")
 
-local REPLAY_LAG = 64 * 2 ^ 20
-
 -- The contents that were named, or what is wrong with one of them.
 local function parse(words)
     local contents, seen = {}, {}
@@ -101,9 +99,7 @@ local function run(ctx, opts, contents)
         if not go then
             return code
         end
-        failures = failures + handover_waves.run(ctx, { plan.wave }, {
-            batch = opts.batch, replay_lag = opts.replay_lag, no_progress = opts.no_progress,
-            sequential = opts.sequential, handed_over = "roles changed" })
+        failures = failures + handover_waves.run(ctx, { plan.wave }, opts, "roles changed")
     end
     if opts.json then
         term.json(as_json(plan))
@@ -133,7 +129,7 @@ moonrise recoverseg -r returns every instance to its preferred role.]],
     arguments = math.huge,
     options = {
         { key = "replay_lag", long = "replay-lag", arg = "SIZE", kind = "size",
-          default = REPLAY_LAG,
+          default = handover.MAX_LAG_BYTES,
           help = "largest replay lag of a mirror that is promoted (default 64MB)" },
         { key = "sequential", short = "s", help = "progress as one line after another" },
         { key = "no_progress", long = "no-progress", help = "no progress" },

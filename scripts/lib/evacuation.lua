@@ -16,14 +16,11 @@ local term = require("lib.term")
 
 local M = {}
 
-local REPLAY_LAG = 64 * 2 ^ 20
-
 ---@class Evacuation
 ---@field host string
 ---@field handovers table[] pairs whose primary is there
 ---@field mirrors table[] pairs whose mirror is there, or will be
 ---@field refused Error[] why the host cannot be evacuated
----@field hosts string[] of all instances of the cluster
 
 local function refuse(inst, message, hint)
     return mr.error("refused", message, { instance = cluster.name(inst), hint = hint })
@@ -41,7 +38,7 @@ local function primary_refusal(ctx, pair, host)
         return refuse(pair.primary, "its mirror is on the same host",
             "with both the content goes: moonrise stop stops the whole cluster")
     end
-    local _, err = handover.ready(ctx, pair, REPLAY_LAG)
+    local _, err = handover.ready(ctx, pair, handover.MAX_LAG_BYTES)
     return err
 end
 
@@ -78,12 +75,10 @@ function M.plan(ctx, host)
     end
     local leased, here = {}, false
     for _, lease in ipairs(leases) do
-        leased[lease.content] = not lease.expired and not hold.is_gone(lease.holder) and lease
-            or nil
+        leased[lease.content] = not hold.is_over(lease) and lease or nil
     end
-    local plan = { host = host, handovers = {}, mirrors = {}, refused = {}, hosts = {} }
-    for i, inst in ipairs(instances) do
-        plan.hosts[i] = inst.hostname
+    local plan = { host = host, handovers = {}, mirrors = {}, refused = {} }
+    for _, inst in ipairs(instances) do
         here = here or inst.hostname == host
     end
     if not here then
@@ -161,10 +156,8 @@ end
 ---@param options {mode: "fast"|"immediate", wait_ms: integer, batch: integer}
 ---@return table[] results {inst, outcome, err}
 function M.run(ctx, plan, options)
-    ctx.hosts = plan.hosts
     if #plan.handovers > 0 then
-        handover_waves.run(ctx, { plan.handovers },
-            { batch = options.batch, handed_over = "roles changed" })
+        handover_waves.run(ctx, { plan.handovers }, { batch = options.batch }, "roles changed")
     end
     local all = {}
     for _, list in ipairs({ plan.handovers, plan.mirrors }) do

@@ -20,7 +20,10 @@ local wait = require("lib.wait")
 
 local M = {}
 
-M.STOP_DEADLINE_MS = 8000
+--- How far a mirror's replay may be behind where nothing else is said.
+M.MAX_LAG_BYTES = 64 * 2 ^ 20
+
+local STOP_DEADLINE_MS = 8000
 local FLUSH_DEADLINE_MS = 3000
 local START_DEADLINE_MS = 60000
 local CHECKPOINT_DEADLINE_MS = 600000
@@ -149,8 +152,8 @@ end
 
 local function stop_primary(ctx, pair, epoch)
     local stopped, err = ctx.agents:order(pair.primary, "stop",
-        { epoch = epoch, mode = "fast", wait_ms = M.STOP_DEADLINE_MS },
-        { timeout_ms = M.STOP_DEADLINE_MS + 5000 })
+        { epoch = epoch, mode = "fast", wait_ms = STOP_DEADLINE_MS },
+        { timeout_ms = STOP_DEADLINE_MS + 5000 })
     if not stopped then
         return nil, err
     elseif not stopped.stopped or not stopped.shutdown_end then
@@ -382,7 +385,7 @@ end
 ---@return {stall_ms: number, armed: boolean}? times
 ---@return Error? err
 function M.run(ctx, pair, options)
-    local given = { max_lag_bytes = options.max_lag_bytes or 64 * 2 ^ 20,
+    local given = { max_lag_bytes = options.max_lag_bytes or M.MAX_LAG_BYTES,
                     progress = options.progress or function() end }
     return hold.content(ctx, pair.content, "handover", "stopping", function(lease)
         local now, err = current(ctx, pair)

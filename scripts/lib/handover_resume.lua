@@ -163,12 +163,13 @@ end
 local function leases_left(ctx)
     local failures = 0
     for _, left in ipairs(ctx.cat:leases() or {}) do
-        if completes(left.intent) and (left.expired or hold.is_gone(left.holder)) then
+        local is_over = hold.is_over(left)
+        if is_over and completes(left.intent) then
             term.info("content %d: %s left a %s (%s)", left.content, left.holder, left.intent,
                 left.step)
             local ok, err = M.take_over(ctx, left)
             failures = failures + told(left.content, ok, err, done_of(left))
-        elseif left.intent == "promote" and (left.expired or hold.is_gone(left.holder)) then
+        elseif is_over and left.intent == "promote" then
             -- What it had recorded is a promotion that is left, like any other.
             M.take_over(ctx, left)
         end

@@ -23,10 +23,10 @@ local function hand_over(ctx, pair, opts, progress)
     return times, err
 end
 
-local function run_wave(ctx, wave, opts, progress)
+local function run_wave(ctx, wave, run)
     local failures = 0
-    local results = mr.parallel(wave, opts.batch, function(pair)
-        return hand_over(ctx, pair, opts, progress)
+    local results = mr.parallel(wave, run.opts.batch, function(pair)
+        return hand_over(ctx, pair, run.opts, run.progress)
     end)
     for i, pair in ipairs(wave) do
         pair.result = results[i]
@@ -34,7 +34,7 @@ local function run_wave(ctx, wave, opts, progress)
             failures = failures + 1
             term.error(results[i].error)
         else
-            term.info("content %d: %s, writers stalled %s", pair.content, opts.handed_over,
+            term.info("content %d: %s, writers stalled %s", pair.content, run.handed_over,
                 term.duration(results[i].stall_ms))
         end
     end
@@ -46,14 +46,17 @@ end
 --- states.
 ---@param ctx table {env, cat, agents}
 ---@param waves table[][] lists of pairs as the catalog has them
----@param opts {batch: integer, replay_lag: number?, no_progress: boolean?, sequential: boolean?, handed_over: string} handed_over: what is said of a pair that was
+---@param opts {batch: integer, replay_lag: number?, no_progress: boolean?, sequential: boolean?}
+--- the command's options
+---@param handed_over string what is said of a pair that was
 ---@return integer failures
-function M.run(ctx, waves, opts)
+function M.run(ctx, waves, opts, handed_over)
     local progress = term.progress({ off = opts.no_progress, sequential = opts.sequential })
+    local run = { opts = opts, progress = progress, handed_over = handed_over }
     local failures = 0
     stop_requests.between("Stop before the next pair", function()
         for _, wave in ipairs(waves) do
-            failures = failures + run_wave(ctx, wave, opts, progress)
+            failures = failures + run_wave(ctx, wave, run)
         end
     end)
     progress:finish()

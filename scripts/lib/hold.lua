@@ -93,6 +93,13 @@ function M.is_gone(holder)
     return host == mr.whoami().hostname and M.process_gone(pid)
 end
 
+--- Whether a lease holds nobody off any more: it has expired, or its holder is gone.
+---@param lease {expired: boolean, holder: string} lib/catalog.lua's
+---@return boolean
+function M.is_over(lease)
+    return lease.expired or M.is_gone(lease.holder)
+end
+
 -- The lease of a recovery, a start, a stop or a person's promotion whose command was killed is
 -- nobody's: its agent went with it, and the next one goes on where it was. What a handover left is
 -- finished or undone.

@@ -116,9 +116,7 @@ function M.run(ctx, opts)
         if not go then
             return code
         end
-        failures = failures + handover_waves.run(ctx, plan.waves, {
-            batch = opts.batch, replay_lag = opts.replay_lag, no_progress = opts.no_progress,
-            sequential = opts.sequential, handed_over = "roles returned" })
+        failures = failures + handover_waves.run(ctx, plan.waves, opts, "roles returned")
     end
     if opts.json then
         term.json(as_json(plan))

@@ -43,18 +43,12 @@ local function print_plan(scope, old, opts)
 end
 
 local function run(ctx, opts, word)
-    local instances, err = ctx.cat:instances()
-    local scope, list
-    if instances then
-        scope, err = pauses.parse(word, instances)
-    end
-    if scope then
-        list, err = ctx.cat:pauses()
-    end
-    if not list then
+    local known, err = pauses.read(ctx.cat, word)
+    if not known then
         return nil, err
     end
-    print_plan(scope, standing(list, scope), opts)
+    local scope = known.scope
+    print_plan(scope, standing(known.list, scope), opts)
     if opts.dry_run then
         pauses.report(opts, "paused", {})
         return 0

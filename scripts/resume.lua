@@ -4,13 +4,13 @@ local session = require("lib.session")
 local term = require("lib.term")
 
 -- Which of the pauses end, and which of the others still hold what was named.
-local function sort_out(list, scope, instances)
-    local ending, staying = {}, {}
+local function sort_out(known)
+    local ending, staying, scope = {}, {}, known.scope
     local whole = not scope.content and not scope.hostname
-    for _, pause in ipairs(list) do
+    for _, pause in ipairs(known.list) do
         if whole or pauses.same(pause, scope) then
             table.insert(ending, pause)
-        elseif pauses.covers(pause, scope, instances) then
+        elseif pauses.covers(pause, scope, known.instances) then
             table.insert(staying, pause)
         end
     end
@@ -33,25 +33,13 @@ local function print_plan(ending, staying, scope)
     end
 end
 
-local function read(ctx, word)
-    local instances, err = ctx.cat:instances()
-    local scope, list
-    if instances then
-        scope, err = pauses.parse(word, instances)
-    end
-    if scope then
-        list, err = ctx.cat:pauses()
-    end
-    return list, err, scope, instances
-end
-
 local function run(ctx, opts, word)
-    local list, err, scope, instances = read(ctx, word)
-    if not list then
+    local known, err = pauses.read(ctx.cat, word)
+    if not known then
         return nil, err
     end
-    local ending, staying = sort_out(list, scope, instances)
-    print_plan(ending, staying, scope)
+    local ending, staying = sort_out(known)
+    print_plan(ending, staying, known.scope)
     local done = {}
     if #ending > 0 and not opts.dry_run then
         local go, code = term.confirm("Continue with failover", opts.yes)

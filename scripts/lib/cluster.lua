@@ -46,6 +46,21 @@ function M.find(instances, dbid)
     return nil
 end
 
+--- What stands in a column of the rows: each value once, in their order.
+---@param instances table[]
+---@param column string
+---@return any[]
+function M.values(instances, column)
+    local seen, list = {}, {}
+    for _, inst in ipairs(instances) do
+        if not seen[inst[column]] then
+            seen[inst[column]] = true
+            table.insert(list, inst[column])
+        end
+    end
+    return list
+end
+
 --- The pair of a content.
 ---@param instances table[]
 ---@param content integer

@@ -5,12 +5,13 @@
 --- Two majorities share a host. So whoever reads one knows of every release; that the standby is in
 --- sync is true where any host says so, unless one says otherwise with an epoch as high. A host
 --- that has no record is none of a majority: it may have lost the one that says "out".
+local cluster = require("lib.cluster")
 local mr = require("moonrise")
 
 local M = {}
 
---- How long a host may take to answer before it counts as one that did not.
-M.DEADLINE_MS = 3000
+-- How long a host may take to answer before it counts as one that did not.
+local DEADLINE_MS = 3000
 -- What holds it up is told by its agent.
 local WAIT_MS = 2000
 
@@ -18,13 +19,7 @@ local WAIT_MS = 2000
 ---@param instances table[]
 ---@return string[] hosts sorted
 function M.hosts(instances)
-    local seen, hosts = {}, {}
-    for _, inst in ipairs(instances) do
-        if not seen[inst.hostname] then
-            seen[inst.hostname] = true
-            table.insert(hosts, inst.hostname)
-        end
-    end
+    local hosts = cluster.values(instances, "hostname")
     table.sort(hosts)
     return hosts
 end
@@ -53,7 +48,7 @@ local function call(ctx, host, op, record)
     for key, value in pairs(record or {}) do
         args[key] = value
     end
-    return ctx.agents:call(host, op, args, { timeout_ms = M.DEADLINE_MS })
+    return ctx.agents:call(host, op, args, { timeout_ms = DEADLINE_MS })
 end
 
 --- Reads one host's record.

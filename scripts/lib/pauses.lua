@@ -1,4 +1,5 @@
 --- Pauses of failover: what one is about, in words and from the command line.
+local cluster = require("lib.cluster")
 local hold = require("lib.hold")
 local mr = require("moonrise")
 local term = require("lib.term")
@@ -26,18 +27,6 @@ local function wrong(fmt, ...)
     return nil, mr.error("usage", fmt:format(...))
 end
 
--- What stands in a column of the instances, each value once, as a line for people.
-local function values(instances, column)
-    local list, seen = {}, {}
-    for _, inst in ipairs(instances) do
-        if not seen[inst[column]] then
-            seen[inst[column]] = true
-            table.insert(list, tostring(inst[column]))
-        end
-    end
-    return table.concat(list, ", ")
-end
-
 --- What CONTENT|HOST on a command line means in this cluster.
 ---@param word? string nothing is the whole cluster
 ---@param instances table[] the catalog's rows
@@ -57,10 +46,27 @@ function M.parse(word, instances)
     end
     if content then
         return wrong("the cluster has no content %d; it has %s", content,
-            values(instances, "content"))
+            table.concat(cluster.values(instances, "content"), ", "))
     end
     return wrong("the cluster has no instance on host %s; its hosts are %s", word,
-        values(instances, "hostname"))
+        table.concat(cluster.values(instances, "hostname"), ", "))
+end
+
+--- Reads what CONTENT|HOST on a command line means, and the pauses that there are.
+---@param cat table
+---@param word? string
+---@return {instances: table[], scope: Pause, list: Pause[]}? read
+---@return Error? err
+function M.read(cat, word)
+    local instances, err = cat:instances()
+    local scope, list
+    if instances then
+        scope, err = M.parse(word, instances)
+    end
+    if scope then
+        list, err = cat:pauses()
+    end
+    return list and { instances = instances, scope = scope, list = list }, err
 end
 
 --- Whether a pause is about exactly this.

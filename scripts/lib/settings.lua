@@ -1,4 +1,5 @@
 --- What stands in an instance's moonrise.conf and pg_hba.conf.
+local cluster = require("lib.cluster")
 local instance = require("lib.instance")
 
 local M = {}
@@ -91,13 +92,7 @@ local function concerned(instances, inst)
 end
 
 local function addresses(instances)
-    local seen, list = {}, {}
-    for _, inst in ipairs(instances) do
-        if not seen[inst.address] then
-            seen[inst.address] = true
-            table.insert(list, inst.address)
-        end
-    end
+    local list = cluster.values(instances, "address")
     table.sort(list)
     return list
 end

@@ -1,5 +1,6 @@
 --- Whether every host of a cluster can use the files that cluster.lua's `tls` names, asked before
 --- anything is made.
+local cluster = require("lib.cluster")
 local config = require("lib.config")
 local mr = require("moonrise")
 
@@ -9,18 +10,13 @@ local SOON_S = 30 * 86400
 
 -- Each host's instances: {host, names = the addresses that the certificate must be made out to}.
 local function hosts(instances, by_name)
-    local found, list = {}, {}
+    local there, list = {}, {}
     for _, inst in ipairs(instances) do
-        local host = found[inst.hostname]
-        if not host then
-            host = { host = inst.hostname, names = {}, seen = {} }
-            found[inst.hostname] = host
-            table.insert(list, host)
-        end
-        if by_name and not host.seen[inst.address] then
-            host.seen[inst.address] = true
-            table.insert(host.names, inst.address)
-        end
+        there[inst.hostname] = there[inst.hostname] or {}
+        table.insert(there[inst.hostname], inst)
+    end
+    for i, host in ipairs(cluster.values(instances, "hostname")) do
+        list[i] = { host = host, names = by_name and cluster.values(there[host], "address") or {} }
     end
     return list
 end
@@ -32,7 +28,6 @@ local function check(set, tls, host)
         return nil, mr.error(err.code, ("tls on host %s: %s"):format(host.host, err.message),
             { cause = err, hint = err.hint or "nothing was touched" })
     end
-    host.left_s = answer.left_s
     return answer
 end
 

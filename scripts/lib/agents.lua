@@ -95,6 +95,15 @@ local function named(inst, err)
     return nil, err
 end
 
+-- Calls an operation on an instance; an error names it.
+local function ask(set, inst, op, args, options)
+    local result, err = set:call(inst.hostname, op, args, options)
+    if not result then
+        return named(inst, err)
+    end
+    return result
+end
+
 --- Asks the host's word about an instance (include/moonrise/agent/agent.h, inspect).
 ---@param inst table
 ---@param args? {measure: boolean?}
@@ -104,11 +113,7 @@ end
 function Set:inspect(inst, args, options)
     local full = about(self, inst, args)
     full.dbid, full.content = inst.dbid, inst.content
-    local word, err = self:call(inst.hostname, "inspect", full, options)
-    if not word then
-        return named(inst, err)
-    end
-    return word
+    return ask(self, inst, "inspect", full, options)
 end
 
 --- Asks which checkpoint an instance's WAL holds at a position (agent.h, history).
@@ -118,12 +123,7 @@ end
 ---@return {known: boolean, checkpoint_sum: string?}? answer
 ---@return Error? err
 function Set:history(inst, checkpoint, options)
-    local answer, err = self:call(inst.hostname, "history",
-        about(self, inst, { checkpoint = checkpoint }), options)
-    if not answer then
-        return named(inst, err)
-    end
-    return answer
+    return ask(self, inst, "history", about(self, inst, { checkpoint = checkpoint }), options)
 end
 
 --- Asks whether an instance's data directory can be written (agent.h, disk).
@@ -139,7 +139,8 @@ function Set:disk(inst, options)
     end
     if err and err.code == "timeout"
         and not agent:call("hello", {}, { timeout_ms = HELLO_MS }) then
-        err = mr.error("connect", ("the agent of host %s does not answer"):format(inst.hostname))
+        err = mr.error("connect", ("the agent of host %s does not answer"):format(inst.hostname),
+            { cause = err, hint = "see what the process `moonrise agent` there waits for" })
     end
     if not answer then
         return named(inst, err)
@@ -154,11 +155,7 @@ end
 ---@return table? result
 ---@return Error? err
 function Set:reload(inst, options)
-    local result, err = self:call(inst.hostname, "reload", about(self, inst), options)
-    if not result then
-        return named(inst, err)
-    end
-    return result
+    return ask(self, inst, "reload", about(self, inst), options)
 end
 
 --- Gives an order. `args.epoch` is required, `args.step` is the operation's own unless given.
@@ -175,11 +172,7 @@ function Set:order(inst, op, args, options)
     local full = about(self, inst, args)
     full.dbid, full.content, full.role = inst.dbid, inst.content, inst.role
     full.step = args.step or M.steps[op] or error("there is no order " .. op, 2)
-    local result, err = self:call(inst.hostname, op, full, options)
-    if not result then
-        return named(inst, err)
-    end
-    return result
+    return ask(self, inst, op, full, options)
 end
 
 --- Ends all agents and with them all their work.

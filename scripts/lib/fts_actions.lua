@@ -75,29 +75,26 @@ local function tell_stranger(who)
     end)
 end
 
+-- What may ail an instance that serves: the field that says so, the one that says that it was told,
+-- the one with the reason, and the words.
+local DISK = { key = "disk_error", told = "disk_told", reason = "disk_error",
+    begins = "dbid %d's data directory cannot be written: %s",
+    ends = "dbid %d's data directory can be written again" }
+local SESSIONS = { key = "refusal", told = "refusal_told", reason = "refused_with",
+    begins = "dbid %d serves and lets no new session in: %s",
+    ends = "dbid %d lets new sessions in again" }
+
 -- Once when it begins and once when it ends, whatever the policy makes of it.
-local function tell_ailing(what, who, say)
+local function tell_ailing(what, who, ailment)
     return function(view)
         local inst = who == "primary" and view.p or view.m
-        local text, ails = say(inst)
+        local ails = inst[ailment.key]
+        inst[ailment.told] = ails
         view.memory.told_alert = ails and view.memory.told_alert or nil
         return { kind = "journal", what = what, dbid = inst.dbid, facts = pairfacts.policy(view),
-                 text = text }
+                 text = (ails and ailment.begins or ailment.ends):format(inst.dbid,
+                     inst[ailment.reason]) }
     end
-end
-
-local function disk(inst)
-    inst.disk_told = inst.disk_error
-    return inst.disk_error
-        and ("dbid %d's data directory cannot be written: %s"):format(inst.dbid, inst.disk_error)
-        or ("dbid %d's data directory can be written again"):format(inst.dbid), inst.disk_error
-end
-
-local function refusal(inst)
-    inst.refusal_told = inst.refusal
-    return inst.refusal
-        and ("dbid %d serves and lets no new session in: %s"):format(inst.dbid, inst.refused_with)
-        or ("dbid %d lets new sessions in again"):format(inst.dbid), inst.refusal
 end
 
 --- What rows can ask for, by name: each makes one action, a plain table with `kind`, and `key` when
@@ -196,10 +193,10 @@ return {
         return ("dbid %d runs and is not taken for a mirror: %s; moonrise recoverseg makes it one")
             :format(view.m.dbid, view:astray())
     end),
-    tell_disk_primary = tell_ailing("disk", "primary", disk),
-    tell_disk_mirror = tell_ailing("disk", "mirror", disk),
-    tell_refused_primary = tell_ailing("sessions", "primary", refusal),
-    tell_refused_mirror = tell_ailing("sessions", "mirror", refusal),
+    tell_disk_primary = tell_ailing("disk", "primary", DISK),
+    tell_disk_mirror = tell_ailing("disk", "mirror", DISK),
+    tell_refused_primary = tell_ailing("sessions", "primary", SESSIONS),
+    tell_refused_mirror = tell_ailing("sessions", "mirror", SESSIONS),
     tell_alert = note("alert", function(view)
         view.memory.told_alert = view.memory.answer.reason
         return view.memory.answer.reason

@@ -29,7 +29,7 @@ local function make_role(plan, inst)
     local template, grants = roles.statements(plan.secret)
     return create.in_database(plan, "postgres", function(conn)
         local statements, comment = {}, adopt_undo.role_comment(plan)
-        for _, list in ipairs({ { "begin" }, roles.quiet_statements(), template,
+        for _, list in ipairs({ { "begin" }, roles.QUIET, template,
                                 { comment, "commit" } }) do
             for _, text in ipairs(list) do
                 table.insert(statements, text)

@@ -36,13 +36,8 @@ local function first_error(results)
     return nil
 end
 
---- Runs fn(item) for each, so many at a time; the first failure comes back.
----@param items table[]
----@param limit integer
----@param fn function
----@return boolean? ok
----@return Error? err
-function M.each(items, limit, fn)
+-- Runs fn(item) for each, so many at a time; the first failure comes back.
+local function each(items, limit, fn)
     local err = first_error(mr.parallel(items, limit, function(item)
         local ok, problem = fn(item)
         return ok and { done = true }, problem
@@ -285,7 +280,7 @@ local function make_mirrors(ctx, plan, options)
             table.insert(list, pair)
         end
     end
-    return M.each(list, options.batch, function(pair)
+    return each(list, options.batch, function(pair)
         local is_there = plan.standbys and plan.standbys[pair.mirror.dbid]
         return (is_there and plan.take_standby or make_mirror)(ctx, pair, plan, options)
     end)
@@ -298,7 +293,7 @@ local function make_primaries(plan, options)
             table.insert(list, { inst = inst, found = plan.found[i] })
         end
     end
-    return M.each(list, options.batch, function(entry)
+    return each(list, options.batch, function(entry)
         return make_primary(plan, entry.inst, entry.found)
     end)
 end

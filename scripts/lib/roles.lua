@@ -30,9 +30,10 @@ local FUNCTIONS = {
     "pg_ls_waldir()",
 }
 
--- Nothing that writes statements down, or keeps them to be looked at, gets to see the password's.
--- A library that is not loaded knows no such setting, and needs none.
-local QUIET = {
+--- What a superuser's transaction begins with in which the role gets its password: nothing that
+--- writes statements down, or keeps them to be looked at, gets to see that one. A library that is
+--- not loaded knows no such setting, and needs none.
+M.QUIET = {
     "set local log_statement = 'none'", "set local log_min_duration_statement = -1",
     "set local log_min_duration_sample = -1", "set local log_transaction_sample_rate = 0",
     "set local log_duration = off", "set local log_min_error_statement = 'panic'",
@@ -42,22 +43,9 @@ local QUIET = {
     from pg_settings where name in ('pgaudit.log', 'pg_stat_statements.track_utility')]],
 }
 
---- What a superuser's transaction begins with in which the role gets its password.
----@return string[]
-function M.quiet_statements()
-    return QUIET
-end
-
---- Gives the role its password. Not logged as long as the session logs no statements.
----@param secret string mr.scram_secret's, which needs no quoting
----@return string
-function M.password_statement(secret)
-    return ("alter role moonrise password '%s'"):format(secret)
-end
-
 --- The statements that make role moonrise in a fresh server, for the databases template1 and
 --- postgres.
----@param secret string of its password: mr.scram_secret's
+---@param secret string of its password: mr.scram_secret's, which needs no quoting
 ---@return string[] template run in template1, first
 ---@return string[] postgres run in the database postgres
 function M.statements(secret)
@@ -65,7 +53,7 @@ function M.statements(secret)
     for i, text in ipairs(ROLE) do
         template[i] = text
     end
-    table.insert(template, M.password_statement(secret))
+    table.insert(template, ("alter role moonrise password '%s'"):format(secret))
     for i, name in ipairs(FUNCTIONS) do
         postgres[i] = ("grant execute on function pg_catalog.%s to moonrise"):format(name)
         table.insert(template, postgres[i])

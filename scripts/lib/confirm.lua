@@ -31,30 +31,30 @@ local function each(instances, silent, fn)
     return by_dbid
 end
 
--- The words of both hosts, of instances that are barred; what kept one from it goes with the
--- refusal.
-local function ask(ctx, pair, token)
-    local silent, words, known, seen = {}, {}, {}, 0
-    for dbid, word in pairs(each({ pair.primary, pair.mirror }, silent, function(inst)
+-- The words of both hosts; of those whose instances have an epoch, and can be barred, these.
+local function ask(ctx, pair, silent)
+    local instances, words, known, seen = { pair.primary, pair.mirror }, {}, {}, 0
+    for dbid, word in pairs(each(instances, silent, function(inst)
         return ctx.agents:inspect(inst, nil, { timeout_ms = ASK_MS })
     end)) do
         words[tostring(dbid)] = evidence(word, word.epoch or {})
         seen = math.max(seen, instance.seen_epoch(word))
         if words[tostring(dbid)].valid then
-            table.insert(known, pair.primary.dbid == dbid and pair.primary or pair.mirror)
+            table.insert(known, cluster.find(instances, dbid))
         end
     end
-    local epoch, err = ctx.cat:call("bar_reserve", token, pair.content, seen)
-    if not epoch then
-        return nil, err
-    end
-    for dbid, was in pairs(each(known, silent, function(inst)
+    return words, known, seen
+end
+
+-- Bars the instances, whose words are what they say then.
+local function bar(ctx, instances, epoch, words, silent)
+    for dbid, last in pairs(each(instances, silent, function(inst)
         return ctx.agents:order(inst, "bar", { epoch = epoch }, { timeout_ms = BAR_MS })
     end)) do
-        was.valid = true
-        words[tostring(dbid)] = evidence(was, was, epoch)
+        -- Only what has a valid epoch is barred.
+        last.valid = true
+        words[tostring(dbid)] = evidence(last, last, epoch)
     end
-    return words, silent
 end
 
 --- Confirms a pair.
@@ -65,11 +65,15 @@ end
 ---@return integer? epoch
 ---@return Error? err code "refused": it is not proven which instance is the primary
 function M.pair(ctx, pair, token, accept_loss)
-    local words, silent = ask(ctx, pair, token)
-    if not words then
-        return nil, silent
+    local silent = {}
+    local words, known, seen = ask(ctx, pair, silent)
+    local barred, err = ctx.cat:call("bar_reserve", token, pair.content, seen)
+    if not barred then
+        return nil, err
     end
-    local epoch, err = ctx.cat:call("pair_confirm", token, pair.content, words, accept_loss)
+    bar(ctx, known, barred, words, silent)
+    local epoch
+    epoch, err = ctx.cat:call("pair_confirm", token, pair.content, words, accept_loss)
     if not epoch and #silent > 0 then
         err = mr.error(err.code, ("%s; %s"):format(err.message, table.concat(silent, "; ")),
             { hint = err.hint, sqlstate = err.sqlstate, cause = err })

@@ -12,7 +12,10 @@ local M = {}
 local RETRY_MS = 2000
 
 ---@class WatcherHosts
----@field known table<string, table> by host: {record?, err?, at, busy, overtaken}
+---@field hosts string[] of the last look at the catalog
+---@field known table<string, table> by host: record, err and when (at) of its last answer; busy,
+--- while it is asked; overtaken, by somebody who told it something newer; told, what is told of it
+---@field told_epoch? integer what the catalog was told last
 ---@field ahead boolean some host has something else on record of the coordinator's pair, of an
 --- epoch at which it cannot be told what the catalog says
 local Hosts = {}
@@ -76,7 +79,10 @@ local function task(self, host, fn)
     mr.spawn(function()
         local ok, record, err = pcall(fn)
         known.busy = false
-        heard(self, host, ok and record or nil, ok and err or (not ok and record or nil))
+        if not ok then
+            record, err = nil, record
+        end
+        heard(self, host, record, err)
     end)
 end
 

@@ -8,6 +8,7 @@
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
 #include "moonrise/base/str.h"
+#include "moonrise/base/user.h"
 #include "moonrise/loop/loop.h"
 #include "order.h"
 #include "process.h"
@@ -16,7 +17,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -33,11 +33,10 @@
 int
 op_hello(struct order *o, struct err *e)
 {
-    char host[256] = "", buf[1024];
+    char host[256] = "";
     struct str boot = STR_INIT;
-    struct passwd pw, *found = NULL;
+    struct user user;
     gethostname(host, sizeof host - 1);
-    getpwuid_r(geteuid(), &pw, buf, sizeof buf, &found);
     int rc = io_read_file(&boot, "/proc/sys/kernel/random/boot_id", 4096, e);
     if (rc < 0)
         return rc;
@@ -46,7 +45,9 @@ op_hello(struct order *o, struct err *e)
     message_set_text(o->result, "hostname", host);
     message_set_int(o->result, "pid", getpid());
     message_set_int(o->result, "uid", geteuid());
-    message_set_text(o->result, "os_user", found ? found->pw_name : "");
+    user_read(&user, NULL);
+    message_set_text(o->result, "os_user", user.name ? user.name : "");
+    user_done(&user);
     message_set_text(o->result, "boot_id", boot.data);
     message_set_int(o->result, "page_bytes", sysconf(_SC_PAGESIZE));
     str_free(&boot);

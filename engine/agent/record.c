@@ -12,22 +12,23 @@
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
 #include "moonrise/base/str.h"
+#include "moonrise/base/user.h"
 #include "moonrise/loop/loop.h"
 #include "moonrise/pg/conf.h"
 #include "order.h"
 #include "sealed.h"
 
-#include <ctype.h>
 #include <inttypes.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define RECORD_BYTES 1024
-#define LOCK_WAIT_MS 5000
-#define LOCK_POLL_MS 5
+#define RECORD_BYTES  1024
+#define LOCK_WAIT_MS  5000
+#define LOCK_POLL_MS  5
+#define NUMBER_DIGITS 18
+#define NUMBER_MAX    INT64_C(999999999999999999)
 
 struct record {
     bool present;
@@ -55,28 +56,28 @@ is_word(const char *text, size_t limit)
 }
 
 static bool
-is_number(const char *text)
+is_number(const char *text, size_t digits)
 {
     size_t len = strlen(text);
-    return len > 0 && len <= 18 && strspn(text, "0123456789") == len;
+    return len > 0 && len <= digits && strspn(text, "0123456789") == len;
 }
 
-/* As scripts/lib/home.lua finds it. */
+/* As scripts/lib/home.lua finds it, whatever HOME says: every agent of this host must find the same record. */
 static int
 state_dir(char **out, const char *name, struct err *e)
 {
     const char *base = getenv("XDG_STATE_HOME");
-    char buf[4096];
-    struct passwd pw, *found = NULL;
+    struct user user;
+    *out = NULL;
     if (base && *base) {
         *out = mem_printf("%s/moonrise/%s", base, name);
         return 0;
     }
-    getpwuid_r(geteuid(), &pw, buf, sizeof buf, &found);
-    if (!found)
-        return err_set(e, ERR_NOTFOUND, "user %d has no home directory", (int)geteuid());
-    *out = mem_printf("%s/.local/state/moonrise/%s", found->pw_dir, name);
-    return 0;
+    int rc = user_read(&user, e);
+    if (rc == 0)
+        *out = mem_printf("%s/.local/state/moonrise/%s", user.home, name);
+    user_done(&user);
+    return rc;
 }
 
 static int
@@ -91,8 +92,7 @@ owner_init(struct owner *w, const struct order *o, struct err *e)
         rc = message_need_text(o->args, "host", &w->host, e);
     if (rc < 0)
         return rc;
-    if (!is_word(w->name, 64) || !is_word(w->host, 253) || strlen(w->sysid) > 20 ||
-        !isdigit((unsigned char)w->sysid[0]) || strspn(w->sysid, "0123456789") != strlen(w->sysid))
+    if (!is_word(w->name, 64) || !is_word(w->host, 253) || !is_number(w->sysid, 20))
         return err_set(e, ERR_ARGUMENT,
                        "no record is kept for cluster '%.64s', system '%.24s', "
                        "host '%.253s'",
@@ -109,7 +109,7 @@ static bool
 take_number(int64_t *out, const struct conf *c, const char *key)
 {
     const char *text = conf_get(c, key);
-    if (!text || !is_number(text))
+    if (!text || !is_number(text, NUMBER_DIGITS))
         return false;
     *out = strtoll(text, NULL, 10);
     return true;
@@ -170,6 +170,7 @@ record_write(const struct record *r, const struct owner *w, struct err *e)
 {
     struct conf c = CONF_INIT;
     struct str text = STR_INIT;
+    /* Words and numbers only, which fail in no file of settings. */
     conf_set(&c, "name", w->name, NULL);
     conf_set(&c, "sysid", w->sysid, NULL);
     conf_set(&c, "host", w->host, NULL);
@@ -232,7 +233,7 @@ static int
 need_number(int64_t *out, const struct order *o, const char *key, struct err *e)
 {
     int rc = message_need_int(o->args, key, out, e);
-    if (rc == 0 && (*out < 0 || *out > INT64_C(999999999999999999)))
+    if (rc == 0 && (*out < 0 || *out > NUMBER_MAX))
         rc = err_set(e, ERR_ARGUMENT, "%s %" PRId64 " is out of range", key, *out);
     return rc;
 }

@@ -3,44 +3,30 @@
 #include "moonrise/base/err.h"
 #include "moonrise/base/path.h"
 #include "moonrise/base/str.h"
+#include "moonrise/base/user.h"
 #include "moonrise/loop/loop.h"
 #include "moonrise/pg/pidfile.h"
 
 #include <inttypes.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define CONNECT_TIMEOUT_MS 5000
 #define GONE_TIMEOUT_MS    3000
-
-/* Who must answer on a socket: the server runs as we do. Somebody else's would be given the password. */
-static int
-own_name(char *out, size_t size, struct err *e)
-{
-    struct passwd pw, *found = NULL;
-    char buf[4096];
-    int error = getpwuid_r(geteuid(), &pw, buf, sizeof buf, &found);
-    if (error != 0)
-        return err_sys(e, error, "the name of user %u", (unsigned)geteuid());
-    if (!found)
-        return err_set(e, ERR_NOTFOUND, "user %u has no name", (unsigned)geteuid());
-    snprintf(out, size, "%s", pw.pw_name);
-    return 0;
-}
 
 static int
 connect_to(struct db **out, const struct sql_place *place, const struct pidfile *pf,
            const struct order *o, struct err *e)
 {
-    char port[12], options[128], owner[256];
+    char port[12], options[128];
+    struct user owner;
     snprintf(port, sizeof port, "%d", pf->port);
     snprintf(options, sizeof options,
              "-c search_path=pg_catalog -c statement_timeout=%" PRId64 "%s", place->statement_ms,
              place->waits ? "" : " -c synchronous_commit=local");
-    int rc = own_name(owner, sizeof owner, e);
+    /* Who must answer on a socket: the server runs as we do. Somebody else's would be given the password. */
+    int rc = user_read(&owner, e);
     if (rc < 0)
         return rc;
     const char *const keywords[] = {
@@ -54,10 +40,12 @@ connect_to(struct db **out, const struct sql_place *place, const struct pidfile 
                                   options,
                                   place->name,
                                   place->walsender ? "true" : "",
-                                  owner,
+                                  owner.name,
                                   NULL};
     struct conn_params params = {.keywords = keywords, .values = values};
-    return db_open(out, &params, clock_ms() + CONNECT_TIMEOUT_MS, o->call->cancel, e);
+    rc = db_open(out, &params, clock_ms() + CONNECT_TIMEOUT_MS, o->call->cancel, e);
+    user_done(&owner);
+    return rc;
 }
 
 /* A stale postmaster.pid may name a socket that another server has taken since. */

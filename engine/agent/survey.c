@@ -10,6 +10,7 @@
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
 #include "moonrise/base/str.h"
+#include "moonrise/base/user.h"
 #include "moonrise/pg/conf.h"
 #include "moonrise/pg/pidfile.h"
 #include "order.h"
@@ -17,7 +18,6 @@
 
 #include <ctype.h>
 #include <dirent.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,8 +30,6 @@
 static const char *const system_dirs[] = {
     "/etc/systemd/system",     "/run/systemd/system", "/usr/local/lib/systemd/system",
     "/usr/lib/systemd/system", "/lib/systemd/system", NULL};
-
-#define PASSWD_BYTES 16384
 
 struct survey {
     struct order *o;
@@ -462,20 +460,19 @@ int
 op_survey(struct order *o, struct err *e)
 {
     struct survey s = {.o = o, .seen = STR_INIT};
-    struct passwd pw, *found = NULL;
+    struct user user;
     struct pidfile pf;
-    char buf[PASSWD_BYTES];
-    int sys = getpwuid_r(geteuid(), &pw, buf, sizeof buf, &found);
-    if (sys != 0)
-        return err_sys(e, sys, "the home of user %d, where units are", (int)geteuid());
+    int rc = user_read(&user, e);
+    if (rc < 0 && rc != ERR_NOTFOUND)
+        return rc;
     if (pidfile_read(&pf, o->datadir, NULL) == 0) {
         tell_parent(o, pf.pid);
         find_unit(&s, pf.pid);
         pidfile_done(&pf);
     }
     look_at_systemd(&s, (const char **)system_dirs, "");
-    if (found) {
-        s.user_dir = mem_printf("%s/.config/systemd/user", found->pw_dir);
+    if (user.home) {
+        s.user_dir = mem_printf("%s/.config/systemd/user", user.home);
         const char *dirs[] = {s.user_dir, "/etc/systemd/user", "/usr/lib/systemd/user", NULL};
         look_at_systemd(&s, dirs, "--user ");
     }
@@ -484,5 +481,6 @@ op_survey(struct order *o, struct err *e)
     str_free(&s.seen);
     free(s.unit);
     free(s.user_dir);
+    user_done(&user);
     return 0;
 }

@@ -2,10 +2,10 @@
 #include "objects.h"
 
 #include "moonrise/base/err.h"
+#include "moonrise/base/user.h"
 #include "moonrise/conn/scram.h"
 
 #include <errno.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,18 +50,20 @@ static int
 l_whoami(lua_State *L)
 {
     char host[256] = "localhost";
-    const struct passwd *pw = getpwuid(geteuid());
+    struct user user;
     const char *home = getenv("HOME");
     gethostname(host, sizeof(host) - 1);
+    user_read(&user, NULL);
     lua_createtable(L, 0, 5);
     set_number(L, "uid", (double)geteuid());
-    if (pw)
-        set_text(L, "user", pw->pw_name);
+    if (user.name)
+        set_text(L, "user", user.name);
     else {
         lua_pushfstring(L, "%d", (int)geteuid());
         lua_setfield(L, -2, "user");
     }
-    set_text(L, "home", home && *home ? home : pw ? pw->pw_dir : "/");
+    set_text(L, "home", home && *home ? home : user.home ? user.home : "/");
+    user_done(&user);
     set_text(L, "hostname", host);
     set_number(L, "pid", (double)getpid());
     return 1;

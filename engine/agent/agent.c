@@ -224,7 +224,8 @@ on_call(void *arg, struct session *s, uint32_t id, const char *op, const struct 
     int rc = copy_message(&w->args, args, &why);
     if (rc == 0 && hangs(a, op, args)) {
         err_set(&why, ERR_BUSY, "an earlier %s has not come to an end yet", op);
-        rc = err_hint(&why, "see whether the disk of %s hangs", message_text(args, "datadir", ""));
+        rc = err_hint(&why, "see whether the disk of %s hangs",
+                      message_text(args, "datadir", "this host"));
     }
     if (rc == 0) {
         struct job_spec spec = {.run = work_run, .done = work_done, .said = work_said, .arg = w};

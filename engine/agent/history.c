@@ -6,13 +6,12 @@
  * compared with the record at that position in the WAL that the primary has: redo, timelines, time and
  * counters. Files are read, no server is asked; it need not run.
  */
-#include "moonrise/wal/record.h"
-
 #include "aside.h"
 #include "inspect.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/str.h"
 #include "moonrise/pg/timeline.h"
+#include "moonrise/wal/record.h"
 #include "order.h"
 
 #include <stdlib.h>

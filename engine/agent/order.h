@@ -20,10 +20,10 @@ enum order_flag {
     ORDER_QUESTION = 0, /* changes nothing, takes no lock */
     ORDER_ORDER = 1,    /* runs under the epoch lock */
     ORDER_CREATES = 2,  /* allowed without an epoch file */
-    ORDER_MAKES = 8,    /* makes the data directory when it is missing */
     ORDER_HOST = 4,     /* about the host: takes no data directory */
-    ORDER_DISOWNS = 32, /* carried out only where args.adoption is what moonrise.before says */
+    ORDER_MAKES = 8,    /* makes the data directory when it is missing */
     ORDER_REMOVES = 16, /* a data directory that is not there is where it leads to */
+    ORDER_DISOWNS = 32, /* carried out only where args.adoption is what moonrise.before says */
     ORDER_BARS = 64,    /* what the last order was stays on record */
 };
 

@@ -1,3 +1,6 @@
+/*
+ * tls: whether a server of this host can use a certificate, and clients will accept it.
+ */
 #include "moonrise/base/err.h"
 #include "moonrise/conn/certificate.h"
 #include "order.h"

@@ -55,7 +55,7 @@ words_errno(const char *text)
 static const char *const words_no_fork[] = {
     "server sent an error response during SSL exchange",
     "could not fork new process",
-    "konnte neuen Prozess f\xc3\xbcr Verbindung",
+    "konnte neuen Prozess für Verbindung",
     "no se pudo lanzar el nuevo proceso",
     "pas pu lancer le nouveau processus",
     "fork del nuovo processo",

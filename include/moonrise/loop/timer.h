@@ -24,8 +24,8 @@ void timer_deadline(struct timer **out, struct loop *l, int64_t after_ms, void (
 void timer_every(struct timer **out, struct loop *l, int64_t every_ms, void (*fn)(void *arg),
                  void *arg);
 
-/* Sets a new time (every_ms 0: once); works on one that has fired or was stopped. A deadline stays
- * one, and is no interval. */
+/* Sets a new time (every_ms 0: once); works on one that has fired or was stopped. A timer_deadline stays
+ * one, and takes 0 only. */
 void timer_again(struct timer *t, int64_t after_ms, int64_t every_ms);
 
 /* No more calls until timer_again. */

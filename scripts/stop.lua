@@ -86,9 +86,8 @@ end
 
 local function plan(env, opts)
     local what = opts.coordinator_only and "the coordinator of" or "all instances of"
-    term.info("Stop %s the cluster %s, coordinator %s, mode %s%s", what, env.name, env.datadir
-        or env.host,
-        opts.mode, opts.restart and ", then start it again" or "")
+    term.info("Stop %s the cluster %s, coordinator %s, mode %s%s", what, env.name,
+        env.datadir or env.host, opts.mode, opts.restart and ", then start it again" or "")
 end
 
 -- A smart stop does not interrupt anybody; who is let in would keep a server from stopping for

@@ -38,7 +38,8 @@ local function plan_of(ctx, contents, opts)
     for i, content in ipairs(contents) do
         asked[i] = cluster.pair(instances, content)
         if not asked[i] then
-            return nil, mr.error("usage", ("the cluster has no content %d"):format(content))
+            return nil, mr.error("usage", ("the cluster has no content %d"):format(content),
+                { hint = "moonrise state -c lists them" })
         end
     end
     local plan = { wave = {}, refused = {} }

@@ -98,7 +98,8 @@ local function reach(plan, found)
         if row and row.sysid ~= found.facts.sysid then
             err = mr.error("refused", ("at %s port %d another server answers, of system %s"):format(
                 found.inst.address, found.inst.port, row.sysid),
-                { instance = cluster.name(found.inst) })
+                { instance = cluster.name(found.inst),
+                  hint = "name an address and a port at which this one alone is reached" })
         end
         return row and row.sysid == found.facts.sysid or nil, err
     end)
@@ -156,7 +157,8 @@ local function proven(plan, found, primary)
             return true
         end
         return nil, problem or mr.error("refused", "its primary's newest change has not come to it",
-            { instance = cluster.name(found.inst) })
+            { instance = cluster.name(found.inst),
+              hint = "see in its log whether it streams, and from where" })
     end)
 end
 

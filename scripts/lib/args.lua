@@ -199,7 +199,7 @@ end
 ---@return string? problem
 function M.sentence(option, text, most)
     if text and (not text:find("%S") or #text > most or text:find("%c")) then
-        return ("%s wants one line of 1 to %d characters: who, and why"):format(option, most)
+        return ("%s wants one line of 1 to %d bytes: who, and why"):format(option, most)
     end
     return nil
 end

@@ -141,7 +141,7 @@ local function stop_mirror(ctx, pair, plan, options)
         return { inst = inst, outcome = "failed", err = pair.result.error }
     elseif stop_requests.asked() then
         return { inst = inst, outcome = "failed", err = mr.error("cancelled", "not begun",
-            { instance = cluster.name(inst) }) }
+            { instance = cluster.name(inst), hint = "run stop --host again for the rest" }) }
     end
     local done, err = hold.content(ctx, pair.content, "stop", "host", function(lease)
         return take_out(ctx, pair.content, plan, options, lease.token)

@@ -9,7 +9,8 @@ local M = {}
 
 local function hand_over(ctx, pair, opts, progress)
     if stop_requests.asked() then
-        return nil, mr.error("cancelled", "not begun", { instance = cluster.name(pair.primary) })
+        return nil, mr.error("cancelled", "not begun", { instance = cluster.name(pair.primary),
+            hint = "its roles are as they were; run this again for the rest" })
     end
     local times, err = handover.run(ctx, pair, {
         max_lag_bytes = opts.replay_lag,

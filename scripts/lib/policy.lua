@@ -26,7 +26,7 @@ local function accept_loss_problem(answer)
     if text == nil then
         return nil
     elseif type(text) ~= "string" or not text:find("%S") or #text > 500 then
-        return "accept_loss is no text of 1 to 500 characters"
+        return "accept_loss is no text of 1 to 500 bytes"
     elseif answer.action ~= "promote" then
         return "accept_loss goes with action promote"
     end
@@ -38,7 +38,7 @@ local function check_failover(answer)
     if not ACTIONS[answer.action] then
         return nil, "action is none of nothing, wait, release, promote, alert"
     elseif type(answer.reason) ~= "string" or answer.reason == "" or #answer.reason > 500 then
-        return nil, "reason is no text of 1 to 500 characters"
+        return nil, "reason is no text of 1 to 500 bytes"
     elseif not number_or_nil(answer.until_ms) then
         return nil, "until_ms is no number of milliseconds"
     elseif answer.action == "wait" and not answer.until_ms then

@@ -60,9 +60,11 @@ local function check_choice(fault, choice)
     local pair, primary = fault.pair, fault.known[fault.pair.primary.dbid]
     local chosen = fault.survivors[2]
     if chosen.unreadable then
-        return refuse(pair.mirror, "its directory can not be read: " .. chosen.unreadable)
+        return refuse(pair.mirror, "its directory cannot be read: " .. chosen.unreadable,
+            "mend that, or have its primary started: moonrise start")
     elseif chosen.refusal then
-        return refuse(pair.mirror, "it can not be promoted: " .. chosen.refusal)
+        return refuse(pair.mirror, "it cannot be promoted: " .. chosen.refusal,
+            "what its primary has is all there is: moonrise start starts that one")
     elseif survivors.loses(chosen) and not choice.accept_loss then
         return refuse(pair.mirror, "promoting it loses " .. survivors.loss(chosen),
             "who accepts that says so, and why: --accept-loss TEXT")
@@ -78,7 +80,7 @@ end
 ---@param ctx table {env, cat, agents}
 ---@param choice Choice
 ---@return DoubleFault? fault
----@return Error? err why it can not be promoted, or not without more being said; code "usage" for
+---@return Error? err why it cannot be promoted, or not without more being said; code "usage" for
 --- a dbid that does not exist
 function M.plan(ctx, choice)
     local pair, err = pair_of(ctx, choice.dbid)
@@ -139,7 +141,8 @@ local function settled(ctx, fault)
         local quiet = row.heard ~= nil and mr.clock() - (since or 0) >= QUIET_MS
         return (quiet or row.heard) and row or nil,
             mr.error("timeout", "its replay has not come to an end",
-                { instance = cluster.name(mirror) })
+                { instance = cluster.name(mirror),
+                  hint = "its log says how far it is; run this again when it is done" })
     end)
 end
 
@@ -172,7 +175,8 @@ end
 local function ask_guard(name, fault, facts)
     local ok, no = guard[name](facts)
     if not ok then
-        return refuse(fault.pair.mirror, ("no promotion: rule %d: %s"):format(no.rule, no.reason))
+        return refuse(fault.pair.mirror, ("no promotion: rule %d: %s"):format(no.rule, no.reason),
+            "nothing is promoted; moonrise recoverseg shows what is left of the pair")
     end
     return true
 end
@@ -187,7 +191,7 @@ local function order_old(ctx, fault, lease, op, args)
     return ctx.agents:order(fault.pair.primary, op, args, { timeout_ms = ORDER_MS })
 end
 
--- Whether there is something to be ended and marked. What is only half made can not be started.
+-- Whether there is something to be ended and marked. What is only half made cannot be started.
 local function can_fence(fault)
     local word = fault.known[fault.pair.primary.dbid].word
     return word ~= nil and word.kind == "datadir"

@@ -123,7 +123,7 @@ local function restart_one(ctx, pair, inst, lease, options)
     checkpoint(ctx, inst, epoch, options)
     if stop_requests.asked() then
         return nil, mr.error("cancelled", "stopped before anything was done to it",
-            { instance = cluster.name(inst) })
+            { instance = cluster.name(inst), hint = "run restart again for it" })
     end
     local began = mr.clock()
     if inst.role == "p" then

@@ -27,7 +27,7 @@ local function problem_of(row, mirror)
     return nil
 end
 
---- Why the primary can not stream to this mirror, or nil when it keeps what the mirror needs.
+--- Why the primary cannot stream to this mirror, or nil when it keeps what the mirror needs.
 ---@param ctx table {env}
 ---@param primary table
 ---@param mirror table

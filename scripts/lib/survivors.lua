@@ -24,7 +24,7 @@ local M = {}
 ---@field at_least boolean it may have more than that: it does not run
 ---@field lost_bytes? number of WAL that are known to be missing from it
 ---@field since? string since when it has not been waited for, and why
----@field refusal? string why it can not be promoted
+---@field refusal? string why it cannot be promoted
 ---@field unreadable? string why nothing is known of it; then the rest is absent
 
 -- The server gave an answer, if only an error.
@@ -143,7 +143,7 @@ function M.loss(one)
     if one.role == "p" then
         return "nothing: it is the primary, moonrise start starts it again"
     elseif one.refusal then
-        return "everything: it can not be promoted (" .. one.refusal .. ")"
+        return "everything: it cannot be promoted (" .. one.refusal .. ")"
     elseif one.in_sync then
         return "nothing that was acknowledged"
     end

@@ -217,8 +217,8 @@ M.rows = {
         return view.mode == "s" and view.mc == "fine" and view.streaming and not view:flapping()
     end, allowed("record_out")), to = "catching_up", actions = { "record_out_of_sync" },
       comment = "the mirror is there and commits hang: not waited for, then armed anew" },
-    { from = { "mirror_lost" }, event = "any", when = both(pair_free, answered("release"),
-    function(view)
+    { from = { "mirror_lost" }, event = "any",
+      when = both(pair_free, answered("release"), function(view)
         local _, no = view:allowed("record_out")
         return no ~= nil and view.memory.refused ~= no.reason
     end), to = "same", actions = { "tell_no_release" },

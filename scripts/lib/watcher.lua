@@ -53,12 +53,10 @@ local function say(kind, entry)
     end
 end
 
-local function options_of(self, given)
-    local text = self.snapshot_config or ""
-    local described = text ~= "" and config.parse(text, "the catalog's cluster.lua") or nil
+-- The defaults, what cluster.lua says, and what the command line says.
+local function options_of(given, watch)
     local settings = {}
-    for _, source in ipairs({ sight.settings, described and described.watch or {},
-        given.settings or {} }) do
+    for _, source in ipairs({ sight.settings, watch, given.settings or {} }) do
         for key, value in pairs(source) do
             settings[key] = value
         end
@@ -78,7 +76,7 @@ function M.new(env, options)
         holder = hold.holder(), stopping = false, looks = mr.queue(), look_ms = IDLE_MS,
     }, Watcher)
     self.lease = lease.new(env, self.holder)
-    self.settings = options_of(self, options)
+    self.settings = options_of(options, {})
     local dir = home.state_dir(env.name)
     mr.make_dir(dir)
     self.journal = journal.open({
@@ -133,16 +131,16 @@ function Watcher:leads()
     return self.lease.held and self.led ~= nil and self.led == self.lease.times
 end
 
--- Settings and policies come from the catalog's own text, and again when it was changed.
+-- Settings, policies and hooks come from the catalog's own text, and again when it was changed.
 function Watcher:read_config()
     local state = self.lease.cat and self.lease.cat:state()
     if state and state.config ~= self.snapshot_config then
         self.snapshot_config = state.config
-        self.settings = options_of(self, self.options)
+        local described = config.parse(state.config, "the catalog's cluster.lua") or {}
+        self.settings = options_of(self.options, described.watch or {})
         self.ctx.settings = self.settings
         self:open_policies(policy.configured(state.config))
-        local described = config.parse(state.config, "the catalog's cluster.lua")
-        self.hooks:configure(described and described.on_event or {})
+        self.hooks:configure(described.on_event or {})
     end
 end
 

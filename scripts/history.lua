@@ -86,7 +86,7 @@ local function print_json(list)
     for _, event in ipairs(list) do
         event.data = event.data and mr.json_decode(event.data) or nil
     end
-    term.json({ events = list })
+    term.json({ events = mr.json_array(list) })
 end
 
 local function main(given)

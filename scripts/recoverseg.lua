@@ -192,7 +192,8 @@ local function as_json(plan, results, armed)
     for i, fault in ipairs(plan.double_faults) do
         lost[i] = { content = fault.content, survivors = fault.survivors }
     end
-    return { recovered = list, behind = behind, skipped = skipped, double_faults = lost }
+    return { recovered = mr.json_array(list), behind = mr.json_array(behind),
+             skipped = mr.json_array(skipped), double_faults = mr.json_array(lost) }
 end
 
 -- One question for all, and one more for each directory that is somebody else's.

@@ -124,7 +124,8 @@ local function as_json(done, err)
         list[i] = { dbid = result.inst.dbid, content = result.inst.content,
                     took_ms = result.took_ms }
     end
-    return { restarted = list, note = done and done.note, error = err and tostring(err) }
+    return { restarted = mr.json_array(list), note = done and done.note,
+             error = err and tostring(err) }
 end
 
 local function run(ctx, opts, word)

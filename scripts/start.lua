@@ -56,7 +56,7 @@ local function as_json(results)
         table.insert(list, { dbid = r.inst.dbid, content = r.inst.content, outcome = r.outcome,
                              error = r.err and tostring(r.err), note = r.note })
     end
-    return { instances = list }
+    return { instances = mr.json_array(list) }
 end
 
 local function start_coordinator(ctx, opts)

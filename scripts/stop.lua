@@ -56,7 +56,7 @@ local function reload(ctx, opts)
             error = results[i].error and tostring(results[i].error) }
     end
     if opts.json then
-        term.json({ instances = list })
+        term.json({ instances = mr.json_array(list) })
     end
     term.info("%d instances have read their configuration files again", #up - failures)
     return failures == 0 and 0 or 1
@@ -78,7 +78,7 @@ local function report(results, opts, more)
                              killed = r.killed or nil, error = r.err and tostring(r.err) })
     end
     if opts.json then
-        told.instances = list
+        told.instances = mr.json_array(list)
         term.json(told)
     end
     return failures
@@ -162,7 +162,8 @@ local function refuse_evacuation(work, opts)
     end
     term.warn("Nothing was stopped: host %s is not taken out of service", work.host)
     if opts.json then
-        term.json({ instances = {}, handed_over = {}, refused = reasons })
+        term.json({ instances = mr.json_array(), handed_over = mr.json_array(),
+                    refused = reasons })
     end
     return 1
 end
@@ -189,7 +190,8 @@ local function evacuate(ctx, opts)
             handed[i] = handover_waves.as_json(pair, 1)
         end
     end
-    if report(results, opts, { handed_over = handed, refused = {} }) + unfinished > 0 then
+    local told = { handed_over = mr.json_array(handed), refused = mr.json_array() }
+    if report(results, opts, told) + unfinished > 0 then
         return 1
     elseif not opts.dry_run then
         term.info("Host %s is out of service; moonrise recoverseg brings its instances back",

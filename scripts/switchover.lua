@@ -83,7 +83,7 @@ local function as_json(plan)
     for _, entry in ipairs(plan.refused) do
         table.insert(refused, { content = entry.pair.content, reason = tostring(entry.err) })
     end
-    return { handed_over = told, refused = refused }
+    return { handed_over = mr.json_array(told), refused = mr.json_array(refused) }
 end
 
 local function run(ctx, opts, contents)

@@ -117,7 +117,7 @@ function M.report(opts, key, list)
         told[i] = { content = pause.content, host = pause.hostname, holder = pause.holder,
                     reason = pause.reason, ["until"] = pause.until_text }
     end
-    term.json({ [key] = told })
+    term.json({ [key] = mr.json_array(told) })
 end
 
 return M

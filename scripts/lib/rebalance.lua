@@ -94,7 +94,7 @@ local function as_json(plan)
     for _, entry in ipairs(plan.left) do
         table.insert(left, { content = entry.pair.content, reason = tostring(entry.err) })
     end
-    return { handed_over = pairs_told, left = left }
+    return { handed_over = mr.json_array(pairs_told), left = mr.json_array(left) }
 end
 
 --- `recoverseg -r`.

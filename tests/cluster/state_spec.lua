@@ -62,6 +62,10 @@ describe("state", function()
         assert.matches("WAL Sender State: streaming", state("-f").out)
         assert.matches("Standby coordinator state%s+= Standby host passive", state().out)
         assert.matches('"ok":true', state("--json").out)
+        assert.matches('"problems":%[%]', state("--json").out)
+        for command, list in pairs({ recoverseg = "recovered", resume = "resumed" }) do
+            assert.matches(('"%s":%%[%%]'):format(list), cluster:must({ command, "-a", "--json" }))
+        end
     end)
 
     it("that counts as stopped is 1: nobody would fail anything over", function()

@@ -1,6 +1,7 @@
 --- The facts for machines: `state --json`. Pure.
 local cluster = require("lib.cluster")
 local judge = require("lib.state.judge")
+local mr = require("moonrise")
 
 local M = {}
 
@@ -55,7 +56,8 @@ function M.of(facts)
     return {
         cluster = facts.cluster.name, epoch = facts.cluster.epoch, source = facts.source,
         coordinator_error = facts.coordinator_error, ok = #problems == 0, instances = list,
-        problems = problems, leases = facts.leases, pauses = facts.pauses,
+        problems = mr.json_array(problems), leases = mr.json_array(facts.leases),
+        pauses = mr.json_array(facts.pauses),
     }
 end
 

@@ -126,14 +126,9 @@ function M.line(text)
 end
 
 --- Prints a machine-readable result (with --json nothing else goes to standard output).
----@param value any
+---@param value any a list that may be empty is mr.json_array's
 function M.json(value)
     mr.out(mr.json_encode(value) .. "\n")
-end
-
----@return boolean
-function M.is_json()
-    return settings.json and true or false
 end
 
 --- Lines of a table, columns padded to their widest value with three blanks between them.

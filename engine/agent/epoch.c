@@ -1,5 +1,6 @@
 #include "epoch.h"
 
+#include "holder.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
@@ -9,10 +10,8 @@
 #include "process.h"
 #include "sealed.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -189,61 +188,26 @@ holder_write(int fd, const struct claim *c, struct err *e)
     return rc < 0 ? err_wrap(e, "moonrise.lock") : 0;
 }
 
-/* Whether the process has this very file open. */
-static bool
-has_open(int pid, const char *path)
-{
-    char dir_name[64];
-    struct stat want, st;
-    snprintf(dir_name, sizeof dir_name, "/proc/%d/fd", pid);
-    DIR *dir = stat(path, &want) == 0 ? opendir(dir_name) : NULL;
-    bool found = false;
-    struct dirent *entry;
-    while (dir && !found && (entry = readdir(dir)) != NULL) {
-        if (fstatat(dirfd(dir), entry->d_name, &st, 0) == 0)
-            found = st.st_dev == want.st_dev && st.st_ino == want.st_ino;
-    }
-    if (dir)
-        closedir(dir);
-    return found;
-}
-
-static char *
-exe_of(int pid)
-{
-    char path[64], buf[4096];
-    snprintf(path, sizeof path, "/proc/%d/exe", pid);
-    ssize_t n = readlink(path, buf, sizeof buf - 1);
-    buf[n < 0 ? 0 : n] = '\0';
-    char *deleted = strstr(buf, " (deleted)");
-    if (deleted)
-        *deleted = '\0'; /* an agent of before an upgrade */
-    return mem_strdup(buf);
-}
-
-/* Ends a holder that hangs, if it is provably an agent of ours: same program, and it holds the file. */
-static bool
-end_holder(const struct holder *h, const char *path)
-{
-    char *own = exe_of(getpid()), *theirs = exe_of(h->pid);
-    bool proven = own[0] && strcmp(own, theirs) == 0 && has_open(h->pid, path);
-    free(own);
-    free(theirs);
-    return proven && process_signal(h->pid, h->start, SIGKILL);
-}
-
 static int
 wait_turn(const char *path, const struct claim *c, int64_t waited_ms, struct err *e)
 {
     struct holder h;
-    if (!holder_read(&h, path))
-        return waited_ms > LOCK_WAIT_MS ? err_set(e, ERR_BUSY, "%s is held", path) : 0;
+    int pid = waited_ms > LOCK_PATIENCE_MS ? holder_of(path) : 0;
+    bool announced = holder_read(&h, path) && (pid == 0 || pid == h.pid);
+    if (!announced) {
+        /* It has the lock, and what it is for is not written yet: that takes no time. */
+        if (waited_ms > LOCK_PATIENCE_MS)
+            holder_end_stopped(path);
+        return waited_ms > LOCK_WAIT_MS
+                   ? err_set(e, ERR_BUSY, "%s is held by process %d", path, pid)
+                   : 0;
+    }
     if (h.epoch > c->epoch || (h.epoch == c->epoch && h.step > c->step))
         return err_set(e, ERR_STALE, "an order of epoch %" PRIu64 " is being carried out, by %d",
                        h.epoch, h.pid);
     bool older = h.epoch < c->epoch || h.step < c->step;
     if (older && h.pid != getpid() && waited_ms > LOCK_PATIENCE_MS)
-        end_holder(&h, path);
+        holder_end(h.pid, h.start, path);
     if (waited_ms > LOCK_WAIT_MS)
         return err_set(e, ERR_BUSY, "process %d is carrying out an order of epoch %" PRIu64, h.pid,
                        h.epoch);

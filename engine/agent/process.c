@@ -314,6 +314,15 @@ process_start(int pid)
 }
 
 bool
+process_stopped(int pid, uint64_t *start)
+{
+    struct process p = {0};
+    bool stopped = proc_stat(pid, &p) && (p.state == 'T' || p.state == 't');
+    *start = p.start;
+    return stopped;
+}
+
+bool
 process_signal(int pid, uint64_t start, int signum)
 {
     int fd = pidfd_open(pid, 0);

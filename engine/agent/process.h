@@ -62,6 +62,9 @@ bool process_alive(int pid, uint64_t start);
 /* The start time of a process, 0 when it is gone. */
 uint64_t process_start(int pid);
 
+/* Whether somebody has stopped the process, by SIGSTOP or a debugger; *start is its start time. */
+bool process_stopped(int pid, uint64_t *start);
+
 /* Sends a signal to exactly the process (pid, start), never to a later owner of the number. */
 bool process_signal(int pid, uint64_t start, int signum);
 

@@ -8,6 +8,7 @@
  * bear several. A record that cannot be read is an error and never taken for none: who decides by it must
  * not mistake a damaged "out" for nothing at all.
  */
+#include "holder.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
@@ -24,11 +25,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#define RECORD_BYTES  1024
-#define LOCK_WAIT_MS  5000
-#define LOCK_POLL_MS  5
-#define NUMBER_DIGITS 18
-#define NUMBER_MAX    INT64_C(999999999999999999)
+#define RECORD_BYTES     1024
+#define LOCK_WAIT_MS     5000
+#define LOCK_PATIENCE_MS 1500 /* with a holder that somebody has stopped */
+#define LOCK_POLL_MS     5
+#define NUMBER_DIGITS    18
+#define NUMBER_MAX       INT64_C(999999999999999999)
 
 struct record {
     bool present;
@@ -281,8 +283,11 @@ lock_record(int *fd, const struct order *o, const struct owner *w, struct err *e
 {
     char *path = mem_printf("%s.lock", w->path);
     int64_t deadline = order_deadline(o, "wait_ms", LOCK_WAIT_MS);
+    int64_t patience = clock_ms() + LOCK_PATIENCE_MS;
     int rc;
     while ((rc = io_lock(fd, path, e)) == ERR_BUSY && clock_ms() < deadline) {
+        if (clock_ms() > patience)
+            holder_end_stopped(path);
         if (order_pause(o, LOCK_POLL_MS, e) < 0) {
             rc = ERR_CANCELLED;
             break;

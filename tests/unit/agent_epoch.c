@@ -1,6 +1,7 @@
 /* Epoch files and the lock orders run under. */
 #include "../../engine/agent/epoch.h"
 
+#include "../../engine/agent/holder.h"
 #include "../lib/lab.h"
 #include "moonrise/base/io.h"
 
@@ -171,6 +172,31 @@ a_newer_order_ends_one_that_hangs(void **state)
     io_unlock(fd);
 }
 
+/* One that was stopped before it could write what it holds the lock for: nobody is named in the file, or
+ * whoever held it before. */
+static void
+one_that_was_stopped_before_it_said_so_is_ended(void **state)
+{
+    static const char *const texts[] = {"", "1\n", "1\n2 9 9 arm\n"};
+    char *path = mem_printf("%s/moonrise.lock", (char *)*state);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct err e = {0};
+        int fd, status;
+        pid_t pid = holder(*state, (struct claim){7, 1, "arm"});
+        tmpdir_write(*state, "moonrise.lock", texts[i]);
+        assert_int_equal(holder_of(path), pid);
+        kill(pid, SIGSTOP);
+        assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+        assert_int_equal(epoch_lock(&fd, *state, &(struct claim){10, 1, "fence"}, NULL, &e), 0);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        assert_int_equal(holder_of(path), getpid());
+        io_unlock(fd);
+        assert_int_equal(holder_of(path), 0);
+    }
+    free(path);
+}
+
 static void
 an_older_one_is_refused_at_once(void **state)
 {
@@ -234,6 +260,8 @@ main(int argc, char **argv)
         cmocka_unit_test(later_orders_only),
         cmocka_unit_test_setup_teardown(no_orders_that_are_barred, setup, teardown),
         cmocka_unit_test_setup_teardown(a_newer_order_ends_one_that_hangs, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_that_was_stopped_before_it_said_so_is_ended, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(an_older_one_is_refused_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(a_stranger_is_not_killed, setup, teardown),
     };

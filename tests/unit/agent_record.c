@@ -2,6 +2,8 @@
 #include "../lib/lab.h"
 #include "moonrise/base/io.h"
 
+#include <sys/wait.h>
+
 #define WHOSE     "\"name\":\"sales\",\"sysid\":\"7301234567890123456\",\"host\":\"::1\""
 #define FILE_NAME "moonrise/sales/coordinator.7301234567890123456.::1"
 
@@ -234,6 +236,35 @@ wants_words_that_make_a_path_of_its_own(void **state)
     assert_int_equal(writes(1, "", 0, NULL), ERR_ARGUMENT);
 }
 
+/* Who was stopped with the lock in his hands does not keep it. */
+static void
+is_taken_from_who_was_stopped(void **state)
+{
+    struct err e = {0};
+    int told[2], status, fd;
+    char c;
+    char *lock = mem_printf("%s/%s.lock", (char *)*state, FILE_NAME);
+    assert_int_equal(writes(50, "s", 50, NULL), 0);
+    assert_int_equal(pipe(told), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (io_lock(&fd, lock, NULL) == 0 && write(told[1], "x", 1) == 1)
+            pause();
+        _exit(1);
+    }
+    assert_int_equal(read(told[0], &c, 1), 1);
+    close(told[0]);
+    close(told[1]);
+    kill(pid, SIGSTOP);
+    assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+    struct message *out;
+    assert_int_equal(call(&out, "record_read", ",\"wait_ms\":10000", &e), 0);
+    message_free(out);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    free(lock);
+}
+
 /* Somebody holds the lock: it is waited for, not for ever. A directory that cannot be written leaves what
  * was there. */
 static void
@@ -272,6 +303,7 @@ main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(damage_is_never_taken_for_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(is_nobody_elses, setup, teardown),
         cmocka_unit_test_setup_teardown(wants_words_that_make_a_path_of_its_own, setup, teardown),
+        cmocka_unit_test_setup_teardown(is_taken_from_who_was_stopped, setup, teardown),
         cmocka_unit_test_setup_teardown(fails_without_a_trace, setup, teardown),
     };
     (void)argc;

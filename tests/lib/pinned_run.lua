@@ -1,12 +1,9 @@
 --- A runbook for specs: a writer for every instance of every segment, each of which knows this one
---- instance only and writes whenever that lets it, primary or not; one ledger per content. It and
---- the spec talk through files in the directory DIR.
+--- instance only and writes whenever that lets it, primary or not; one ledger per content. The
+--- proof tells who acknowledged each row, between when and when. It and the spec talk through files
+--- in the directory DIR, as tests/lib/writers.lua says.
 ---
 ---     moonrise run pinned_run.lua DIR
----
---- `count` says how many rows were acknowledged so far; `stop` ends the writers and has the tables
---- read, then there is `proof`, with who acknowledged each row between when and when, and this
---- program ends.
 local instance = require("lib.instance")
 local ledger = require("lib.ledger")
 local mr = require("moonrise")
@@ -14,9 +11,8 @@ local session = require("lib.session")
 local writer = require("lib.writer")
 
 local INSERT = "INSERT INTO pinned VALUES ($1::bigint)"
-local LOOK_MS, PAUSE_MS, CONNECT_MS, READ_MS = 50, 20, 2000, 60000
+local PAUSE_MS, CONNECT_MS, READ_MS = 20, 2000, 60000
 local NAME = "pinned"
-local pause = mr.sleep
 
 local function as_owner(inst, dbname, statements)
     local conn = mr.check(mr.connect({ host = instance.socket_dir(inst), port = inst.port,
@@ -83,7 +79,15 @@ local function acknowledged(books)
     for _, book in pairs(books) do
         sum = sum + book.ledger.counts.acknowledged
     end
-    return tostring(sum)
+    return sum
+end
+
+local function stop(books)
+    for _, book in pairs(books) do
+        for _, one in ipairs(book.writers) do
+            one:stop()
+        end
+    end
 end
 
 local function present_on(primary, password)
@@ -97,15 +101,13 @@ local function present_on(primary, password)
     return present
 end
 
-local function prove(ctx, books, password)
+-- Each content's comparison, with the lists in it counted, and its acknowledgements.
+local function prove(ctx, books, password, counted)
     local proof = {}
     for _, inst in ipairs(mr.check(ctx.cat:instances())) do
         local book = inst.role == "p" and books[inst.content]
         if book then
-            local result = book.ledger:compare(present_on(inst, password))
-            for key, value in pairs(result) do
-                result[key] = type(value) == "table" and #value or value
-            end
+            local result = counted(book.ledger:compare(present_on(inst, password)))
             result.content, result.acks = inst.content, book.acks
             table.insert(proof, result)
         end
@@ -117,21 +119,21 @@ return {
     summary = "writers that know one instance each",
     arguments = 1,
     main = function(options, args)
+        local writers_run = dofile(args[1] .. "/writers_run.lua")
         return session.with(options, function(ctx)
-            local dir, password = args[1], mr.random_hex(16)
+            local password = mr.random_hex(16)
             local books = open(ctx, password)
-            repeat
-                mr.check(mr.write_file(dir .. "/count", acknowledged(books)))
-                pause(LOOK_MS)
-            until mr.stat(dir .. "/stop")
-            for _, book in pairs(books) do
-                for _, one in ipairs(book.writers) do
-                    one:stop()
-                end
-            end
-            mr.check(mr.write_file(dir .. "/proof",
-                mr.json_encode(prove(ctx, books, password))))
-            return 0
+            return writers_run.serve(args[1], {
+                acknowledged = function()
+                    return acknowledged(books)
+                end,
+                stop = function()
+                    stop(books)
+                end,
+                prove = function()
+                    return prove(ctx, books, password, writers_run.counted)
+                end,
+            })
         end)
     end,
 }

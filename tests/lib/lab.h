@@ -267,4 +267,23 @@ lab_mirror(struct lab *lab, const struct inst *p, const struct inst *m, const ch
     free(args);
 }
 
+/* For a setup: a lab whose primary runs is the state of the tests. lab_teardown ends it. */
+static inline struct lab *
+lab_setup(void **state, const struct inst *primary)
+{
+    struct lab *lab = mem_alloc(sizeof *lab);
+    lab_open(lab);
+    *state = lab;
+    lab_primary(lab, primary);
+    return lab;
+}
+
+static inline int
+lab_teardown(void **state)
+{
+    lab_close(*state);
+    free(*state);
+    return 0;
+}
+
 #endif

@@ -6,18 +6,7 @@ static const struct inst one = {.name = "one", .port = 6001, .dbid = 2, .content
 static int
 setup(void **state)
 {
-    struct lab *lab = mem_alloc(sizeof *lab);
-    lab_open(lab);
-    *state = lab;
-    lab_primary(lab, &one);
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    lab_close(*state);
-    free(*state);
+    lab_setup(state, &one);
     return 0;
 }
 
@@ -68,8 +57,8 @@ int
 main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(late_orders_are_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(barred_orders_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(late_orders_are_refused, setup, lab_teardown),
+        cmocka_unit_test_setup_teardown(barred_orders_are_refused, setup, lab_teardown),
     };
     (void)argc;
     lab_user(argv);

@@ -24,19 +24,8 @@ struct answer {
 static int
 setup(void **state)
 {
-    struct lab *lab = mem_alloc(sizeof *lab);
-    lab_open(lab);
-    *state = lab;
     prim.port = lab_free_port();
-    lab_primary(lab, &prim);
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    lab_close(*state);
-    free(*state);
+    lab_setup(state, &prim);
     return 0;
 }
 
@@ -255,5 +244,5 @@ main(int argc, char **argv)
     if (argc == 2 && strcmp(argv[1], "agent") == 0)
         return agent_main();
     lab_user(argv);
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, lab_teardown);
 }

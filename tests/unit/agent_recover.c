@@ -11,19 +11,8 @@ static const struct inst mirr = {.name = "m", .port = 6002, .dbid = 3, .content 
 static int
 setup(void **state)
 {
-    struct lab *lab = mem_alloc(sizeof *lab);
-    lab_open(lab);
-    *state = lab;
-    lab_primary(lab, &prim);
+    struct lab *lab = lab_setup(state, &prim);
     tmpdir_do(lab->dir, "$PG/pgbench -h $DIR/p -p 6001 -i -s 4 -q postgres");
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    lab_close(*state);
-    free(*state);
     return 0;
 }
 
@@ -484,5 +473,5 @@ main(int argc, char **argv)
     };
     (void)argc;
     lab_user(argv);
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, lab_teardown);
 }

@@ -12,18 +12,7 @@ static const struct inst one = {.name = "one", .port = 6001, .dbid = 2, .content
 static int
 setup(void **state)
 {
-    struct lab *lab = mem_alloc(sizeof *lab);
-    lab_open(lab);
-    *state = lab;
-    lab_primary(lab, &one);
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    lab_close(*state);
-    free(*state);
+    lab_setup(state, &one);
     return 0;
 }
 
@@ -462,12 +451,12 @@ main(int argc, char **argv)
         cmocka_unit_test(configures),
         cmocka_unit_test(initdb_is_repeated),
         cmocka_unit_test(links_are_not_followed),
-        cmocka_unit_test_setup_teardown(a_marked_one_cannot_be_started, setup, teardown),
-        cmocka_unit_test_setup_teardown(is_given_back_by_its_own_adoption, setup, teardown),
-        cmocka_unit_test_setup_teardown(removes_only_what_is_its_own, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_late_removal_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_marked_one_cannot_be_started, setup, lab_teardown),
+        cmocka_unit_test_setup_teardown(is_given_back_by_its_own_adoption, setup, lab_teardown),
+        cmocka_unit_test_setup_teardown(removes_only_what_is_its_own, setup, lab_teardown),
+        cmocka_unit_test_setup_teardown(a_late_removal_is_refused, setup, lab_teardown),
     };
     (void)argc;
     lab_user(argv);
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, lab_teardown);
 }

@@ -14,20 +14,9 @@ static const struct inst mirr = {.name = "m", .port = 6002, .dbid = 3, .content 
 static int
 setup(void **state)
 {
-    struct lab *lab = mem_alloc(sizeof *lab);
-    lab_open(lab);
-    *state = lab;
-    lab_primary(lab, &prim);
+    struct lab *lab = lab_setup(state, &prim);
     lab_sql_is(lab, &prim, "create table t (n int)", "");
     lab_mirror(lab, &prim, &mirr, "full");
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    lab_close(*state);
-    free(*state);
     return 0;
 }
 
@@ -465,5 +454,5 @@ main(int argc, char **argv)
     };
     (void)argc;
     lab_user(argv);
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, lab_teardown);
 }

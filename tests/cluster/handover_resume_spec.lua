@@ -3,26 +3,15 @@
 
 local checkup = require("tests.lib.checkup")
 local cluster_of = require("tests.lib.cluster")
+local gate_of = require("tests.lib.gate")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
 local SOON_S = 20
 
--- Holds whoever changes the lease of a handover when this is so.
-local GATE = [[
-create function public.gate() returns trigger language plpgsql as $$
-begin
-    if %s then
-        perform pg_advisory_xact_lock(77);
-    end if;
-    return new;
-end $$;
-create trigger gate before update on moonrise.content_lease
-    for each row execute function public.gate()]]
 local HANDING = "new.step = 'handed' and old.step = 'stopping'"
 local HANDED = "exists (select from moonrise.journal j where j.kind = 'hand_over' and " ..
     "j.time > old.taken)"
-local AT_GATE = "from pg_locks where locktype = 'advisory' and objid = 77 and not granted"
 
 -- Has no promotion recorded.
 local REFUSE = [[
@@ -68,18 +57,11 @@ describe("recoverseg -r, killed without a watcher", function()
     end
 
     local function killed_at_gate(condition)
-        cluster:catalog(GATE:format(condition))
-        local keeper = cluster:session("moonrise")
-        keeper:ask("select pg_advisory_lock(77)", SOON_S)
+        local gate = gate_of.close(cluster, "update on content_lease", condition)
         local old, new, lease = killed_at("the gate", function()
-            return cluster:catalog("select 1 " .. AT_GATE)[1]
+            return gate:reached()
         end)
-        cluster:catalog("select pg_terminate_backend(pid) " .. AT_GATE)
-        wait.eventually("its session to end", SOON_S, function()
-            return not cluster:catalog("select 1 " .. AT_GATE)[1]
-        end)
-        keeper:close()
-        cluster:catalog("drop function public.gate() cascade")
+        gate:remove()
         assert.are.equal("t", new:value("pg_is_in_recovery()"))
         assert.is_false(old:running())
         return old, new, lease

@@ -4,6 +4,7 @@
 local checkup = require("tests.lib.checkup")
 local cluster_of = require("tests.lib.cluster")
 local dice_of = require("tests.lib.dice")
+local gate_of = require("tests.lib.gate")
 local json = require("dkjson")
 local place_of = require("tests.lib.place")
 local shop = require("tests.lib.shop")
@@ -17,19 +18,6 @@ local LATEST_S = 1.5
 -- What the watcher does about a failure.
 local FAULTS = { failover = true, promote = true, mirror_down = true, release = true,
     fence = true }
-
--- Holds a restart between the stop of an instance and its start.
-local GATE = [[
-create function public.gate() returns trigger language plpgsql as $$
-begin
-    if new.text = 'restart: start' then
-        perform pg_advisory_xact_lock(77);
-    end if;
-    return new;
-end $$;
-create trigger gate before insert on moonrise.journal
-    for each row execute function public.gate()]]
-local AT_GATE = "from pg_locks where locktype = 'advisory' and objid = 77 and not granted"
 
 describe("switchover and restart", function()
     local place, cluster, watch, writers
@@ -160,18 +148,14 @@ describe("switchover and restart", function()
     -- Killed while the primary is down: the moment that matters most.
     it("have the watcher start the primary that a killed restart has stopped", function()
         local since, primary = last_id(), cluster:primary(0)
-        cluster:catalog(GATE)
-        local keeper = cluster:session("moonrise")
-        keeper:ask("select pg_advisory_lock(77)", SOON_S)
+        local gate = gate_of.close(cluster, "insert on journal", "new.text = 'restart: start'")
         local run = cluster:start({ "restart", "--dbid", primary.dbid, "-a" })
         wait.eventually("the restart to be about to start it", SOON_S, function()
-            return cluster:catalog("select 1 " .. AT_GATE)[1]
+            return gate:reached()
         end)
         assert.is_false(primary:running())
         run:kill("KILL")
-        cluster:catalog("select pg_terminate_backend(pid) " .. AT_GATE)
-        keeper:close()
-        cluster:catalog("drop function public.gate() cascade")
+        gate:remove()
         wait.eventually("the watcher to take it over", SOON_S, function()
             return #cluster:catalog(("select 1 from journal where kind = 'lease' and " ..
                 "id > %d and text like 'restart: %% takes over content 0, left at step dbid %s'")

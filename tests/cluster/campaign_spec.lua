@@ -64,13 +64,6 @@ describe("a campaign of faults", function()
         return math.floor(dice:number(SEGMENTS))
     end
 
-    local function for_a_while(most_s)
-        local till = wait.now() + dice:number(most_s)
-        wait.eventually("the moment", most_s + 1, function()
-            return wait.now() >= till
-        end)
-    end
-
     local function mended()
         world:mend()
         wait.eventually("every pair to be in sync again", MEND_S, function()
@@ -100,7 +93,7 @@ describe("a campaign of faults", function()
         local story = ("fault %d: %s"):format(n, table.concat(list, ", "))
         print("# " .. story)
         dice:told(story, function()
-            for_a_while(dice:number(1) < LONG_LEFT and LONG_LEFT_S or LEFT_S)
+            dice:pause(dice:number(1) < LONG_LEFT and LONG_LEFT_S or LEFT_S)
             for _, undo in pairs(undos) do
                 undo()
             end

@@ -1,5 +1,7 @@
 --- Chance that can be had again: MOONRISE_SEED=N repeats a run, and every failure tells its seed.
 
+local wait = require("tests.lib.wait")
+
 local M = {}
 local Dice = {}
 Dice.__index = Dice
@@ -30,6 +32,26 @@ end
 ---@return any
 function Dice:pick(list)
     return list[math.floor(self:number(#list)) + 1]
+end
+
+--- Waits for a time, or until fn() is true.
+---@param most_s number
+---@param fn? fun(): any
+function Dice:pause(most_s, fn)
+    local till = wait.now() + self:number(most_s)
+    wait.eventually("the moment", most_s + 1, function()
+        return wait.now() >= till or fn and fn()
+    end)
+end
+
+--- Kills a program at any moment of so long, unless it ends before.
+---@param program table of tests/lib/place.lua
+---@param most_s number
+function Dice:kill(program, most_s)
+    self:pause(most_s, function()
+        return program:code()
+    end)
+    program:kill("KILL")
 end
 
 --- Runs fn and adds the seed and what was thrown to the error it raises.

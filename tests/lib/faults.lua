@@ -8,7 +8,6 @@
 
 local hurt = require("tests.lib.hurt")
 local place_of = require("tests.lib.place")
-local wait = require("tests.lib.wait")
 
 local M = {}
 local World = {}
@@ -84,12 +83,8 @@ local function command(...)
         end
         local program = world.cluster:start(argv)
         table.insert(world.commands, program)
-        local kill_at = wait.now() + world.dice:number(COMMAND_S)
         if world.dice:number(1) < 0.5 then
-            wait.eventually("the moment to kill it", COMMAND_S + 1, function()
-                return wait.now() >= kill_at
-            end)
-            program:kill("KILL")
+            world.dice:kill(program, COMMAND_S)
         end
     end
 end

@@ -2,6 +2,7 @@
 --- refuses by name, and that a failure leaves them as they were.
 
 local cluster_of = require("tests.lib.cluster")
+local copy = require("tests.lib.copy")
 local dice_of = require("tests.lib.dice")
 local namespace = require("tests.lib.namespace")
 local pg = require("tests.lib.pg")
@@ -18,10 +19,7 @@ local SPAN_S = os.getenv("MOONRISE_CAMPAIGN") and 5 or 1.5
 
 -- A running server at a place of cluster.lua, with the socket where its maker put it.
 local function running(cluster, at, settings, line)
-    local all = { port = at.port, listen_addresses = "127.0.0.1" }
-    for name, value in pairs(settings or {}) do
-        all[name] = value
-    end
+    local all = copy({ port = at.port, listen_addresses = "127.0.0.1" }, settings)
     -- Each content is a system of its own, also among copies of one template. The second segment's
     -- files may be read by the group.
     local second = cluster.config.segments[2]
@@ -35,10 +33,7 @@ end
 
 -- A standby made by hand, by pg_basebackup -R, with a slot of its own.
 local function standby(primary, at, settings)
-    local all = { port = at.port, listen_addresses = "127.0.0.1" }
-    for name, value in pairs(settings or {}) do
-        all[name] = value
-    end
+    local all = copy({ port = at.port, listen_addresses = "127.0.0.1" }, settings)
     local server = pg.standby(primary, { name = at.datadir:match("[^/]+$"), settings = all,
         slot = "by_hand" })
     server.port = at.port

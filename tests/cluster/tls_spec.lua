@@ -2,6 +2,7 @@
 
 local certificates = require("tests.lib.certificates")
 local cluster_of = require("tests.lib.cluster")
+local copy = require("tests.lib.copy")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
@@ -51,11 +52,7 @@ describe("TLS", function()
     end
 
     local function with(changes)
-        local tls = { cert = server.cert, key = server.key, ca = authority.cert }
-        for key, value in pairs(changes) do
-            tls[key] = value
-        end
-        return tls
+        return copy({ cert = server.cert, key = server.key, ca = authority.cert }, changes)
     end
 
     setup(function()

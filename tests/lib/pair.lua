@@ -7,6 +7,8 @@
 local fts = require("lib.fts")
 local sight = require("lib.sight")
 
+local copy = require("tests.lib.copy")
+
 local packaged = dofile("policies/failover.lua").decide
 
 local M = {}
@@ -55,11 +57,11 @@ local function snapshot(value)
     if type(value) ~= "table" then
         return value
     end
-    local copy = {}
+    local whole = {}
     for k, v in pairs(value) do
-        copy[k] = snapshot(v)
+        whole[k] = snapshot(v)
     end
-    return copy
+    return whole
 end
 
 --- One event; the new actions are in self.actions and at the end of self.log.
@@ -106,15 +108,11 @@ M.none = {}
 
 --- What a host says of a sound, running instance.
 function M.word(more)
-    local word = { kind = "datadir", stopped = false, processes = { { pid = 1 } },
-                   postmaster = { alive = true },
-                   control = { sysid = "7", aside = false, timeline = 1, newest_timeline = 1 },
-                   epoch = { valid = true, epoch = 5, marked = false, sysid = "7" },
-                   standby_signal = true }
-    for k, v in pairs(more or {}) do
-        word[k] = v
-    end
-    return word
+    return copy({ kind = "datadir", stopped = false, processes = { { pid = 1 } },
+                  postmaster = { alive = true },
+                  control = { sysid = "7", aside = false, timeline = 1, newest_timeline = 1 },
+                  epoch = { valid = true, epoch = 5, marked = false, sysid = "7" },
+                  standby_signal = true }, more)
 end
 
 M.stopped = { stopped = true, processes = {}, postmaster = { alive = false } }
@@ -157,10 +155,7 @@ function Pair:result(key, ok, more)
                 action.dbid, action.role_epoch
         end
     end
-    for k, v in pairs(more or {}) do
-        event[k] = v
-    end
-    return self:event(event)
+    return self:event(copy(event, more))
 end
 
 --- What the catalog does with a transition that it accepts, and its result.
@@ -197,6 +192,15 @@ function Pair:asked(what, dbid)
             return self.log[i]
         end
     end
+end
+
+--- How many journal entries of this kind were asked for since the log was emptied.
+function Pair:count(what)
+    local found = 0
+    for _, action in ipairs(self.log) do
+        found = found + (action.what == what and 1 or 0)
+    end
+    return found
 end
 
 --- Orders and transitions asked for, in their order, as texts.

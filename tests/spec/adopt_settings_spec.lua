@@ -2,21 +2,15 @@
 
 local adopt_settings = require("lib.adopt_settings")
 
+local copy = require("tests.lib.copy")
+
 local function setting(value, more)
-    local now = { setting = value, shown = value, kind = "string", context = "sighup",
-        source = "default" }
-    for key, what in pairs(more or {}) do
-        now[key] = what
-    end
-    return now
+    return copy({ setting = value, shown = value, kind = "string", context = "sighup",
+        source = "default" }, more)
 end
 
 local function whole(value, more)
-    local now = setting(value, { kind = "integer", context = "postmaster" })
-    for key, what in pairs(more or {}) do
-        now[key] = what
-    end
-    return now
+    return copy(setting(value, { kind = "integer", context = "postmaster" }), more)
 end
 
 -- As a fresh server has them, but for `changed`.
@@ -36,14 +30,7 @@ local function facts(changed, more)
         listen_addresses = setting("*", { context = "postmaster" }),
         unix_socket_directories = setting("/tmp", { context = "postmaster" }),
     }
-    for name, value in pairs(changed or {}) do
-        now[name] = value
-    end
-    local all = { settings = now, replicas = {}, slots = {} }
-    for key, value in pairs(more or {}) do
-        all[key] = value
-    end
-    return all
+    return copy({ settings = copy(now, changed), replicas = {}, slots = {} }, more)
 end
 
 local INST = { dbid = 2, port = 6000, address = "127.0.0.1", datadir = "/data/p" }

@@ -1,6 +1,7 @@
 --- Connections and probers as scripts see them, on a real server.
 local mr = require("moonrise")
 
+local copy = require("tests.lib.copy")
 local pg = require("tests.lib.pg")
 local place_of = require("tests.lib.place")
 local turns = require("tests.lib.turns")
@@ -21,11 +22,8 @@ describe("with a server", function()
     teardown(place_of.close_all)
 
     local function options(more)
-        local all = { host = "127.0.0.1", port = server.port, user = "tester", dbname = "postgres" }
-        for key, value in pairs(more or {}) do
-            all[key] = value
-        end
-        return all
+        return copy({ host = "127.0.0.1", port = server.port, user = "tester",
+            dbname = "postgres" }, more)
     end
 
     local function main(fn)

@@ -1,15 +1,13 @@
+local copy = require("tests.lib.copy")
+
 local decide = dofile("policies/failover.lua").decide
 
 local SETTINGS = { patience_tries = 5, patience_ms = 10000, grace_ms = 30000,
                    recovery_stall_ms = 30000, shutdown_ms = 60000 }
 
 local function instance(more)
-    local facts = { dbid = 2, host = "h", status = "u", condition = "fine", evidence = "ok",
-                    tries = 0, bad_ms = 0, still_ms = 0 }
-    for k, v in pairs(more or {}) do
-        facts[k] = v
-    end
-    return facts
+    return copy({ dbid = 2, host = "h", status = "u", condition = "fine", evidence = "ok",
+                  tries = 0, bad_ms = 0, still_ms = 0 }, more)
 end
 
 local function ask(state, primary, mirror, more)

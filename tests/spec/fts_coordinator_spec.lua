@@ -4,14 +4,6 @@ local pair_of = require("tests.lib.pair")
 local P, M = pair_of.PRIMARY, pair_of.MIRROR
 local new = pair_of.new
 
-local function count(pair, what)
-    local found = 0
-    for _, action in ipairs(pair.log) do
-        found = found + (action.what == what and 1 or 0)
-    end
-    return found
-end
-
 describe("fts: without a majority", function()
     local function lost()
         local pair = new({ content = -1 }):settle()
@@ -26,7 +18,7 @@ describe("fts: without a majority", function()
         end
         assert.are.same({}, pair:story())
         assert.matches("no release: rule 8: no majority", pair:asked("refused").text)
-        assert.are.equal(1, count(pair, "refused"))
+        assert.are.equal(1, pair:count("refused"))
     end)
 
     it("it is released as soon as there is one", function()
@@ -41,7 +33,7 @@ describe("fts: without a majority", function()
         pair:after(1000):sees(M, "ok"):sees(P, "ok")
         assert.are.equal("in_sync", pair:state())
         pair:after(1000):sees(M, "reset"):says(M, pair_of.stopped)
-        assert.are.equal(2, count(pair, "refused"))
+        assert.are.equal(2, pair:count("refused"))
     end)
 end)
 

@@ -14,11 +14,7 @@ describe("fts: a double fault", function()
         end
         assert.are.equal("double_fault", pair:state())
         assert.are.same({}, pair:story())
-        local count = 0
-        for _, action in ipairs(pair.log) do
-            count = count + (action.what == "double_fault" and 1 or 0)
-        end
-        assert.are.equal(1, count)
+        assert.are.equal(1, pair:count("double_fault"))
     end)
 
     it("is not what a primary without a mirror has: that is an alarm", function()

@@ -3,6 +3,7 @@ local config = require("lib.config")
 local hooks = require("lib.hooks")
 local mr = require("moonrise")
 
+local copy = require("tests.lib.copy")
 local place_of = require("tests.lib.place")
 local turns = require("tests.lib.turns")
 local wait = require("tests.lib.wait")
@@ -36,11 +37,8 @@ describe("hooks", function()
     end
 
     local function alert(set, text, more)
-        local entry = { content = 0, dbid = 2, text = text or "one", data = { at = 1700000000123 } }
-        for key, value in pairs(more or {}) do
-            entry[key] = value
-        end
-        set:event("alert", entry)
+        set:event("alert", copy({ content = 0, dbid = 2, text = text or "one",
+            data = { at = 1700000000123 } }, more))
     end
 
     local function pid_in(path)

@@ -1,6 +1,8 @@
 local mr = require("moonrise")
 local policy = require("lib.policy")
 
+local copy = require("tests.lib.copy")
+
 local GOOD = [[return { decide = function(facts)
     return { action = "wait", until_ms = 500, reason = "mine" }
 end }]]
@@ -162,12 +164,9 @@ describe("the policy of last resort", function()
     local decide = dofile("policies/examples/last_resort.lua").decide
 
     local function ask(more)
-        local facts = { state = "double_fault", mode = "n", coordinator = false,
-            primary = { condition = "stopped", bad_ms = 3600000 }, mirror = { condition = "fine" } }
-        for key, value in pairs(more or {}) do
-            facts[key] = value
-        end
-        return decide(facts)
+        return decide(copy({ state = "double_fault", mode = "n", coordinator = false,
+            primary = { condition = "stopped", bad_ms = 3600000 },
+            mirror = { condition = "fine" } }, more))
     end
 
     it("accepts a loss after an hour, and only for a primary that is gone", function()

@@ -1,3 +1,5 @@
+local copy = require("tests.lib.copy")
+
 local recovery = dofile("policies/recovery.lua").decide
 local rebalance = dofile("policies/rebalance.lua").decide
 
@@ -35,12 +37,8 @@ describe("recovery policy", function()
 end)
 
 local function pair(content, primary_host, mirror_host, more)
-    local facts = { content = content, mode = "s", mirror_status = "u", primary_host = primary_host,
-                    mirror_host = mirror_host }
-    for k, v in pairs(more or {}) do
-        facts[k] = v
-    end
-    return facts
+    return copy({ content = content, mode = "s", mirror_status = "u", primary_host = primary_host,
+                  mirror_host = mirror_host }, more)
 end
 
 describe("rebalance policy", function()

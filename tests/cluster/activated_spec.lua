@@ -33,12 +33,6 @@ describe("after an activation", function()
             :format(content))[1]
     end
 
-    local function unconfirm()
-        cluster:catalog([[with l as (select moonrise.lease_take(-1, 'spec', 'spec', 'x',
-            '1 minute') as token)
-            select moonrise.activated(token, 'spec'), moonrise.lease_drop(token) from l]])
-    end
-
     -- What an activation does to the server, by hand; the coordinator dies.
     local function activate(standby)
         local ctl = pg.bin() .. "/pg_ctl"
@@ -46,7 +40,7 @@ describe("after an activation", function()
         place:must({ ctl, "start", "-w", "-D", standby.datadir, "-l", place:path("standby.log") })
         place:must({ ctl, "promote", "-w", "-D", standby.datadir })
         cluster.datadir = standby.datadir
-        unconfirm()
+        cluster:unconfirm()
     end
 
     setup(function()
@@ -103,10 +97,9 @@ describe("after an activation", function()
     end)
 
     it("an order that was on its way comes too late once the pair is confirmed", function()
-        watch:kill("TERM")
-        watch:wait(SOON_S)
+        cluster:unwatch(SOON_S)
         place:write("late.lua", LATE_ORDER)
-        unconfirm()
+        cluster:unconfirm()
         local known = tonumber(row(1).unconfirmed)
         cluster:must({ "confirm", "-a" })
         assert.are.equal("s", cluster:primary(1).mode)
@@ -138,7 +131,7 @@ describe("after an activation", function()
         local primary, mirror = cluster:primary(1), cluster:mirror(1)
         mirror:stop()
         place:must({ "mv", mirror.datadir, mirror.datadir .. ".away" })
-        unconfirm()
+        cluster:unconfirm()
         cluster:must({ "confirm", "-a", "0" })
         local result = cluster:moonrise({ "confirm", "-a", "1" })
         assert.are.equal(1, result.code)

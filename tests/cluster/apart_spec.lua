@@ -11,7 +11,7 @@ local SOON_S = 60
 local BY_HAND = "-c listen_addresses=127.0.0.1"
 
 describe("a pair whose servers were parted by hand", function()
-    local place, cluster, watch
+    local place, cluster
 
     setup(function()
         place = place_of.new()
@@ -23,11 +23,7 @@ describe("a pair whose servers were parted by hand", function()
     teardown(place_of.close_all)
 
     after_each(function()
-        if watch then
-            watch:kill("TERM")
-            watch:wait(SOON_S)
-            watch = nil
-        end
+        cluster:unwatch(SOON_S)
         cluster:mend()
     end)
 
@@ -70,11 +66,7 @@ describe("a pair whose servers were parted by hand", function()
     -- It is found out, and is a true copy once it was recovered.
     local function not_taken(mirror, why)
         local row = cluster:wait_row({ dbid = mirror.dbid, status = "d", mode = "n" }, SOON_S)
-        local told = wait.eventually("the journal to say why", SOON_S, function()
-            return cluster:catalog(("select text from journal where content = 0 and text like " ..
-                "'%%%s%%' order by id desc limit 1"):format(why))[1], watch and watch:output()
-        end)
-        assert.matches(why, told.text)
+        cluster:wait_journal({ content = 0, text = why }, SOON_S)
         cluster:primary(0):sql("insert into t values ('goes on')", { timeout_s = SOON_S })
         assert.matches("differential", cluster:must({ "recoverseg", "-a" }))
         checkup.pair(cluster, 0)
@@ -115,7 +107,7 @@ describe("a pair whose servers were parted by hand", function()
         assert.are.equal(1, result.code)
         assert.matches("would not be started again: its last checkpoint", result.err)
         assert.is_true(mirror:running())
-        watch = cluster:watch()
+        cluster:watch()
         not_taken(mirror, "it has run as a primary")
     end)
 
@@ -131,7 +123,7 @@ describe("a pair whose servers were parted by hand", function()
         wait.eventually("the mirror to stream happily", SOON_S, function()
             return primary:value("select state from pg_stat_replication") == "streaming"
         end)
-        watch = cluster:watch()
+        cluster:watch()
         not_taken(mirror, "promoted by somebody else")
     end)
 end)

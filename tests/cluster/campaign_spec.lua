@@ -76,10 +76,7 @@ describe("a campaign of faults", function()
 
     -- Until the watcher has told something more, whatever it is.
     local function reaction()
-        local last = tonumber(cluster:catalog("select max(id) as id from journal")[1].id)
-        pcall(wait.eventually, "a reaction", REACTION_S, function()
-            return tonumber(cluster:catalog("select max(id) as id from journal")[1].id) > last
-        end)
+        pcall(cluster.wait_journal, cluster, { since = cluster:journal_end() }, REACTION_S)
     end
 
     local function round(n)

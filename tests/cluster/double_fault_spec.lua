@@ -11,30 +11,13 @@ local SOON_S = 30
 describe("a double fault", function()
     local place, cluster, watch, events
 
-    local function journal(kind, content, since)
-        return cluster:catalog(([[select id, text, data::text as data from journal
-            where kind = '%s' and content = %d and id > %d order by id]]):format(kind, content,
-            since or 0))
-    end
-
-    local function last_id()
-        return tonumber(cluster:catalog("select coalesce(max(id), 0) as id from journal")[1].id)
-    end
-
-    local function wait_journal(kind, content, since)
-        return wait.eventually(("a row %s of content %d"):format(kind, content), SOON_S, function()
-            return journal(kind, content, since)[1], watch:output()
-        end)
-    end
-
     local function begin_watch(...)
         watch = cluster:watch(...)
         watch:says("watching", SOON_S)
     end
 
     local function end_watch()
-        watch:kill("TERM")
-        assert.equals(0, watch:wait(SOON_S))
+        assert.equals(0, cluster:unwatch(SOON_S))
     end
 
     local function count(server)
@@ -43,14 +26,15 @@ describe("a double fault", function()
 
     -- The mirror is down and recorded, its primary goes on, and dies: one row is on it alone.
     local function lose_both(content)
-        local primary, mirror, since = cluster:primary(content), cluster:mirror(content), last_id()
+        local primary, mirror = cluster:primary(content), cluster:mirror(content)
+        local since = cluster:journal_end()
         mirror:kill()
-        wait_journal("release", content, since)
+        cluster:wait_journal({ kind = "release", content = content, since = since }, SOON_S)
         primary:sql("insert into ledger values (default)")
         -- So far it is at least, by its files.
         primary:sql("checkpoint")
         primary:kill()
-        wait_journal("double_fault", content, since)
+        cluster:wait_journal({ kind = "double_fault", content = content, since = since }, SOON_S)
         return primary, mirror, since
     end
 
@@ -95,12 +79,14 @@ end }]]):format(events .. ".book"))
     end
 
     it("of a pair that was in sync is told, and ends when somebody starts the mirror", function()
-        local primary, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+        local primary, mirror, since = cluster:primary(0), cluster:mirror(0), cluster:journal_end()
         end_watch()
         mirror:kill()
         primary:kill()
         begin_watch()
-        local row = json(wait_journal("double_fault", 0, since).data)
+        local told = cluster:wait_journal({ kind = "double_fault", content = 0, since = since },
+            SOON_S)
+        local row = json(told.data)
         assert.is_true(row.survivors[1].in_sync and row.survivors[2].in_sync)
         assert.matches("^%x+/%x+$", row.survivors[2].lsn)
         local said = cluster:moonrise({ "recoverseg", "-a" })
@@ -114,7 +100,8 @@ end }]]):format(events .. ".book"))
         wait.eventually("a write", SOON_S, function()
             return mirror:try_sql("insert into ledger values (default)")
         end)
-        assert.matches("somebody else", wait_journal("alert", 0, since).text)
+        told = cluster:wait_journal({ kind = "alert", content = 0, since = since }, SOON_S)
+        assert.matches("somebody else", told.text)
     end)
 
     it("is shown with what is left; a mirror that is not in sync comes back to nothing", function()
@@ -131,7 +118,7 @@ end }]]):format(events .. ".book"))
         assert.matches("loses what was committed since", said.out .. said.err)
         assert.matches("loses nothing: it is the primary", said.out .. said.err)
         mirror:start({ wait = false })
-        wait_journal("start", 0, since)
+        cluster:wait_journal({ kind = "start", content = 0, since = since }, SOON_S)
         wait.always("nobody is promoted", 2, function()
             return cluster:primary(0).dbid == primary.dbid
                 and mirror:value("pg_is_in_recovery()") == "t"
@@ -147,7 +134,7 @@ end }]]):format(events .. ".book"))
         assert.equals(2, #event.data.survivors)
         assert.equals("double_fault", json(place_of.read(events .. ".book")).kind)
         assert.is_true(#told_events("state") > 0)
-        assert.same({}, journal("hook", 0))
+        assert.same({}, cluster:journal({ kind = "hook", content = 0 }))
     end)
 
     it("ends as the manual says: stop -r, recoverseg, state -m, recoverseg -F", function()
@@ -155,8 +142,7 @@ end }]]):format(events .. ".book"))
         local primary = lose_both(1)
         -- What cannot just be started is left to recoverseg.
         cluster:moonrise({ "stop", "-a", "-r", "-M", "fast" })
-        cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:recover()
         assert.matches("mirror1.*Passive%s+Synchronized", cluster:moonrise({ "state", "-m" }).out)
         cluster:must({ "recoverseg", "-a", "-F" })
         assert.equals(primary.dbid, cluster:primary(1).dbid)
@@ -175,16 +161,15 @@ end }]]):format(events .. ".book"))
         assert.matches("%-%-accept%-loss TEXT", said.out .. said.err)
         assert.equals(2, choose("--accept-loss", " ").code)
         assert.equals(0, choose("--accept-loss", "ticket 17", "--dry-run").code)
-        assert.same({}, journal("promote", 1, since))
+        assert.same({}, cluster:journal({ kind = "promote", content = 1, since = since }))
         said = choose("--accept-loss", "ticket 17, J. Doe")
         assert.equals(0, said.code, said.out .. said.err)
         assert.equals("f", mirror:value("pg_is_in_recovery()"))
-        local row = journal("promote", 1, since)[1]
+        local row = cluster:journal({ kind = "promote", content = 1, since = since })[1]
         assert.equals("ticket 17, J. Doe", json(row.data).accept_loss)
         assert.has_error(function() primary:start({ timeout_s = 5 }) end)
         assert.equals(0, choose().code)
-        cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:recover()
         assert.equals(mirror.dbid, cluster:primary(1).dbid)
     end)
 
@@ -199,7 +184,7 @@ end }]]):format(events .. ".book"))
         cluster:must(args)
         assert.equals("f", mirror:value("pg_is_in_recovery()"))
         place:must({ "chmod", "700", primary.datadir })
-        wait_journal("mark", 0, since)
+        cluster:wait_journal({ kind = "mark", content = 0, since = since }, SOON_S)
         assert.has_error(function() primary:start({ timeout_s = 5 }) end)
     end)
 
@@ -259,7 +244,7 @@ end }]]):format(events .. ".book"))
             wait.eventually("the promotion", SOON_S, function()
                 return mirror:value("pg_is_in_recovery()") == "f"
             end)
-            wait_journal("promoted", 1, since)
+            cluster:wait_journal({ kind = "promoted", content = 1, since = since }, SOON_S)
             if not watched then
                 begin_watch()
             end
@@ -274,12 +259,12 @@ end }]]):format(events .. ".book"))
         begin_watch("--policy", "failover=" .. file)
         local _, mirror, since = lose_both(0)
         mirror:start({ wait = false })
-        local row = wait_journal("promote", 0, since)
+        local row = cluster:wait_journal({ kind = "promote", content = 0, since = since }, SOON_S)
         assert.matches("owner of this data", json(row.data).accept_loss)
         wait.eventually("a write", SOON_S, function()
             return mirror:try_sql("insert into ledger values (default)")
         end)
-        wait_journal("mark", 0, since)
+        cluster:wait_journal({ kind = "mark", content = 0, since = since }, SOON_S)
         end_watch()
     end)
 end)

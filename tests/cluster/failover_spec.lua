@@ -10,27 +10,6 @@ local SOON_S = 10
 describe("failover", function()
     local place, cluster, watch
 
-    local function journal(kind, content, since)
-        return cluster:catalog(([[select * from journal where kind = '%s' and content = %d
-            and id > %d order by id]]):format(kind, content, since or 0))
-    end
-
-    local function last_id()
-        return tonumber(cluster:catalog("select coalesce(max(id), 0) as id from journal")[1].id)
-    end
-
-    local function wait_journal(kind, content, since, deadline_s)
-        return wait.eventually(("a row %s of content %d"):format(kind, content),
-            deadline_s or SOON_S, function()
-            return journal(kind, content, since)[1], watch:output()
-        end)
-    end
-
-    local function recover()
-        cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
-    end
-
     local function writes(server, deadline_s)
         wait.eventually("a write on " .. server.name, deadline_s or SOON_S, function()
             local rows, message = server:try_sql("insert into ledger values (default)",
@@ -62,7 +41,7 @@ describe("failover", function()
     teardown(place_of.close_all)
 
     it("promotes the mirror of a killed primary, and tells it with times", function()
-        local since = last_id()
+        local since = cluster:journal_end()
         local old, mirror = cluster:primary(0), cluster:mirror(0)
         old:sql("insert into ledger select from generate_series(1, 100)")
         local rows = old:value("select count(*) from ledger")
@@ -71,89 +50,91 @@ describe("failover", function()
         cluster:wait_row({ dbid = mirror.dbid, role = "p", status = "u", mode = "n" }, SOON_S)
         cluster:wait_row({ dbid = old.dbid, role = "m", status = "d", mode = "n" }, SOON_S)
         assert.is_true(tonumber(mirror:value("select count(*) from ledger")) >= tonumber(rows))
-        local told = wait_journal("failover", 0, since)
+        local told = cluster:wait_journal({ kind = "failover", content = 0, since = since }, SOON_S)
         assert.matches("is the primary, %d+ ms after", told.text)
         for _, kind in ipairs({ "state", "decision", "promote", "promoted" }) do
-            assert.is_not_nil(journal(kind, 0, since)[1], kind)
+            assert.is_not_nil(cluster:journal({ kind = kind, content = 0, since = since })[1], kind)
         end
         for _, part in ipairs({ "seen", "decided", "recorded", "promoted" }) do
             assert.matches('"' .. part .. '": %d+', told.data)
         end
         -- The other pair noticed nothing.
-        assert.is_nil(journal("state", 1, since)[1])
+        assert.is_nil(cluster:journal({ kind = "state", content = 1, since = since })[1])
     end)
 
     it("leaves the old primary marked, so that nobody can start it", function()
         local old = cluster:mirror(0)
-        wait_journal("mark", 0)
+        cluster:wait_journal({ kind = "mark", content = 0 }, SOON_S)
         assert.has_error(function() old:start({ timeout_s = 5 }) end)
         assert.is_false(old:running())
     end)
 
     it("goes back and forth", function()
         for _ = 1, 2 do
-            recover()
+            cluster:recover()
             local mirror = cluster:mirror(0)
             cluster:primary(0):kill()
             writes(mirror)
             cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
         end
-        recover()
+        cluster:recover()
     end)
 
     it("does not come of a backend's crash", function()
-        local primary, since = cluster:primary(1), last_id()
+        local primary, since = cluster:primary(1), cluster:journal_end()
         local session = primary:session()
         local pid = tonumber((session:ask("select pg_backend_pid()")))
         place_of.kill(pid, "KILL")
         writes(primary, 30)
         cluster:wait_healthy(30)
         assert.are.equal(primary.dbid, cluster:primary(1).dbid)
-        assert.is_nil(journal("promote", 1, since)[1])
+        assert.is_nil(cluster:journal({ kind = "promote", content = 1, since = since })[1])
     end)
 
     -- How long writes stall is the business of `make bench NAME=mirror_loss`; without its agent's
     -- word a lost mirror has a grace period of 30 seconds.
     it("is not needed for a lost mirror: it is recorded, and writes go on without a grace period",
         function()
-        local primary, mirror, since = cluster:primary(1), cluster:mirror(1), last_id()
+        local primary, mirror, since = cluster:primary(1), cluster:mirror(1), cluster:journal_end()
         mirror:kill()
         local stall = longest_stall(primary, function()
-            return journal("release", 1, since)[1]
+            return cluster:journal({ kind = "release", content = 1, since = since })[1]
         end)
         assert.is_true(stall < 15, stall)
         cluster:wait_row({ dbid = mirror.dbid, status = "d", mode = "n" }, SOON_S)
         assert.are.equal("", primary:value("current_setting('synchronous_standby_names')"))
-        recover()
+        cluster:recover()
         assert.are_not.equal("", primary:value("current_setting('synchronous_standby_names')"))
     end)
 
     it("is refused when both are gone, which is told; the primary's return ends it", function()
-        local primary, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+        local primary, mirror, since = cluster:primary(0), cluster:mirror(0), cluster:journal_end()
         mirror:kill()
         cluster:wait_row({ dbid = mirror.dbid, status = "d" }, SOON_S)
         primary:kill()
-        assert.matches("nothing is promoted", wait_journal("double_fault", 0, since).text)
-        assert.is_nil(journal("promote", 0, since)[1])
+        local told = cluster:wait_journal({ kind = "double_fault", content = 0, since = since },
+            SOON_S)
+        assert.matches("nothing is promoted", told.text)
+        assert.is_nil(cluster:journal({ kind = "promote", content = 0, since = since })[1])
         cluster:must({ "start", "-a" })
-        recover()
+        cluster:recover()
         assert.are.equal(primary.dbid, cluster:primary(0).dbid)
     end)
 
     it("is no matter of a mirror that somebody else starts: its agent restarts it", function()
-        local mirror, since = cluster:mirror(1), last_id()
+        local mirror, since = cluster:mirror(1), cluster:journal_end()
         mirror:stop()
         cluster:wait_row({ dbid = mirror.dbid, status = "d" }, SOON_S)
         -- Before pg_ctl has seen it up it may be restarted already.
         mirror:start({ wait = false })
         cluster:wait_healthy(60)
-        assert.matches("somebody else", wait_journal("alert", 1, since).text)
+        local told = cluster:wait_journal({ kind = "alert", content = 1, since = since }, SOON_S)
+        assert.matches("somebody else", told.text)
     end)
 
     it("ends an old primary that is there although the catalog has another one", function()
         local old, mirror = cluster:primary(1), cluster:mirror(1)
-        watch:kill("TERM")
-        watch:wait(SOON_S)
+        cluster:unwatch(SOON_S)
         local session = cluster:session("moonrise")
         assert.matches("^%d+\n", (session:ask("select moonrise.watcher_lease_take('spec')")))
         assert.matches("^%d+\n", (session:ask(("select moonrise.promote(null, 1, %s, '{}', null)")
@@ -164,7 +145,7 @@ describe("failover", function()
         wait.eventually("the old primary to be ended and marked", 30, function()
             return not old:running() and not place_of.read(old.datadir .. "/global/pg_control")
         end)
-        recover()
+        cluster:recover()
     end)
 
     it("records a lost standby, and the coordinator's commits go on", function()
@@ -178,9 +159,10 @@ describe("failover", function()
         -- As soon as the journal has a row of this kind the watcher dies, and another one goes on.
         for _, kind in ipairs({ "state", "decision", "promote", "promoted" }) do
             it("right after " .. kind .. " is completed by the next", function()
-                local old, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+                local old, mirror = cluster:primary(0), cluster:mirror(0)
+                local since = cluster:journal_end()
                 old:kill()
-                wait_journal(kind, 0, since)
+                cluster:wait_journal({ kind = kind, content = 0, since = since }, SOON_S)
                 watch:kill("KILL")
                 watch:wait(SOON_S)
                 watch = cluster:watch()
@@ -189,14 +171,15 @@ describe("failover", function()
                 wait.eventually("the old primary to be marked", SOON_S, function()
                     return not place_of.read(old.datadir .. "/global/pg_control")
                 end)
-                recover()
+                cluster:recover()
             end)
         end
 
         it("in a release is completed by the next", function()
-            local primary, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+            local primary, mirror = cluster:primary(0), cluster:mirror(0)
+            local since = cluster:journal_end()
             mirror:kill()
-            wait_journal("mirror_down", 0, since)
+            cluster:wait_journal({ kind = "mirror_down", content = 0, since = since }, SOON_S)
             watch:kill("KILL")
             watch:wait(SOON_S)
             watch = cluster:watch()
@@ -204,7 +187,7 @@ describe("failover", function()
             wait.eventually("the primary to be released", SOON_S, function()
                 return primary:value("current_setting('synchronous_standby_names')") == ""
             end)
-            recover()
+            cluster:recover()
         end)
     end)
 end)

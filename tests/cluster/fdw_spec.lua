@@ -124,8 +124,7 @@ describe("foreign servers", function()
 
     it("have what hangs on a lost primary cancelled, and nothing that another one serves",
         function()
-        watch:kill("TERM")
-        watch:wait(SOON_S)
+        cluster:unwatch(SOON_S)
         local hanging, served = as_shop(), as_shop()
         hanging:ask("select count(*) from orders")
         local primary = cluster:primary(0)
@@ -156,8 +155,7 @@ describe("foreign servers", function()
     end)
 
     it("are put right by the next watcher when nobody did", function()
-        watch:kill("TERM")
-        watch:wait(SOON_S)
+        cluster:unwatch(SOON_S)
         on_coordinator(("alter server seg0 options (set port '%s,%s')"):format(
             cluster:mirror(0).port, cluster:primary(0).port))
         watch = cluster:watch()

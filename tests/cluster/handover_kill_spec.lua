@@ -31,19 +31,9 @@ describe("recoverseg -r, killed", function()
         cluster:switch_roles(0)
     end)
 
-    local function last_id()
-        return tonumber(cluster:catalog("select coalesce(max(id), 0) as id from journal")[1].id)
-    end
-
-    local function journal_since(id)
-        return cluster:catalog(("select kind, text, time from journal where id > %d " ..
-            "and content = 0 order by id"):format(id))
-    end
-
     local STEPS = {
         { "the lease is taken", function(since)
-            return cluster:catalog(("select 1 from journal where id > %d and kind = 'lease' " ..
-                "and text like 'handover%%'"):format(since))[1]
+            return cluster:journal({ kind = "lease", since = since, text = "^handover" })[1]
         end },
         { "the primary is told to stop", function(_, primary)
             return not primary:running() or
@@ -53,8 +43,7 @@ describe("recoverseg -r, killed", function()
             return not primary:running()
         end },
         { "the roles have changed", function(since)
-            return cluster:catalog(("select 1 from journal where id > %d and kind = 'hand_over'")
-                :format(since))[1]
+            return cluster:journal({ kind = "hand_over", since = since })[1]
         end },
         { "the step says so", function()
             return cluster:catalog("select 1 from content_lease where step = 'handed'")[1]
@@ -63,14 +52,13 @@ describe("recoverseg -r, killed", function()
             return mirror:value("pg_is_in_recovery()") == "f"
         end },
         { "the promotion is recorded", function(since)
-            return cluster:catalog(("select 1 from journal where id > %d and kind = 'promoted'")
-                :format(since))[1]
+            return cluster:journal({ kind = "promoted", since = since })[1]
         end },
     }
 
     -- Sends a signal to the command once it has come so far.
     local function at_step(step, signal)
-        local primary, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+        local primary, mirror, since = cluster:primary(0), cluster:mirror(0), cluster:journal_end()
         local run = cluster:start({ "recoverseg", "-a", "-r" })
         wait.eventually(step[1], SOON_S, function()
             return step[2](since, primary, mirror) or run:code()
@@ -80,9 +68,9 @@ describe("recoverseg -r, killed", function()
     end
 
     local function left_alone()
-        local rows, since = cluster:rows(), last_id()
+        local rows, since = cluster:rows(), cluster:journal_end()
         wait.always("the leased content is left alone", ALONE_S, function()
-            for _, row in ipairs(journal_since(since)) do
+            for _, row in ipairs(cluster:journal({ content = 0, since = since })) do
                 if not TOLD[row.kind] then
                     return false, row.kind .. " " .. row.text
                 end
@@ -93,13 +81,8 @@ describe("recoverseg -r, killed", function()
     end
 
     local function told_of_lease(since, pattern)
-        return wait.eventually("the journal to tell of a lease: " .. pattern, 60, function()
-            for _, row in ipairs(journal_since(since)) do
-                if row.kind == "lease" and row.text:match(pattern) then
-                    return row
-                end
-            end
-        end)
+        return cluster:wait_journal(
+            { kind = "lease", content = 0, since = since, text = pattern }, 60)
     end
 
     local function taken_over(since)
@@ -128,7 +111,7 @@ describe("recoverseg -r, killed", function()
     end
 
     it("does not wait for the lease of what is gone", function()
-        local since = last_id()
+        local since = cluster:journal_end()
         at_step(STEPS[3], "KILL"):wait(SOON_S)
         local row = taken_over(since)
         local taken = told_of_lease(since, "^handover: .* takes content 0")
@@ -139,7 +122,7 @@ describe("recoverseg -r, killed", function()
     end)
 
     it("is not touched while it is only stopped, and comes too late when it wakes", function()
-        local since = last_id()
+        local since = cluster:journal_end()
         local run = at_step(STEPS[3], "STOP")
         finally(function()
             run:kill("KILL")

@@ -70,21 +70,6 @@ describe("the coordinator's pair", function()
         end
     end
 
-    local function last_id()
-        return tonumber(cluster:catalog("select coalesce(max(id), 0) as id from journal")[1].id)
-    end
-
-    local function journal(kind, since)
-        return cluster:catalog(([[select * from journal where kind = '%s' and id > %d
-            order by id]]):format(kind, since))
-    end
-
-    local function wait_journal(kind, since)
-        return wait.eventually("a row " .. kind, SOON_S, function()
-            return journal(kind, since)[1], watch:output()
-        end)
-    end
-
     local function in_sync()
         wait.eventually("the standby to be in sync", 60, function()
             return cluster:mirror(-1).mode == "s", watch:output()
@@ -92,18 +77,17 @@ describe("the coordinator's pair", function()
     end
 
     local function recover()
-        cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:recover()
         in_sync()
     end
 
     -- A transaction of a client, in a session of its own.
     local function commits(session)
-        session:send("create table t" .. last_id() .. " (i int)")
+        session:send("create table t" .. cluster:journal_end() .. " (i int)")
     end
 
     local function writes()
-        cluster:coordinator():sql(("create table after%d (i int)"):format(last_id()),
+        cluster:coordinator():sql(("create table after%d (i int)"):format(cluster:journal_end()),
             { timeout_s = SOON_S })
     end
 
@@ -166,13 +150,13 @@ describe("the coordinator's pair", function()
     end)
 
     it("is released with one host of three away, which is told when it is back", function()
-        local since, standby = last_id(), cluster:mirror(-1)
+        local since, standby = cluster:journal_end(), cluster:mirror(-1)
         local before = select(2, on_record("::1"))
         take_away("::1")
         standby:kill()
         cluster:wait_row({ dbid = standby.dbid, status = "d", mode = "n" }, SOON_S)
         writes()
-        local told = journal("mirror_down", since)[1]
+        local told = cluster:journal({ kind = "mirror_down", since = since })[1]
         assert.matches('"hosts": %["127.0.0.1", "localhost"%]', told.data:gsub(
             '%["localhost", "127.0.0.1"%]', '["127.0.0.1", "localhost"]'))
         for _, host in ipairs({ "localhost", "127.0.0.1" }) do
@@ -188,7 +172,7 @@ describe("the coordinator's pair", function()
     end)
 
     it("is not released with two of three away: commits wait, and that is told", function()
-        local since, standby = last_id(), cluster:mirror(-1)
+        local since, standby = cluster:journal_end(), cluster:mirror(-1)
         local session = cluster:session("postgres")
         finally(function()
             bring_all_back()
@@ -197,7 +181,8 @@ describe("the coordinator's pair", function()
         take_away("::1")
         take_away("127.0.0.1")
         standby:kill()
-        assert.matches("no release: rule 8", wait_journal("refused", since).text)
+        local told = cluster:wait_journal({ kind = "refused", since = since }, SOON_S)
+        assert.matches("no release: rule 8", told.text)
         commits(session)
         wait.eventually("a commit to wait", SOON_S, function()
             return cluster:coordinator():value("exists (select from pg_stat_activity " ..
@@ -210,11 +195,11 @@ describe("the coordinator's pair", function()
         -- A watcher that is killed with the record on one host leaves nothing that the next one
         -- would take for a majority.
         kill_watcher()
-        since = last_id()
+        since = cluster:journal_end()
         watch = cluster:watch()
-        wait_journal("refused", since)
+        cluster:wait_journal({ kind = "refused", since = since }, SOON_S)
         assert.are.equal("s", cluster:mirror(-1).mode)
-        assert.are.same({}, journal("mirror_down", since))
+        assert.are.same({}, cluster:journal({ kind = "mirror_down", since = since }))
         bring_back("::1")
         cluster:wait_row({ dbid = standby.dbid, status = "d", mode = "n" }, SOON_S)
         session:answer()
@@ -232,9 +217,9 @@ describe("the coordinator's pair", function()
         end)
         take_away("::1")
         take_away("127.0.0.1")
-        local since = last_id()
+        local since = cluster:journal_end()
         standby:kill()
-        wait_journal("reserve", since)
+        cluster:wait_journal({ kind = "reserve", since = since }, SOON_S)
         -- From here on the catalog takes no transition.
         holder:ask("begin")
         holder:ask("select from moonrise.cluster_state for update")
@@ -253,9 +238,9 @@ describe("the coordinator's pair", function()
 
     it("is released by the next watcher when one is killed between the catalog and the release",
         function()
-        local since, standby = last_id(), cluster:mirror(-1)
+        local since, standby = cluster:journal_end(), cluster:mirror(-1)
         standby:kill()
-        wait_journal("mirror_down", since)
+        cluster:wait_journal({ kind = "mirror_down", since = since }, SOON_S)
         kill_watcher()
         watch = cluster:watch()
         writes()
@@ -264,7 +249,7 @@ describe("the coordinator's pair", function()
 
     it("does not hold up the failover of a segment while the standby hangs", function()
         local standby = tree(cluster:mirror(-1))
-        local old, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+        local old, mirror, since = cluster:primary(0), cluster:mirror(0), cluster:journal_end()
         finally(function()
             standby("CONT")
         end)
@@ -274,8 +259,8 @@ describe("the coordinator's pair", function()
             return mirror:try_sql("insert into ledger values (default)", { timeout_s = 5 })
         end)
         -- Commits on the coordinator waited all the while: it was not released before.
-        local told = tonumber(wait_journal("failover", since).id)
-        for _, row in ipairs(journal("mirror_down", since)) do
+        local told = tonumber(cluster:wait_journal({ kind = "failover", since = since }, SOON_S).id)
+        for _, row in ipairs(cluster:journal({ kind = "mirror_down", since = since })) do
             assert.is_true(row.content ~= "-1" or tonumber(row.id) > told)
         end
         standby("CONT")
@@ -284,9 +269,7 @@ describe("the coordinator's pair", function()
 
     it("that was a standby's has the segments' pairs confirmed by a start", function()
         kill_watcher()
-        cluster:catalog([[with l as (select moonrise.lease_take(-1, 'spec', 'spec', 'x',
-            '1 minute') as token)
-            select moonrise.activated(token, 'spec'), moonrise.lease_drop(token) from l]])
+        cluster:unconfirm()
         cluster:must({ "stop", "-a" })
         cluster:must({ "start", "-a" })
         assert.is_nil(cluster:catalog("select unconfirmed from pair_state where content = 0")[1]

@@ -22,15 +22,6 @@ describe("failover, paused,", function()
 
     teardown(place_of.close_all)
 
-    local function last_id()
-        return tonumber(cluster:catalog("select max(id) as id from journal")[1].id)
-    end
-
-    local function journal(kind, since)
-        return cluster:catalog(("select * from journal where kind = '%s' and id > %d order by id")
-            :format(kind, since))
-    end
-
     local function paused(...)
         return cluster:must({ "pause", "-a", "--reason", "new switches", ... })
     end
@@ -41,11 +32,6 @@ describe("failover, paused,", function()
             assert.are.same(rows, cluster:rows())
             return true
         end)
-    end
-
-    local function recovered()
-        cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
     end
 
     it("is refused by the catalog to the watcher, not to a runbook", function()
@@ -78,19 +64,17 @@ describe("failover, paused,", function()
         cluster:watched()
         writers = shop.open(cluster, 2)
         paused("0", "--for", "1h")
-        local since, old, mirror = last_id(), cluster:primary(0), cluster:mirror(0)
+        local since, old, mirror = cluster:journal_end(), cluster:primary(0), cluster:mirror(0)
         old:kill()
-        wait.eventually("the journal to say so", SOON_S, function()
-            return journal("refused", since)[1]
-        end)
+        cluster:wait_journal({ kind = "refused", since = since }, SOON_S)
         unchanged("nobody is promoted")
         assert.matches("no promotion: rule 6: failover is paused here until .*: new switches",
-            journal("refused", since)[1].text)
-        assert.are.equal(1, #journal("refused", since))
+            cluster:journal({ kind = "refused", since = since })[1].text)
+        assert.are.equal(1, #cluster:journal({ kind = "refused", since = since }))
         cluster:must({ "resume", "-a" })
         cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
         writers:progress(20, SOON_S)
-        recovered()
+        cluster:recover()
     end)
 
     it("is shown by state, in every view, with the code 1", function()
@@ -110,18 +94,16 @@ describe("failover, paused,", function()
     end)
 
     it("of a host leaves its lost mirror alone until it is resumed, and commits wait", function()
-        local since = last_id()
+        local since = cluster:journal_end()
         local mirror = cluster:instance({ content = 0, role = "m" })
         mirror:kill()
-        wait.eventually("the journal to say so", SOON_S, function()
-            return journal("refused", since)[1]
-        end)
+        cluster:wait_journal({ kind = "refused", since = since }, SOON_S)
         unchanged("nobody is released")
         local before = writers:count()
         unchanged("commits wait")
         assert.is_true(writers:count() - before <= 2)
         assert.matches("no release: rule 6: failover is paused here",
-            journal("refused", since)[1].text)
+            cluster:journal({ kind = "refused", since = since })[1].text)
         local still = cluster:moonrise({ "resume", "-a", "0" })
         assert.are.equal(1, still.code)
         assert.matches("content 0 stays paused by the pause of host 127.0.0.1",
@@ -129,19 +111,19 @@ describe("failover, paused,", function()
         cluster:must({ "resume", "-a", "127.0.0.1" })
         cluster:wait_row({ dbid = mirror.dbid, status = "d" }, SOON_S)
         writers:progress(20, SOON_S)
-        recovered()
+        cluster:recover()
     end)
 
     it("goes on by itself when the time is over", function()
         paused("--for", "4s")
-        local since, mirror = last_id(), cluster:mirror(0)
+        local since, mirror = cluster:journal_end(), cluster:mirror(0)
         cluster:primary(0):kill()
         cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
-        local promoted = journal("promote", since)[1].time
+        local promoted = cluster:journal({ kind = "promote", since = since })[1].time
         assert.are.equal("t", cluster:coordinator():value(("'%s' >= (select max(until) from " ..
             "moonrise.pause)"):format(promoted), { dbname = "moonrise" }))
         writers:progress(20, SOON_S)
-        recovered()
+        cluster:recover()
         local state = cluster:moonrise({ "state", "-b" })
         assert.is_nil(state.out:match("paused"), state.out)
     end)

@@ -41,29 +41,16 @@ describe("a policy with", function()
     teardown(place_of.close_all)
 
     before_each(function()
-        cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:recover()
     end)
 
     after_each(function()
-        if watch and not watch:code() then
-            watch:kill("TERM")
-            watch:wait(SOON_S)
-        end
+        cluster:unwatch(SOON_S)
     end)
-
-    local function faults(since)
-        return cluster:catalog(("select text from journal where kind = 'policy_fault' " ..
-            "and id > %d order by id"):format(since))
-    end
-
-    local function last_id()
-        return tonumber(cluster:catalog("select coalesce(max(id), 0) as id from journal")[1].id)
-    end
 
     for _, misdeed in ipairs(MISDEEDS) do
         it(misdeed[1] .. " is reported, the packaged one decides, the watcher lives", function()
-            local file, since = place:write("misdeed.lua", misdeed[2]), last_id()
+            local file, since = place:write("misdeed.lua", misdeed[2]), cluster:journal_end()
             watch = cluster:watch("--policy", "failover=" .. file)
             watch:says("watching", SOON_S)
             local mirror = cluster:mirror(0)
@@ -72,12 +59,12 @@ describe("a policy with", function()
             wait.eventually("the new primary to take writes", SOON_S, function()
                 return mirror:value("pg_is_in_recovery()") == "f"
             end)
-            assert.matches(misdeed[3], faults(since)[1].text)
-            assert.matches("the packaged one decides", faults(since)[1].text)
+            local fault = cluster:journal({ kind = "policy_fault", since = since })[1]
+            assert.matches(misdeed[3], fault.text)
+            assert.matches("the packaged one decides", fault.text)
             assert.matches("misdeed.lua", watch:output())
             assert.is_nil(watch:code())
-            watch:kill("TERM")
-            assert.are.equal(0, watch:wait(SOON_S))
+            assert.are.equal(0, cluster:unwatch(SOON_S))
         end)
     end
 
@@ -107,13 +94,11 @@ describe("a policy with", function()
         if mirror.preferred_role == "m" then
             cluster:primary(0):kill()
             cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
-            cluster:must({ "recoverseg", "-a" })
-            cluster:wait_healthy(60)
+            cluster:recover()
         end
         assert.matches("misdeed.lua", command("rebalance", endless,
             { "recoverseg", "-a", "-r" }))
         cluster:wait_healthy(60, true)
-        watch:kill("TERM")
-        assert.are.equal(0, watch:wait(SOON_S))
+        assert.are.equal(0, cluster:unwatch(SOON_S))
     end)
 end)

@@ -42,10 +42,6 @@ describe("switchover and restart", function()
         return result
     end
 
-    local function last_id()
-        return tonumber(cluster:catalog("select max(id) as id from journal")[1].id)
-    end
-
     -- The watcher has done nothing about it.
     local function unnoticed(since)
         local story, noticed = {}, false
@@ -62,7 +58,7 @@ describe("switchover and restart", function()
     end
 
     it("change the roles of the contents that are named, with nothing lost", function()
-        local since, old = last_id(), { cluster:primary(0), cluster:primary(1) }
+        local since, old = cluster:journal_end(), { cluster:primary(0), cluster:primary(1) }
         local plan = cluster:must({ "switchover", "0", "1", "--dry-run" })
         assert.matches("content 1: primary becomes dbid " .. cluster:mirror(1).dbid, plan)
         assert.matches("replay is %d+ bytes behind", plan)
@@ -90,7 +86,7 @@ describe("switchover and restart", function()
     end)
 
     it("make a setting take effect, mirror first, in sync throughout", function()
-        local since, primary, mirror = last_id(), cluster:primary(0), cluster:mirror(0)
+        local since, primary, mirror = cluster:journal_end(), cluster:primary(0), cluster:mirror(0)
         local others = started(cluster:primary(1))
         for _, server in ipairs({ primary, mirror }) do
             server:sql("alter system set max_wal_senders = 13")
@@ -110,7 +106,7 @@ describe("switchover and restart", function()
     end)
 
     it("restart one instance alone, the standby coordinator too", function()
-        local since, primary = last_id(), cluster:primary(1)
+        local since, primary = cluster:journal_end(), cluster:primary(1)
         for _, inst in ipairs({ cluster:mirror(1), cluster:mirror(-1) }) do
             local before, its_primary = started(inst), started(primary)
             cluster:must({ "restart", "--dbid", inst.dbid, "-a", "-M", "immediate" })
@@ -143,7 +139,7 @@ describe("switchover and restart", function()
 
     -- Killed while the primary is down: the moment that matters most.
     it("have the watcher start the primary that a killed restart has stopped", function()
-        local since, primary = last_id(), cluster:primary(0)
+        local since, primary = cluster:journal_end(), cluster:primary(0)
         local gate = gate_of.close(cluster, "insert on journal", "new.text = 'restart: start'")
         local run = cluster:start({ "restart", "--dbid", primary.dbid, "-a" })
         wait.eventually("the restart to be about to start it", SOON_S, function()
@@ -152,16 +148,15 @@ describe("switchover and restart", function()
         assert.is_false(primary:running())
         run:kill("KILL")
         gate:remove()
-        wait.eventually("the watcher to take it over", SOON_S, function()
-            return #cluster:catalog(("select 1 from journal where kind = 'lease' and " ..
-                "id > %d and text like 'restart: %% takes over content 0, left at step dbid %s'")
-                :format(since, primary.dbid)) == 1
-        end)
+        local taken_over = { kind = "lease", since = since,
+            text = "^restart: .* takes over content 0, left at step dbid " .. primary.dbid .. "$" }
+        cluster:wait_journal(taken_over, SOON_S)
         wait.eventually("the primary to serve again", SOON_S, function()
             return primary:value("pg_is_in_recovery()") == "f"
         end)
         cluster:wait_healthy(60)
         assert.are.equal(primary.dbid, cluster:primary(0).dbid)
+        assert.are.equal(1, #cluster:journal(taken_over))
         unnoticed(since)
     end)
 

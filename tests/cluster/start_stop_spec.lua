@@ -203,15 +203,11 @@ describe("start and stop", function()
     end)
 
     it("are no failures to the watcher", function()
-        local first = cluster:catalog("select max(id) as id from journal")[1].id
+        local first = cluster:journal_end()
         local watch = cluster:watch()
-        local function since(kinds)
-            return cluster:catalog(("select kind, text from journal where id > %s and kind in (%s)")
-                :format(first, kinds))
-        end
         local function wait_watching(times)
             wait.eventually("the watcher to watch", 20, function()
-                return #since("'watcher'") == times
+                return #cluster:journal({ kind = "watcher", since = first }) == times
             end)
         end
         wait_watching(1)
@@ -224,10 +220,9 @@ describe("start and stop", function()
             healthy()
             return true
         end)
-        assert.same({}, since("'promote', 'mirror_down', 'failover', 'out_of_sync', 'in_sync', " ..
-            "'release', 'mark', 'failed', 'fault'"))
-        watch:kill("TERM")
-        watch:wait(10)
+        assert.same({}, cluster:journal({ since = first, kind = { "promote", "mirror_down",
+            "failover", "out_of_sync", "in_sync", "release", "mark", "failed", "fault" } }))
+        cluster:unwatch(10)
     end)
 
     it("refuse wrong options and wrong directories", function()

@@ -8,7 +8,7 @@ local wait = require("tests.lib.wait")
 local SOON_S = 30
 
 describe("a pair", function()
-    local place, cluster, watch
+    local place, cluster
 
     setup(function()
         place = place_of.new()
@@ -24,17 +24,8 @@ describe("a pair", function()
     end)
 
     after_each(function()
-        if watch then
-            watch:kill("TERM")
-            watch:wait(SOON_S)
-            watch = nil
-        end
+        cluster:unwatch(SOON_S)
     end)
-
-    local function watching()
-        watch = cluster:watch()
-        watch:says("watching", SOON_S)
-    end
 
     -- Somebody starts a server by hand, promotes it and writes to it.
     local function promote_apart(server, who)
@@ -79,8 +70,7 @@ describe("a pair", function()
         assert.is_nil(place_of.read(mirror.datadir .. "/global/pg_control"))
         assert.are.equal("d", cluster:mirror(0).status)
         primary:sql("insert into t values ('after')", { timeout_s = 10 })
-        cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:recover()
         assert.are.equal("0", cluster:mirror(0):value(
             "(select count(*) from t where who = 'nobody''s')"))
     end)
@@ -117,16 +107,13 @@ describe("a pair", function()
             return primary:value("(select state from pg_stat_replication)") == "streaming"
         end)
         primary:sql("insert into t values ('acknowledged')", { timeout_s = 10 })
-        watching()
+        cluster:watch():says("watching", SOON_S)
         wait.eventually("state -e to tell", SOON_S, function()
             local said = cluster:moonrise({ "state", "-e" })
             return said.code == 1 and said.out:find("its replay is paused", 1, true), said.out
         end)
         primary:kill()
-        wait.eventually("the promotion to be refused", SOON_S, function()
-            return #cluster:catalog([[select 1 from journal where kind = 'refused'
-                and content = 0]]) > 0
-        end)
+        cluster:wait_journal({ kind = "refused", content = 0 }, SOON_S)
         assert.is_true(mirror:value("pg_is_in_recovery()") == "t")
         assert.are.equal(primary.dbid, cluster:primary(0).dbid)
 
@@ -138,7 +125,7 @@ describe("a pair", function()
 
     it("releases nobody while its checkpointer does not read the order, and says why", function()
         local primary, mirror = cluster:primary(0), cluster:mirror(0)
-        watching()
+        cluster:watch():says("watching", SOON_S)
         local checkpointer = tonumber(primary:value(
             "(select pid from pg_stat_activity where backend_type = 'checkpointer')"))
         place_of.kill(checkpointer, "STOP")
@@ -159,7 +146,6 @@ describe("a pair", function()
         place_of.kill(checkpointer, "CONT")
         assert.matches("held", writer:answer(SOON_S))
         writer:close()
-        cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:recover()
     end)
 end)

@@ -137,7 +137,8 @@ end
 ---@param ... string more arguments
 ---@return table program
 function Cluster:watch(...)
-    return self:start({ "watch", ... })
+    self.watcher = self:start({ "watch", ... })
+    return self.watcher
 end
 
 --- Starts the watcher, and waits until it watches a healthy cluster.
@@ -147,6 +148,31 @@ function Cluster:watched()
     watch:says("watching", 30)
     self:wait_healthy(30)
     return watch
+end
+
+--- Ends the watcher that was started last, unless it has ended.
+---@param deadline_s number
+---@return integer? code
+function Cluster:unwatch(deadline_s)
+    local watcher = self.watcher
+    self.watcher = nil
+    if watcher and not watcher:code() then
+        watcher:kill("TERM")
+        return watcher:wait(deadline_s)
+    end
+end
+
+--- Recovers what is down, and has everything up and in sync.
+function Cluster:recover()
+    self:must({ "recoverseg", "-a" })
+    self:wait_healthy(60)
+end
+
+--- Records that a standby coordinator was activated: every pair is to be confirmed.
+function Cluster:unconfirm()
+    self:catalog([[with l as (select moonrise.lease_take(-1, 'spec', 'spec', 'x',
+        '1 minute') as token)
+        select moonrise.activated(token, 'spec'), moonrise.lease_drop(token) from l]])
 end
 
 --- Whatever a test left: everything runs and is in sync.
@@ -170,8 +196,7 @@ function Cluster:switch_roles(content)
         wait.eventually("its promotion", 30, function()
             return mirror:value("pg_is_in_recovery()") == "f"
         end)
-        self:must({ "recoverseg", "-a" })
-        self:wait_healthy(60)
+        self:recover()
     end
 end
 
@@ -270,6 +295,46 @@ function Cluster:wait_row(wanted, deadline_s)
             end
         end
         return nil, show(rows) .. story(self)
+    end)
+end
+
+--- The id of the journal's last row, for `since`.
+---@return integer
+function Cluster:journal_end()
+    return tonumber(self:catalog("select coalesce(max(id), 0) as id from journal")[1].id)
+end
+
+--- Rows of the journal, in their order.
+---@param wanted {kind: string|string[]|nil, content: integer?, since: integer?, text: string?}
+--- `since`: after this id; `text`: a pattern that it matches
+---@return table[] rows
+function Cluster:journal(wanted)
+    local terms = { "id > " .. (wanted.since or 0) }
+    if wanted.kind then
+        local kinds = type(wanted.kind) == "table" and wanted.kind or { wanted.kind }
+        terms[#terms + 1] = ("kind in ('%s')"):format(table.concat(kinds, "', '"))
+    end
+    if wanted.content then
+        terms[#terms + 1] = "content = " .. wanted.content
+    end
+    local rows = {}
+    for _, row in ipairs(self:catalog("select * from journal where " ..
+        table.concat(terms, " and ") .. " order by id")) do
+        if row.text:match(wanted.text or "") then
+            rows[#rows + 1] = row
+        end
+    end
+    return rows
+end
+
+--- Waits for a row of the journal.
+---@param wanted table as for journal
+---@param deadline_s number
+---@return table row the first one
+function Cluster:wait_journal(wanted, deadline_s)
+    return wait.eventually("a row of the journal with " .. to_lua(wanted, ""), deadline_s,
+        function()
+        return self:journal(wanted)[1], self.watcher and self.watcher:output()
     end)
 end
 

@@ -1,6 +1,7 @@
 --- Foreign servers on the coordinator follow a failover, and the sessions that use them live on.
 
 local cluster_of = require("tests.lib.cluster")
+local hurt = require("tests.lib.hurt")
 local place_of = require("tests.lib.place")
 local psql = require("tests.lib.psql")
 local wait = require("tests.lib.wait")
@@ -127,14 +128,7 @@ describe("foreign servers", function()
         cluster:unwatch(SOON_S)
         local hanging, served = as_shop(), as_shop()
         hanging:ask("select count(*) from orders")
-        local primary = cluster:primary(0)
-        local pids = { primary:pid() }
-        for child in io.popen("ps -o pid= --ppid " .. pids[1]):lines() do
-            table.insert(pids, tonumber(child))
-        end
-        for _, pid in ipairs(pids) do
-            place_of.kill(pid, "STOP")
-        end
+        local thaw = hurt.stop_tree(cluster:primary(0))
         hanging:send("select count(*) from orders")
         served:send("select count(*) from slow")
         wait.eventually("both to wait for a foreign server", SOON_S, function()
@@ -143,9 +137,7 @@ describe("foreign servers", function()
                 and query_start < clock_timestamp() - interval '200 ms']]) == 2
         end)
         local said = cluster:must({ "run", place:write("cancel.lua", CANCEL) })
-        for _, pid in ipairs(pids) do
-            place_of.kill(pid, "CONT")
-        end
+        thaw()
         assert.matches("cancelled 1\n", said)
         assert.matches("canceling statement due to user request", (hanging:answer()))
         hanging:close()

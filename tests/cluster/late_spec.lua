@@ -2,6 +2,7 @@
 --- one took over and acted (SAFETY.md, rules 6 and 7). It is refused, and said so.
 
 local cluster_of = require("tests.lib.cluster")
+local hurt = require("tests.lib.hurt")
 local place_of = require("tests.lib.place")
 local psql = require("tests.lib.psql")
 local wait = require("tests.lib.wait")
@@ -66,45 +67,34 @@ describe("what comes too late:", function()
 
     teardown(place_of.close_all)
 
-    -- Nobody else can give this instance an order until the program ends.
+    -- Nobody else can give this instance an order until the lock is released.
     local function hold_lock(server)
-        local path = server.datadir .. "/moonrise.lock"
-        local program = place:start({ "flock", "-o", path, "tail", "-f", "/dev/null" })
-        wait.eventually("the lock to be held", SOON_S, function()
-            return os.execute(("flock -n %s true"):format(place_of.quote(path))) ~= 0
-        end)
-        return program
-    end
-
-    local function children(program)
-        local list = {}
-        local path = ("/proc/%d/task/%d/children"):format(program.pid, program.pid)
-        for pid in (place_of.read(path) or ""):gmatch("%d+") do
-            table.insert(list, tonumber(pid))
-        end
-        return list
+        return hurt.hold_lock(place, server.datadir .. "/moonrise.lock")
     end
 
     -- A program and its agents, as one that the machine does not let run.
     local function stop_all(program)
-        program.stopped = children(program)
-        program:kill("STOP")
-        for _, pid in ipairs(program.stopped) do
-            place_of.kill(pid, "STOP")
-        end
-    end
-
-    local function wake_all(program)
-        for _, pid in ipairs(program.stopped or {}) do
-            place_of.kill(pid, "CONT")
-        end
-        program:kill("CONT")
+        program.wake = hurt.freeze_tree(program.pid)
     end
 
     local function end_watcher(watch)
-        wake_all(watch)
+        if watch.wake then
+            watch.wake()
+        end
         watch:kill("TERM")
         watch:wait(SOON_S)
+    end
+
+    -- Two watchers; the second one waits for the first one's lease.
+    local function two_watchers()
+        local first = cluster:watched()
+        local second = cluster:watch()
+        finally(function()
+            end_watcher(first)
+            end_watcher(second)
+        end)
+        second:says("somebody else holds", SOON_S)
+        return first, second
     end
 
     local function roles()
@@ -149,19 +139,13 @@ describe("what comes too late:", function()
     end)
 
     it("the promotion of a watcher that was stopped before it could give the order", function()
-        local first = cluster:watched()
-        local second = cluster:watch()
-        finally(function()
-            end_watcher(first)
-            end_watcher(second)
-        end)
-        second:says("somebody else holds", SOON_S)
+        local first, second = two_watchers()
         local primary, mirror = cluster:primary(0), cluster:mirror(0)
-        local lock = hold_lock(mirror)
+        local release = hold_lock(mirror)
         primary:kill()
         cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
         stop_all(first)
-        lock:kill()
+        release()
         second:says("watching", SOON_S)
         wait.eventually("the second one to promote", SOON_S, function()
             return mirror:value("pg_is_in_recovery()") == "f", second:output()
@@ -170,34 +154,28 @@ describe("what comes too late:", function()
         wait.always("it sleeps", SLEEP_S, function()
             return true
         end)
-        wake_all(first)
+        first.wake()
         nothing_happens()
         first:says("promote dbid " .. mirror.dbid, SOON_S)
     end)
 
     it("the fence of a watcher that was stopped before it could give the order", function()
-        local first = cluster:watched()
-        local second = cluster:watch()
-        finally(function()
-            end_watcher(first)
-            end_watcher(second)
-        end)
-        second:says("somebody else holds", SOON_S)
+        local first, second = two_watchers()
         local primary, mirror = cluster:primary(0), cluster:mirror(0)
-        local lock = hold_lock(primary)
+        local release = hold_lock(primary)
         primary:kill("STOP")
         cluster:wait_journal({ kind = "reserve", text = "^fence dbid " .. primary.dbid .. ":" },
             SOON_S)
         stop_all(first)
         primary:kill("CONT")
-        lock:kill()
+        release()
         second:says("watching", SOON_S)
         -- It lives after all, and whatever is done to it next comes from the second one.
         mirror:kill()
         cluster:wait_row({ dbid = mirror.dbid, status = "d" }, SOON_S)
         primary:sql("insert into t values ('released')", { timeout_s = SOON_S })
         cluster:recover()
-        wake_all(first)
+        first.wake()
         nothing_happens()
         first:says("fence dbid " .. primary.dbid, SOON_S)
     end)
@@ -240,15 +218,13 @@ describe("what comes too late:", function()
             return place_of.read(mirror.datadir .. "/moonrise.progress"), first:output()
         end)
         stop_all(first)
-        finally(function()
-            wake_all(first)
-        end)
+        finally(first.wake)
         -- Half a minute later, as the catalog sees it.
         cluster:catalog("update content_lease set expires = clock_timestamp() where content = 0")
         cluster:must({ "recoverseg", "-a" })
         cluster:must({ "watch", "--once" })
         cluster:wait_healthy(SOON_S)
-        wake_all(first)
+        first.wake()
         assert.are.equal(1, first:wait(SOON_S), first:output())
         assert.matches("recovery failed, its catalog row is as before", first:output())
         nothing_happens()
@@ -256,16 +232,16 @@ describe("what comes too late:", function()
 
     it("a stop that a start has overtaken, at the coordinator too", function()
         local coordinator = cluster:coordinator()
-        local lock = hold_lock(coordinator)
+        local release = hold_lock(coordinator)
         local stop = cluster:start({ "stop", "-a", "-M", "fast" })
         wait.eventually("the stop to be recorded", SOON_S, function()
             return cluster:catalog("select 1 from cluster_state where state = 'stopped'")[1]
         end)
         stop_all(stop)
-        lock:kill()
+        release()
         cluster:must({ "start", "-a" })
         local pid = coordinator:pid()
-        wake_all(stop)
+        stop.wake()
         assert.are.equal(1, stop:wait(SOON_S), stop:output())
         assert.are.equal(pid, cluster:coordinator():pid())
         -- Where it had taken the lock already, the newer order has ended its agent.

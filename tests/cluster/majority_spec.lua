@@ -2,6 +2,7 @@
 --- this one. A host is away while somebody holds the lock of its record.
 
 local cluster_of = require("tests.lib.cluster")
+local hurt = require("tests.lib.hurt")
 local pg = require("tests.lib.pg")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
@@ -54,13 +55,11 @@ describe("the coordinator's pair", function()
     end
 
     local function take_away(host)
-        away[host] = place:start({ "sh", "-c",
-            'exec 9>>"$0"; flock 9; echo held; exec tail -f /dev/null', file_of(host) .. ".lock" })
-        away[host]:says("held", SOON_S)
+        away[host] = hurt.hold_lock(place, file_of(host) .. ".lock")
     end
 
     local function bring_back(host)
-        away[host]:kill("KILL")
+        away[host]()
         away[host] = nil
     end
 
@@ -94,18 +93,6 @@ describe("the coordinator's pair", function()
     local function kill_watcher()
         watch:kill("KILL")
         watch:wait(SOON_S)
-    end
-
-    local function tree(server)
-        local pids = { server:pid() }
-        for pid in io.popen("ps -o pid= --ppid " .. server:pid()):lines() do
-            table.insert(pids, tonumber(pid))
-        end
-        return function(signal)
-            for _, pid in ipairs(pids) do
-                place_of.kill(pid, signal)
-            end
-        end
     end
 
     setup(function()
@@ -248,12 +235,11 @@ describe("the coordinator's pair", function()
     end)
 
     it("does not hold up the failover of a segment while the standby hangs", function()
-        local standby = tree(cluster:mirror(-1))
         local old, mirror, since = cluster:primary(0), cluster:mirror(0), cluster:journal_end()
+        local thaw = hurt.stop_tree(cluster:mirror(-1))
         finally(function()
-            standby("CONT")
+            thaw()
         end)
-        standby("STOP")
         old:kill()
         wait.eventually("a write on the mirror", SOON_S, function()
             return mirror:try_sql("insert into ledger values (default)", { timeout_s = 5 })
@@ -263,7 +249,7 @@ describe("the coordinator's pair", function()
         for _, row in ipairs(cluster:journal({ kind = "mirror_down", since = since })) do
             assert.is_true(row.content ~= "-1" or tonumber(row.id) > told)
         end
-        standby("CONT")
+        thaw()
         recover()
     end)
 

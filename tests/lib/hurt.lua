@@ -87,10 +87,10 @@ function M.stop_postmaster(server)
     return M.freeze({ postmaster(server) })
 end
 
---- Stops the postmaster and each of its children: nothing answers any more.
+--- Stops a process and each of its children.
+---@param pid integer
 ---@return fun() thaw
-function M.stop_tree(server)
-    local pid = postmaster(server)
+function M.freeze_tree(pid)
     local thaw = M.freeze({ pid })
     local pids = M.children(pid)
     local thaw_children = #pids > 0 and M.freeze(pids) or function() end
@@ -98,6 +98,12 @@ function M.stop_tree(server)
         thaw_children()
         thaw()
     end
+end
+
+--- Stops the postmaster and each of its children: nothing answers any more.
+---@return fun() thaw
+function M.stop_tree(server)
+    return M.freeze_tree(postmaster(server))
 end
 
 --- Stops one kind of a server's processes, by their titles: "walreceiver", "startup",
@@ -192,6 +198,19 @@ function M.fill_disk(place, dir)
     place:run({ "dd", "if=/dev/zero", "of=" .. file, "bs=4k" })
     return function()
         os.remove(file)
+    end
+end
+
+--- Holds a lock file, as one does who has hung since.
+---@param place table
+---@param path string
+---@return fun() release
+function M.hold_lock(place, path)
+    local holder = place:start({ "sh", "-c",
+        'exec 9>>"$0"; flock 9; echo held; exec tail -f /dev/null', path })
+    holder:says("held", 60)
+    return function()
+        holder:kill("KILL")
     end
 end
 

@@ -2,13 +2,14 @@
 --- is content, not a number (SAFETY.md, rule 9). Nothing streams from the wrong one for long, and
 --- nothing is built on it.
 
+local by_hand = require("tests.lib.by_hand")
 local checkup = require("tests.lib.checkup")
 local cluster_of = require("tests.lib.cluster")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
 local SOON_S = 60
-local BY_HAND = "-c listen_addresses=127.0.0.1"
+local LISTENS = "-c listen_addresses=127.0.0.1"
 
 describe("a pair whose servers were parted by hand", function()
     local place, cluster
@@ -26,38 +27,6 @@ describe("a pair whose servers were parted by hand", function()
         cluster:unwatch(SOON_S)
         cluster:mend()
     end)
-
-    local function pg_ctl(server, mode, ...)
-        place:must({ server.bin .. "/pg_ctl", mode, "-D", server.datadir, "-l", server.log, "-w",
-            ... })
-    end
-
-    local function as_standby(server)
-        place:write(server.name .. "/standby.signal", "")
-    end
-
-    local function writes(server, who)
-        server:sql(("set synchronous_commit = local; insert into t values ('%s')"):format(who))
-    end
-
-    -- From a standby that is stopped to one that is stopped, with a timeline and a row of its own.
-    local function promote_apart(server, who)
-        as_standby(server)
-        server:start()
-        server:sql("select pg_promote()")
-        writes(server, who)
-        server:stop()
-        as_standby(server)
-        return place_of.read(server.datadir .. "/pg_wal/00000002.history")
-    end
-
-    -- The same without a timeline: nobody promotes a server that is no standby by its files.
-    local function run_apart(server, who)
-        os.remove(server.datadir .. "/standby.signal")
-        server:start()
-        writes(server, who)
-        server:stop()
-    end
 
     local function who_is_on(server)
         return server:value("select string_agg(who, ' ' order by who) from t")
@@ -77,9 +46,9 @@ describe("a pair whose servers were parted by hand", function()
     it("without a timeline: start does not take it for a mirror", function()
         local primary, mirror = cluster:primary(0), cluster:mirror(0)
         cluster:must({ "stop", "-a" })
-        run_apart(primary, "ours")
-        run_apart(mirror, "thrs")
-        as_standby(mirror)
+        by_hand.run(primary, "ours")
+        by_hand.run(mirror, "thrs")
+        by_hand.as_standby(mirror)
         local result = cluster:moonrise({ "start", "-a" })
         assert.are.equal(1, result.code)
         assert.matches("it has run as a primary", result.err)
@@ -92,16 +61,16 @@ describe("a pair whose servers were parted by hand", function()
         local primary, mirror = cluster:primary(0), cluster:mirror(0)
         mirror:stop("immediate")
         primary:stop("immediate")
-        run_apart(primary, "ours, later")
+        by_hand.run(primary, "ours, later")
         -- Nothing but that second tells them apart: positions, lengths and ids are the same.
         local stopped = os.time()
         wait.eventually("another second", SOON_S, function()
             return os.time() > stopped + 1
         end)
-        run_apart(mirror, "theirs, now")
-        as_standby(mirror)
-        pg_ctl(primary, "start", "-o", BY_HAND)
-        pg_ctl(mirror, "start", "-o", BY_HAND)
+        by_hand.run(mirror, "theirs, now")
+        by_hand.as_standby(mirror)
+        primary:start({ line = LISTENS })
+        mirror:start({ line = LISTENS })
         assert.are.equal("s", cluster:mirror(0).mode)
         local result = cluster:moonrise({ "restart", "-a", "--dbid", mirror.dbid })
         assert.are.equal(1, result.code)
@@ -115,10 +84,10 @@ describe("a pair whose servers were parted by hand", function()
         local primary, mirror = cluster:primary(0), cluster:mirror(0)
         mirror:stop("immediate")
         primary:stop("immediate")
-        assert.are.equal(promote_apart(primary, "one"), promote_apart(mirror, "two"))
-        os.remove(primary.datadir .. "/standby.signal")
-        pg_ctl(primary, "start", "-o", BY_HAND)
-        pg_ctl(mirror, "start", "-o", BY_HAND)
+        assert.are.equal(by_hand.promote(primary, "one"), by_hand.promote(mirror, "two"))
+        by_hand.as_primary(primary)
+        primary:start({ line = LISTENS })
+        mirror:start({ line = LISTENS })
         assert.are.equal("s", cluster:mirror(0).mode)
         wait.eventually("the mirror to stream happily", SOON_S, function()
             return primary:value("select state from pg_stat_replication") == "streaming"

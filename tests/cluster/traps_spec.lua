@@ -1,5 +1,6 @@
 --- What PostgreSQL does when one looks away, and what becomes of it under moonrise (SAFETY.md).
 
+local by_hand = require("tests.lib.by_hand")
 local checkup = require("tests.lib.checkup")
 local cluster_of = require("tests.lib.cluster")
 local place_of = require("tests.lib.place")
@@ -27,23 +28,12 @@ describe("a pair", function()
         cluster:unwatch(SOON_S)
     end)
 
-    -- Somebody starts a server by hand, promotes it and writes to it.
-    local function promote_apart(server, who)
-        place:write(server.name .. "/standby.signal", "")
-        server:start()
-        server:sql("select pg_promote()")
-        server:sql(("set synchronous_commit = local; insert into t values ('%s')"):format(who))
-        server:stop()
-        place:write(server.name .. "/standby.signal", "")
-        return place_of.read(server.datadir .. "/pg_wal/00000002.history")
-    end
-
     it("whose two servers were promoted apart does not become one again by a start", function()
         local primary, mirror = cluster:primary(0), cluster:mirror(0)
         cluster:must({ "stop", "-a" })
-        local ours, theirs = promote_apart(primary, "ours"), promote_apart(mirror, "theirs")
+        local ours, theirs = by_hand.promote(primary, "ours"), by_hand.promote(mirror, "theirs")
         assert.are.equal(ours, theirs)
-        os.remove(primary.datadir .. "/standby.signal")
+        by_hand.as_primary(primary)
 
         local result = cluster:moonrise({ "start", "-a" })
         assert.are.equal(1, result.code)

@@ -361,8 +361,7 @@ describe("init --adopt", function()
         assert.equal("by_hand", hand_made:value("(select slot_name from pg_stat_wal_receiver "
             .. "where status = 'streaming')"))
         assert.is_nil(read(cluster.config.standby.datadir .. "/PG_VERSION"))
-        assert.is_nil(read(place:path("home/state/moonrise/" .. cluster.config.name ..
-            "/cluster.json")))
+        assert.is_nil(read(cluster:state_file("cluster.json")))
         place:must({ "chmod", "700", place:path("closed") })
     end)
 

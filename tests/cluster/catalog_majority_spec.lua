@@ -13,8 +13,7 @@ describe("catalog:", function()
     teardown(place_of.close_all)
 
     before_each(function()
-        local tokens = catalog.fresh()
-        token, coordinator = tokens.segment, tokens.coordinator
+        token, coordinator = catalog.fresh()
     end)
 
     describe("the coordinator", function()

@@ -21,8 +21,7 @@ describe("catalog", function()
     teardown(place_of.close_all)
 
     before_each(function()
-        local tokens = catalog.fresh()
-        token, coordinator = tokens.segment, tokens.coordinator
+        token, coordinator = catalog.fresh()
     end)
 
     describe("a pair's way", function()
@@ -367,7 +366,7 @@ describe("catalog: the watcher", function()
 
     before_each(function()
         sessions = {}
-        token = catalog.fresh().segment
+        token = catalog.fresh()
     end)
 
     after_each(function()

@@ -2,6 +2,7 @@
 --- `state`, while the server itself still answers.
 
 local cluster_of = require("tests.lib.cluster")
+local hurt = require("tests.lib.hurt")
 local namespace = require("tests.lib.namespace")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
@@ -25,8 +26,7 @@ describe("a disk that cannot be written", function()
 
     teardown(function()
         if watch then
-            watch:kill("TERM")
-            watch:wait(SOON_S)
+            cluster:unwatch(SOON_S)
         end
         place:close()
         if alone then
@@ -35,18 +35,14 @@ describe("a disk that cannot be written", function()
     end)
 
     local function told(kind)
-        local texts = {}
-        for _, row in ipairs(cluster:catalog(("select text from journal where kind = '%s' " ..
-            "and content = 0 order by id"):format(kind))) do
-            table.insert(texts, row.text)
-        end
-        return texts
+        return cluster:journal({ kind = kind, content = 0 })
     end
 
     local function last(kind, pattern)
-        return wait.eventually(("the journal's %s: %s"):format(kind, pattern), SOON_S, function()
-            local texts = told(kind)
-            return (texts[#texts] or ""):match(pattern), texts[#texts]
+        wait.eventually(("the journal's %s: %s"):format(kind, pattern), SOON_S, function()
+            local rows = told(kind)
+            local text = rows[1] and rows[#rows].text or ""
+            return text:match(pattern), text
         end)
     end
 
@@ -54,15 +50,6 @@ describe("a disk that cannot be written", function()
         local row = cluster:primary(0)
         assert.are.same({ primary.dbid, "s" }, { row.dbid, row.mode })
         assert.are.same({}, told("promote"))
-    end
-
-    -- Takes all room there is, and gives it back.
-    local function fill(primary)
-        local file = primary.datadir .. "/ballast"
-        place:run({ "dd", "if=/dev/zero", "of=" .. file, "bs=4k" })
-        return function()
-            os.remove(file)
-        end
     end
 
     -- From the first probe that fails to the first that does not.
@@ -89,7 +76,7 @@ describe("a disk that cannot be written", function()
             return pending(why_not)
         end
         local primary = cluster:primary(0)
-        noticed(primary, "No space left on device", fill(primary))
+        noticed(primary, "No space left on device", hurt.fill_disk(place, primary.datadir))
     end)
 
     it("since it is read-only likewise", function()
@@ -113,7 +100,7 @@ describe("a disk that cannot be written", function()
             return pending(why_not)
         end
         local primary, mirror = cluster:primary(0), cluster:mirror(0)
-        local mend = fill(primary)
+        local mend = hurt.fill_disk(place, primary.datadir)
         last("disk", "No space left on device")
         primary:try_sql("create table much as select i, repeat('x', 900) " ..
             "from generate_series(1, 200000) i")

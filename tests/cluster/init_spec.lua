@@ -33,16 +33,12 @@ local function running(place)
     return out ~= ""
 end
 
-local function state(place, cluster, name)
-    return place:path("home/state/moonrise/" .. cluster.config.name .. "/" .. name)
-end
-
 local function nothing_left(place, cluster)
     assert.is_false(running(place))
     for _, dir in ipairs(datadirs(cluster)) do
         assert.is_false(exists(dir), dir)
     end
-    assert.is_false(exists(state(place, cluster, "passfile")))
+    assert.is_false(exists(cluster:state_file("passfile")))
 end
 
 -- cluster.lua again, after `change` has had its way with it.
@@ -105,7 +101,7 @@ describe("init", function()
         assert.equal("0", mirror:value("(select count(*) from pg_replication_slots)"))
         assert.matches("\nlisten_addresses = ''\n",
             place_of.read(primary.datadir .. "/moonrise.conf"))
-        assert.equal("600\n", place:must({ "stat", "-c", "%a", state(place, cluster, "passfile") }))
+        assert.equal("600\n", place:must({ "stat", "-c", "%a", cluster:state_file("passfile") }))
         assert.equal("running", cluster:catalog("select state from cluster_state")[1].state)
         assert.same({}, cluster:catalog("select * from content_lease"))
     end)

@@ -187,7 +187,7 @@ describe("what comes too late:", function()
         local other = primary:session()
         other:ask("set application_name = 'moonrise agent 1'")
         local session = psql.session(place, setmetatable({ user = "moonrise",
-            passfile = place:path("home/state/moonrise/" .. cluster.config.name .. "/passfile"),
+            passfile = cluster:state_file("passfile"),
         }, { __index = primary }))
         local pid = tonumber((session:ask("set application_name = 'moonrise agent 1'; " ..
             "select pg_backend_pid()"):match("%d+")))

@@ -3,7 +3,6 @@
 
 local cluster_of = require("tests.lib.cluster")
 local hurt = require("tests.lib.hurt")
-local pg = require("tests.lib.pg")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
@@ -35,10 +34,8 @@ describe("the coordinator's pair", function()
     local place, cluster, watch, away, after_init
 
     local function file_of(host)
-        local control = place:must({ pg.bin() .. "/pg_controldata", "-D",
-            place:path("coordinator") })
-        return ("%s/%s/coordinator.%s.%s"):format(place:path("home/state/moonrise"),
-            cluster.config.name, control:match("system identifier:%s+(%d+)"), host)
+        local sysid = cluster:coordinator():control()["Database system identifier"]
+        return cluster:state_file(("coordinator.%s.%s"):format(sysid, host))
     end
 
     -- What a host has on record: "s", "n", or nothing yet; its epoch, and the catalog's.

@@ -1,6 +1,7 @@
 --- What whoever has the password can do, and that nobody gets it, on real servers.
 
 local cluster_of = require("tests.lib.cluster")
+local hurt = require("tests.lib.hurt")
 local place_of = require("tests.lib.place")
 local psql = require("tests.lib.psql")
 local wait = require("tests.lib.wait")
@@ -85,7 +86,7 @@ describe("secrets", function()
         cluster:must({ "state", "-v", "--json" })
         place:must({ "rm", going })
         sampler:wait(SOON_S)
-        passfile = place:path("home/state/moonrise/" .. cluster.config.name .. "/passfile")
+        passfile = cluster:state_file("passfile")
         password = place_of.read(passfile):match(":(%x+)\n$")
     end)
 
@@ -121,9 +122,9 @@ describe("secrets", function()
             { env = { COORDINATOR_DATA_DIRECTORY = cluster.datadir } })
         watch:says("watching", SOON_S)
         cluster:wait_healthy(SOON_S)
-        local pids = shell('cat "/proc/$1/task/$1/children"', watch.pid)
-        assert.matches("%d", pids)
-        for pid in (watch.pid .. " " .. pids):gmatch("%d+") do
+        local pids = hurt.children(watch.pid)
+        assert.is_true(#pids > 0)
+        for _, pid in ipairs({ watch.pid, unpack(pids) }) do
             assert.equal("00000000\n", place_of.read(("/proc/%d/coredump_filter"):format(pid)))
         end
         -- The servers have what they would have without us.

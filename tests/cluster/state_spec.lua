@@ -211,8 +211,7 @@ describe("history", function()
     end)
 
     it("includes what waits on this host for a coordinator", function()
-        local dir = place:path("home/state/moonrise/" .. cluster.config.name)
-        local file = assert(io.open(dir .. "/journal.jsonl", "w"))
+        local file = assert(io.open(cluster:state_file("journal.jsonl"), "w"))
         file:write('{"kind":"seen","content":0,"text":"while there was none",',
             '"data":{"at":4102444800123}}\nnonsense\n')
         file:close()

@@ -97,7 +97,7 @@ describe("TLS", function()
             "pg_foreign_server)", { dbname = "sales" })
         assert.matches("sslmode=verify-full", options, 1, true)
         local primary = cluster:primary(0)
-        local passfile = place:path("home/state/moonrise/" .. cluster.config.name .. "/passfile")
+        local passfile = cluster:state_file("passfile")
         local form = "host=127.0.0.1 port=%s user=moonrise dbname=postgres passfile=%s sslmode=%s"
         for mode, pattern in pairs({ disable = "no encryption", require = "^moonrise" }) do
             local result = place:run({ primary.bin .. "/psql", "-XAt", "-d",

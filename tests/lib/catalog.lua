@@ -2,7 +2,7 @@
 --- moonrise, which may do what the functions allow.
 ---
 ---     catalog.open()
----     local tokens = catalog.fresh()
+---     local token = catalog.fresh()
 ---     catalog.refused("MR001", "not in sync", "select promote(1, 0, 4, '{}')")
 
 local assert = require("luassert")
@@ -13,17 +13,10 @@ local M = {}
 
 local count = 0
 
-local function slurp(path)
-    local file = assert(io.open(path))
-    local text = file:read("*a")
-    file:close()
-    return text
-end
-
 local function load_catalog(dbname)
     local texts = { "begin; set local search_path = pg_catalog, moonrise, pg_temp;" }
     for _, name in ipairs(require("lib.catalog.files")) do
-        texts[#texts + 1] = slurp(("scripts/lib/catalog/%s.sql"):format(name))
+        texts[#texts + 1] = assert(place_of.read(("scripts/lib/catalog/%s.sql"):format(name)))
     end
     texts[#texts + 1] = "commit;"
     M.server:sql(table.concat(texts, "\n"), { dbname = dbname })
@@ -126,21 +119,22 @@ function M.open()
 end
 
 --- A catalog of its own: a coordinator with its standby, one mirrored segment.
----@return {coordinator: string, segment: string} tokens of both contents' leases
+---@return string token of the segment's lease
+---@return string coordinator the other content's
 function M.fresh()
     count = count + 1
     M.database = "catalog" .. count
     M.server:sql(("create database %s template catalog; " ..
         "alter database %s set search_path = moonrise"):format(M.database, M.database))
     M.server:sql("select cluster_create('spec', 'return {}')", { dbname = M.database })
-    local tokens = { coordinator = M.lease(-1), segment = M.lease(0) }
-    M.add(tokens.coordinator, -1, "p", 5432)
-    M.add(tokens.coordinator, -1, "m", 5433)
-    M.add(tokens.segment, 0, "p", 6000)
-    M.add(tokens.segment, 0, "m", 7001)
-    M.value(("mirror_up(%s, -1, 'spec')"):format(tokens.coordinator))
-    M.value(("mirror_up(%s, 0, 'spec')"):format(tokens.segment))
-    return tokens
+    local coordinator, token = M.lease(-1), M.lease(0)
+    M.add(coordinator, -1, "p", 5432)
+    M.add(coordinator, -1, "m", 5433)
+    M.add(token, 0, "p", 6000)
+    M.add(token, 0, "m", 7001)
+    M.value(("mirror_up(%s, -1, 'spec')"):format(coordinator))
+    M.value(("mirror_up(%s, 0, 'spec')"):format(token))
+    return token, coordinator
 end
 
 return M

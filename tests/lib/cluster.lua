@@ -79,6 +79,13 @@ function M.new(place, options)
     return cluster
 end
 
+--- A file of the cluster's in the state directory of its user.
+---@param name string
+---@return string path
+function Cluster:state_file(name)
+    return self.place:path("home/state/moonrise/" .. self.config.name .. "/" .. name)
+end
+
 local function environment(cluster)
     return { COORDINATOR_DATA_DIRECTORY = cluster.datadir }
 end

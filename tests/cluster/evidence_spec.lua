@@ -14,30 +14,13 @@ local campaign = os.getenv("MOONRISE_CAMPAIGN")
 describe("evidence", function()
     local place, cluster, watch, writers
 
-    local function journal(kind, since)
-        return cluster:catalog(([[select * from journal where kind = '%s' and content = 0
-            and id > %d order by id]]):format(kind, since))
-    end
-
-    local function last_id()
-        return tonumber(cluster:catalog("select coalesce(max(id), 0) as id from journal")[1].id)
-    end
-
-    local function wait_journal(kind, pattern, since)
-        return wait.eventually(("a row %s: %s"):format(kind, pattern), SOON_S, function()
-            local rows = journal(kind, since)
-            for _, row in ipairs(rows) do
-                if row.text:match(pattern) then
-                    return row
-                end
-            end
-            return nil, watch:output()
-        end)
+    local function wait_told(kind, text, since)
+        cluster:wait_journal({ kind = kind, content = 0, since = since, text = text }, SOON_S)
     end
 
     -- Hurts the primary, sees the mirror take its place and clients write to it.
     local function fails_over(harm)
-        local old, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+        local old, mirror, since = cluster:primary(0), cluster:mirror(0), cluster:journal_end()
         local undo, began = harm(old), wait.now()
         finally(function()
             undo()
@@ -45,11 +28,6 @@ describe("evidence", function()
         cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
         writers:progress(20, SOON_S)
         return wait.now() - began, old, since, undo
-    end
-
-    local function recover()
-        cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
     end
 
     setup(function()
@@ -71,15 +49,15 @@ describe("evidence", function()
         local took, old, since = fails_over(hurt.stop_postmaster)
         assert.is_true(took > 5, took)
         assert.is_false(old:running())
-        wait_journal("fence", "done", since)
-        recover()
+        wait_told("fence", "done", since)
+        cluster:recover()
     end)
 
     it("of a server that hangs as a whole: it is ended", function()
         local took, old = fails_over(hurt.stop_tree)
         assert.is_true(took > 5, took)
         assert.is_false(old:running())
-        recover()
+        cluster:recover()
     end)
 
     it("of a host that does not answer: patience, then sync alone; later it is marked", function()
@@ -89,45 +67,45 @@ describe("evidence", function()
             return thaw
         end)
         assert.is_true(took > 5, took)
-        wait_journal("decision", "promote: neither the primary nor its host answers", since)
-        assert.are.same({}, journal("fence", since))
-        assert.are.same({}, journal("disk", since))
+        wait_told("decision", "promote: neither the primary nor its host answers", since)
+        assert.are.same({}, cluster:journal({ kind = "fence", content = 0, since = since }))
+        assert.are.same({}, cluster:journal({ kind = "disk", content = 0, since = since }))
         thaw()
-        wait_journal("mark", "done", since)
-        recover()
+        wait_told("mark", "done", since)
+        cluster:recover()
     end)
 
     it("of a mirror that is frozen: it seems to stream, and its primary is released", function()
-        local mirror, since = cluster:mirror(0), last_id()
+        local mirror, since = cluster:mirror(0), cluster:journal_end()
         local thaw = hurt.freeze_receiver(mirror)
         finally(function()
             thaw()
         end)
         writers:progress(200, SOON_S)
-        wait_journal("decision", "release: commits hang and the mirror confirms nothing", since)
-        wait_journal("out_of_sync", "", since)
+        wait_told("decision", "release: commits hang and the mirror confirms nothing", since)
+        wait_told("out_of_sync", "", since)
         thaw()
         cluster:wait_healthy(60)
     end)
 
     it("of replication that fails again and again: it counts as down until it was quiet", function()
-        local mirror, since, thaw = cluster:mirror(0), last_id(), nil
+        local mirror, since, thaw = cluster:mirror(0), cluster:journal_end(), nil
         finally(function()
             thaw()
         end)
         for round = 1, 3 do
-            local at = last_id()
+            local at = cluster:journal_end()
             -- Without its startup process it asks for no other receiver.
             thaw = hurt.stop_process(mirror, "startup")
             hurt.drop_receiver(mirror)
-            wait_journal("state", "mirror_lost", at)
+            wait_told("state", "mirror_lost", at)
             if round < 3 then
                 thaw()
-                wait_journal("state", "in_sync", at)
+                wait_told("state", "in_sync", at)
             end
         end
-        wait_journal("decision", "release: the mirror's replication fails again and again", since)
-        wait_journal("mirror_down", "", since)
+        wait_told("decision", "release: the mirror's replication fails again and again", since)
+        wait_told("mirror_down", "", since)
         writers:progress(20, SOON_S)
         thaw()
         local primary = cluster:primary(0)
@@ -142,19 +120,19 @@ describe("evidence", function()
 
     -- Told at the first look, told when it is over, and nothing else is done.
     local function only_told(harm, words)
-        local primary, since = cluster:primary(0), last_id()
+        local primary, since = cluster:primary(0), cluster:journal_end()
         local undo = harm(primary)
         finally(function()
             undo()
         end)
         cluster:moonrise({ "watch", "--once" })
-        wait_journal("sessions", "lets no new session in: .*" .. words, since)
-        wait_journal("alert", "lets no new session in", since)
+        wait_told("sessions", "lets no new session in: .*" .. words, since)
+        wait_told("alert", "lets no new session in", since)
         undo()
-        wait_journal("sessions", "lets new sessions in again", since)
+        wait_told("sessions", "lets new sessions in again", since)
         cluster:wait_healthy(60)
         assert.are.equal(primary.dbid, cluster:primary(0).dbid)
-        assert.are.same({}, journal("state", since))
+        assert.are.same({}, cluster:journal({ kind = "state", content = 0, since = since }))
     end
 
     it("of a primary with too many clients is none against it", function()
@@ -172,7 +150,7 @@ describe("evidence", function()
     end)
 
     it("of a lost mirror, whose primary is full of commits that wait: it is released", function()
-        local primary, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+        local primary, mirror, since = cluster:primary(0), cluster:mirror(0), cluster:journal_end()
         mirror:kill("STOP")
         local undo = hurt.exhaust_connections(primary)
         finally(function()
@@ -180,9 +158,9 @@ describe("evidence", function()
         end)
         mirror:kill()
         writers:progress(50, SOON_S)
-        wait_journal("mirror_down", "", since)
+        wait_told("mirror_down", "", since)
         undo()
-        recover()
+        cluster:recover()
     end)
 
     it("of another server at a dead primary's port: the host's word goes before it", function()
@@ -197,7 +175,7 @@ describe("evidence", function()
         watch:kill("CONT")
         cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
         stranger:stop()
-        recover()
+        cluster:recover()
     end)
 
     -- The startup process gets a few milliseconds of every tenth of a second, then none.
@@ -205,7 +183,7 @@ describe("evidence", function()
         if not campaign then
             return pending("only in a campaign")
         end
-        local old, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+        local old, mirror, since = cluster:primary(0), cluster:mirror(0), cluster:journal_end()
         local session = old:session()
         old:sql("checkpoint")
         old:sql("create table much as select i, repeat('x', 500) from generate_series(1, 300000) i",
@@ -223,11 +201,11 @@ describe("evidence", function()
             thaw = hurt.freeze({ startup })
             return cluster:primary(0).dbid == old.dbid
         end)
-        assert.are.same({}, journal("promote", since))
+        assert.are.same({}, cluster:journal({ kind = "promote", content = 0, since = since }))
         cluster:wait_row({ dbid = mirror.dbid, role = "p" }, SOON_S)
-        wait_journal("decision", "crash recovery does not advance", since)
+        wait_told("decision", "crash recovery does not advance", since)
         writers:progress(20, SOON_S)
-        recover()
+        cluster:recover()
     end)
 
     it("costs no acknowledged row, and brings none that was refused", function()

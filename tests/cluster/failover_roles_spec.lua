@@ -9,37 +9,12 @@ local SOON_S = 15
 describe("failover and roles", function()
     local place, cluster, watch
 
-    local function journal(kinds, content, since)
-        return cluster:catalog(([[select * from journal where kind in (%s) and content = %d
-            and id > %d order by id]]):format(kinds, content, since or 0))
-    end
-
-    local function last_id()
-        return tonumber(cluster:catalog("select coalesce(max(id), 0) as id from journal")[1].id)
-    end
-
-    local function wait_journal(kind, content, since, pattern)
-        return wait.eventually(("a row %s of content %d"):format(kind, content), 30, function()
-            for _, row in ipairs(journal("'" .. kind .. "'", content, since)) do
-                if row.text:match(pattern or "") then
-                    return row
-                end
-            end
-            return nil, watch:output()
-        end)
-    end
-
     local function writes(server, deadline_s)
         wait.eventually("a write on " .. server.name, deadline_s or SOON_S, function()
             local rows, message = server:try_sql("insert into ledger values (default)",
                 { timeout_s = 5 })
             return rows, not rows and message .. "\n" .. watch:output() or nil
         end)
-    end
-
-    local function recover()
-        cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
     end
 
     local function fail_over(content)
@@ -68,47 +43,48 @@ describe("failover and roles", function()
 
     it("replaces a primary that is killed right after a handover", function()
         fail_over(0)
-        recover()
-        local since = last_id()
+        cluster:recover()
+        local since = cluster:journal_end()
         local heir = cluster:primary(0)
         cluster:must({ "recoverseg", "-a", "-r" })
         cluster:wait_healthy(60)
         cluster:primary(0):kill()
         writes(heir, 30)
         cluster:wait_row({ dbid = heir.dbid, role = "p" }, SOON_S)
-        for _, row in ipairs(journal("'refused', 'double_fault'", 0, since)) do
+        for _, row in ipairs(cluster:journal({ kind = { "refused", "double_fault" }, content = 0,
+            since = since })) do
             -- On a busy machine a mirror may answer later than it should: that is told, and waited.
             assert.matches("the mirror has not answered since the primary was lost", row.text)
         end
-        recover()
+        cluster:recover()
     end)
 
     it("tells nothing of a handover but that it was one", function()
         if cluster:primary(0).preferred_role == "p" then
             fail_over(0)
-            recover()
+            cluster:recover()
         end
-        local since = last_id()
+        local since = cluster:journal_end()
         cluster:must({ "recoverseg", "-a", "-r" })
         cluster:wait_healthy(60)
         -- The watcher has looked at it since, and taken it as it is.
-        local at = last_id()
+        local at = cluster:journal_end()
         cluster:mirror(1):kill()
-        wait_journal("release", 1, at)
+        cluster:wait_journal({ kind = "release", content = 1, since = at }, 30)
         local told = {}
-        for _, row in ipairs(journal("'state', 'decision', 'double_fault', 'refused', 'alert', " ..
-            "'failed', 'fault'", 0, since)) do
+        for _, row in ipairs(cluster:journal({ kind = { "state", "decision", "double_fault",
+            "refused", "alert", "failed", "fault" }, content = 0, since = since })) do
             local calm = { leased = true, unseen = true, catching_up = true, in_sync = true }
             if row.kind ~= "state" or not calm[row.text:match("^[%w_]+")] then
                 told[#told + 1] = row.kind .. " " .. row.text
             end
         end
         assert.are.same({}, told)
-        recover()
+        cluster:recover()
     end)
 
     it("ends a mirror that somebody has promoted before its primary is released", function()
-        local primary, mirror, since = cluster:primary(0), cluster:mirror(0), last_id()
+        local primary, mirror, since = cluster:primary(0), cluster:mirror(0), cluster:journal_end()
         local session = primary:session()
         mirror:sql("select pg_promote(true)")
         -- From here on a commit on the primary waits for a mirror that is none any more, until it
@@ -116,19 +92,20 @@ describe("failover and roles", function()
         session:ask("insert into ledger values (default)")
         assert.is_nil((mirror:try_sql("insert into ledger values (default)", { timeout_s = 5 })))
         session:close()
-        local rows = journal("'mirror_down', 'mark', 'release'", 0, since)
+        local rows = cluster:journal({ kind = { "mirror_down", "mark", "release" }, content = 0,
+            since = since })
         assert.are.same({ "mirror_down", "mark" }, { rows[1].kind, rows[2].kind })
-        wait_journal("fence", 0, since)
+        cluster:wait_journal({ kind = "fence", content = 0, since = since }, 30)
         assert.is_false(mirror:running())
         assert.has_error(function() mirror:start({ timeout_s = 5 }) end)
         writes(primary)
         cluster:wait_row({ dbid = mirror.dbid, role = "m", status = "d" }, SOON_S)
-        recover()
+        cluster:recover()
     end)
 
     it("forbids nothing for what one database or role was given, and s for the whole server",
         function()
-        local primary, since = cluster:primary(1), last_id()
+        local primary, since = cluster:primary(1), cluster:journal_end()
         local function fresh_look(level)
             wait.eventually("the watcher's sessions to have the setting", SOON_S, function()
                 primary:sql("select pg_terminate_backend(pid) from pg_stat_activity " ..
@@ -141,13 +118,13 @@ describe("failover and roles", function()
         fresh_look("off")
         -- Armed anew under these settings: neither the arming nor the watch after it minds them.
         cluster:mirror(1):kill()
-        wait_journal("release", 1, since)
-        recover()
-        local at = last_id()
+        cluster:wait_journal({ kind = "release", content = 1, since = since }, 30)
+        cluster:recover()
+        local at = cluster:journal_end()
         wait.always("the pair is in sync", 3, function()
             return cluster:primary(1).mode == "s"
         end)
-        assert.are.same({}, journal("'out_of_sync'", 1, at))
+        assert.are.same({}, cluster:journal({ kind = "out_of_sync", content = 1, since = at }))
         primary:sql("alter database postgres reset synchronous_commit")
         primary:sql("alter role moonrise reset synchronous_commit")
         primary:sql("alter system set synchronous_commit = local")
@@ -159,16 +136,16 @@ describe("failover and roles", function()
     end)
 
     it("promotes nobody who lacks what the one that decided it had seen flushed", function()
-        local mirror, since = cluster:mirror(1), last_id()
-        watch:kill("TERM")
-        watch:wait(SOON_S)
+        local mirror, since = cluster:mirror(1), cluster:journal_end()
+        cluster:unwatch(SOON_S)
         local session = cluster:session("moonrise")
         assert.matches("^%d+\n", (session:ask("select moonrise.watcher_lease_take('spec')")))
         assert.matches("^%d+\n", (session:ask(([[select moonrise.promote(null, 1, %s,
             '{"flush_lsn": 1099511627776}', null)]]):format(mirror.dbid):gsub("%s+", " "))))
         session:close()
         watch = cluster:watch()
-        wait_journal("failed", 1, since, "received up to .* seen flushed there at 100/0")
+        cluster:wait_journal({ kind = "failed", content = 1, since = since,
+            text = "received up to .* seen flushed there at 100/0" }, 30)
         assert.are.equal("t", mirror:value("pg_is_in_recovery()"))
     end)
 end)

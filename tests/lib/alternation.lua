@@ -1,4 +1,6 @@
 --- How often the one that acknowledges commits changed, from what clients saw: pure.
+local copy = require("tests.lib.copy")
+
 local M = {}
 
 --- Counts the changes between instances. An acknowledgement that was begun before the other one's
@@ -8,10 +10,7 @@ local M = {}
 ---@param acks {dbid: integer, begun: number, done: number}[]
 ---@return integer
 function M.count(acks)
-    local sorted = {}
-    for i, ack in ipairs(acks) do
-        sorted[i] = ack
-    end
+    local sorted = copy(acks)
     table.sort(sorted, function(a, b)
         return a.done < b.done
     end)

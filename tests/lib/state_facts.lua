@@ -4,12 +4,12 @@ local M = {}
 
 local VERSION = "PostgreSQL 15.20 (Debian 15.20-0+deb12u1) on x86_64-pc-linux-gnu, compiled by gcc"
 
-function M.row(dbid, content, role, port, datadir)
+local function row(dbid, content, role, port, datadir)
     return { dbid = dbid, content = content, role = role, preferred_role = role, mode = "s",
              status = "u", port = port, hostname = "cdw", address = "cdw", datadir = datadir }
 end
 
-function M.seen(pid, sql)
+local function seen(pid, sql)
     sql.version, sql.server_version = VERSION, "15.20 (Debian 15.20-0+deb12u1)"
     sql.waiting, sql.checkpointer, sql.sync_commit = 0, "CheckpointerMain", "on"
     sql.sync_names = sql.sync_names or ""
@@ -21,17 +21,19 @@ function M.seen(pid, sql)
     }
 end
 
-function M.primary(pid, mirror, lsns)
-    return M.seen(pid, { in_recovery = false, write_lsn = lsns[1], sync_names = mirror.name .. "_7",
+local function primary(pid, mirror, lsns)
+    return seen(pid, { in_recovery = false, write_lsn = lsns[1], sync_names = mirror.name .. "_7",
         peers = { { name = mirror.name .. "_7", slot = "mr_slot_" .. mirror.dbid, sync = "sync",
                     state = "streaming", sent_lsn = lsns[2], flush_lsn = lsns[3],
                     replay_lsn = lsns[4] } } })
 end
 
-function M.mirror_of(pid)
-    return M.seen(pid, { in_recovery = true })
+local function mirror_of(pid)
+    return seen(pid, { in_recovery = true })
 end
 
+--- A healthy cluster of three mirrored segments and a standby.
+---@return table facts
 function M.healthy()
     local at = { 0xC000D70, 0xC000D70, 0xC000D70, 0xC000CE8 }
     local name = require("lib.instance").stream_name({ content = -1, dbid = 8 })
@@ -39,27 +41,28 @@ function M.healthy()
         source = "coordinator", cluster = { name = "sales", epoch = 7, state = "running" },
         leases = {},
         instances = {
-            M.row(1, -1, "p", 6000, "/data/coordinator/gpseg-1"),
-            M.row(8, -1, "m", 6001, "/data/standby/gpseg-1"),
-            M.row(2, 0, "p", 6002, "/data/primary/gpseg0"),
-            M.row(5, 0, "m", 6005, "/data/mirror/gpseg0"),
-            M.row(3, 1, "p", 6003, "/data/primary/gpseg1"),
-            M.row(6, 1, "m", 6006, "/data/mirror/gpseg1"),
-            M.row(4, 2, "p", 6004, "/data/primary/gpseg2"),
-            M.row(7, 2, "m", 6007, "/data/mirror/gpseg2"),
+            row(1, -1, "p", 6000, "/data/coordinator/gpseg-1"),
+            row(8, -1, "m", 6001, "/data/standby/gpseg-1"),
+            row(2, 0, "p", 6002, "/data/primary/gpseg0"),
+            row(5, 0, "m", 6005, "/data/mirror/gpseg0"),
+            row(3, 1, "p", 6003, "/data/primary/gpseg1"),
+            row(6, 1, "m", 6006, "/data/mirror/gpseg1"),
+            row(4, 2, "p", 6004, "/data/primary/gpseg2"),
+            row(7, 2, "m", 6007, "/data/mirror/gpseg2"),
         },
         seen = {
-            M.primary(1586, { name = name, dbid = 8 },
+            primary(1586, { name = name, dbid = 8 },
                 { 0xC000EB0, 0xC000EB0, 0xC000EB0, 0xC000D88 }),
-            M.primary(1551, { name = "mr_0_5", dbid = 5 }, at),
-            M.primary(1555, { name = "mr_1_6", dbid = 6 }, at),
-            M.primary(1552, { name = "mr_2_7", dbid = 7 }, at),
-            M.mirror_of(2342), M.mirror_of(2340), M.mirror_of(2341), M.mirror_of(2809),
+            primary(1551, { name = "mr_0_5", dbid = 5 }, at),
+            primary(1555, { name = "mr_1_6", dbid = 6 }, at),
+            primary(1552, { name = "mr_2_7", dbid = 7 }, at),
+            mirror_of(2342), mirror_of(2340), mirror_of(2341), mirror_of(2809),
         },
     }
 end
 
--- The primary of content 0 was killed and its mirror promoted.
+--- The same after the primary of content 0 was killed and its mirror promoted.
+---@return table facts
 function M.failed_over()
     local facts = M.healthy()
     local old, new = facts.instances[3], facts.instances[4]
@@ -69,12 +72,12 @@ function M.failed_over()
     facts.seen[1].word.postmaster.pid = 5136
     facts.seen[2].sql, facts.seen[2].sql_error = nil, { code = "connect", message = "refused" }
     facts.seen[2].word.postmaster.alive, facts.seen[2].word.stopped = false, true
-    facts.seen[5] = M.seen(5080, { in_recovery = false, write_lsn = 0x34AF9F98 })
-    facts.seen[3] = M.primary(5067, { name = "mr_1_6", dbid = 6 },
+    facts.seen[5] = seen(5080, { in_recovery = false, write_lsn = 0x34AF9F98 })
+    facts.seen[3] = primary(5067, { name = "mr_1_6", dbid = 6 },
         { 0x34AC1E40, 0x34AC1E40, 0x34AC1E40, 0x34AC1DD8 })
-    facts.seen[4] = M.primary(5075, { name = "mr_2_7", dbid = 7 },
+    facts.seen[4] = primary(5075, { name = "mr_2_7", dbid = 7 },
         { 0x34B8ECE0, 0x34B8ECE0, 0x34B8ECE0, 0x34B8ECE0 })
-    facts.seen[6], facts.seen[7] = M.mirror_of(5079), M.mirror_of(5081)
+    facts.seen[6], facts.seen[7] = mirror_of(5079), mirror_of(5081)
     return facts
 end
 

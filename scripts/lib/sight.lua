@@ -194,6 +194,24 @@ local function listen(memory, mirror, primary)
     memory.heard_at = since and got_at and got_at > since and got_at or nil
 end
 
+-- Nothing came back, from it or from whatever is between.
+local SILENT = { timeout = true, unreachable = true }
+
+local function silent_since(inst)
+    return inst and SILENT[inst.evidence] and inst.since or nil
+end
+
+-- While neither of a pair was heard, the way to both may have been cut where we are: now that one
+-- is heard again, that time counts against the other one no more.
+local function forgive(memory, dbid, silent_at, now)
+    for _, other in pairs(memory.inst) do
+        local since = other.dbid ~= dbid and silent_since(other)
+        if since then
+            other.since = since + now - math.max(since, silent_at)
+        end
+    end
+end
+
 local function on_observation(memory, input)
     local seen = input.event.observation
     -- What the watcher's own process lacks is no news about an instance.
@@ -201,8 +219,11 @@ local function on_observation(memory, input)
         return
     end
     local inst = instance(memory, seen.dbid)
-    local before = inst.seen
+    local before, silent_at = inst.seen, silent_since(inst)
     observe(inst, seen, input.settings)
+    if silent_at and seen.evidence == "ok" then
+        forgive(memory, seen.dbid, silent_at, seen.at)
+    end
     local mirror = input.mirror and memory.inst[input.mirror.dbid]
     if seen.evidence == "ok" and seen.dbid == input.primary.dbid then
         replication(memory, before, seen, input.settings)

@@ -84,6 +84,40 @@ describe("fts: evidence", function()
         assert.are.same({}, pair:story())
     end)
 
+    -- Both silent, and their hosts say that they live; then one of them is heard again.
+    local function both_silent(seconds, back)
+        local pair = new():settle()
+        for _ = 1, seconds do
+            pair:after(1000):sees(P, "timeout", { took = 1000 })
+            pair:sees(M, "timeout", { took = 1000 }):says(P, {}):says(M, {})
+        end
+        return pair:after(1000):sees(back, "ok"):says(P, {}):says(M, {})
+    end
+
+    it("counts no silence of a primary while its mirror was silent, too", function()
+        local pair = both_silent(60, M)
+        for _ = 1, 8 do
+            pair:after(1000):sees(P, "timeout", { took = 1000 }):sees(M, "ok"):says(P, {})
+            assert.are.same({}, pair:story())
+        end
+        for _ = 1, 3 do
+            pair:after(1000):sees(P, "timeout", { took = 1000 }):sees(M, "ok"):says(P, {})
+        end
+        assert.are.same({ "fence 2" }, pair:story())
+    end)
+
+    it("counts no silence of a mirror while its primary was silent, too", function()
+        local pair = both_silent(60, P)
+        for _ = 1, 28 do
+            pair:after(1000):sees(M, "timeout", { took = 1000 }):sees(P, "ok"):says(M, {})
+            assert.are.same({}, pair:story())
+        end
+        for _ = 1, 3 do
+            pair:after(1000):sees(M, "timeout", { took = 1000 }):sees(P, "ok"):says(M, {})
+        end
+        assert.are.same({ "mirror_down" }, pair:story())
+    end)
+
     it("takes the host's word that another server answers in a dead primary's place", function()
         for _, evidence in ipairs({ "authentication", "too_many", "wrong_system" }) do
             local pair = new():settle()

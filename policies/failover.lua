@@ -59,9 +59,6 @@ local function lost_primary(facts)
         return answer("promote", "the primary is stopped, by its host's word")
     elseif primary.condition == "gone" then
         return answer("promote", "the primary's postmaster is dead, by its host's word")
-    elseif primary.condition == "hung" and primary.evidence == "unresolved" then
-        return answer("alert", "the primary's address is a name that nobody knows here; its host"
-            .. " says that it lives", 10000)
     elseif primary.condition == "hung" then
         -- It goes on serving the sessions it has, and its mirror hears that; its host can end it.
         return patience(facts, "the primary's postmaster lives and does not answer")
@@ -73,8 +70,17 @@ local function lost_primary(facts)
     return answer("wait", "the primary's state is not known yet", 200)
 end
 
+-- That no address is known for a name says nothing of the server: somebody mends that.
+local function unresolved(who)
+    return answer("alert", ("the %s's address is a name that nobody knows here, and its host says"
+        .. " that it lives: mend the hosts file or the name service of the watcher's host")
+        :format(who), 10000)
+end
+
 local function primary_trouble(facts)
-    if facts.coordinator then
+    if facts.primary.condition == "unresolved" then
+        return unresolved("primary")
+    elseif facts.coordinator then
         return answer("alert", "the coordinator does not serve: see moonrise activatestandby",
             60000)
     elseif not facts.mirror then
@@ -84,6 +90,11 @@ local function primary_trouble(facts)
             "moonrise start starts it again", 60000)
     end
     return lost_primary(facts)
+end
+
+-- Whether only we do not know where the mirror is: its primary has it, and its host says so, too.
+local function heard_of(facts)
+    return facts.mirror.condition == "unresolved" and facts.replication.streaming
 end
 
 local function mirror_trouble(facts)
@@ -98,8 +109,11 @@ local function mirror_trouble(facts)
         return answer("release", "the mirror's replication fails again and again")
     elseif replication.stalled_ms >= settings.patience_ms then
         return answer("release", "commits hang and the mirror confirms nothing")
-    elseif math.max(mirror.bad_ms, replication.unstreamed_ms) >= settings.grace_ms then
+    elseif math.max(heard_of(facts) and 0 or mirror.bad_ms, replication.unstreamed_ms)
+        >= settings.grace_ms then
         return answer("release", "the mirror's grace period is over")
+    elseif mirror.condition == "unresolved" then
+        return unresolved("mirror")
     end
     return answer("wait", "the mirror has its grace period", 1000)
 end

@@ -28,7 +28,7 @@ local function by_word(inst)
     elseif proves_stopped(inst) then
         return "stopped"
     elseif inst.word.postmaster and inst.word.postmaster.alive then
-        return "hung"
+        return inst.evidence == "unresolved" and "unresolved" or "hung"
     end
     return "gone"
 end
@@ -42,7 +42,8 @@ end
 
 --- What is to be thought of an instance, from its evidence and its host's word: unseen, fine,
 --- wrong_role, wrong_system, busy (it answers, but serves nobody), suspect (bad evidence, no word
---- yet), unreachable (no word to be had), stopped, gone (no postmaster, but processes), hung.
+--- yet), unreachable (no word to be had), stopped, gone (no postmaster, but processes), hung,
+--- unresolved (its postmaster lives, and nobody here knows where).
 ---@param inst table
 ---@param role "p"|"m"
 ---@return string

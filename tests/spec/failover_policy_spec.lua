@@ -31,12 +31,13 @@ local function silent(condition, tries, bad_ms)
     return { condition = condition, evidence = "timeout", tries = tries, bad_ms = bad_ms }
 end
 
+local nameless = { condition = "unresolved", evidence = "unresolved", tries = 99, bad_ms = 99000 }
+
 local primaries = {
     { "stopped", { condition = "stopped", evidence = "refused", tries = 1 }, "promote" },
     { "gone", { condition = "gone", evidence = "reset", tries = 1 }, "promote" },
     { "hung for long enough", silent("hung", 5, 10000), "promote" },
-    { "hung at an address that is not known here",
-      { condition = "hung", evidence = "unresolved", tries = 99, bad_ms = 99000 }, "alert" },
+    { "at an address that is not known here", nameless, "alert" },
     { "hung, too few tries", silent("hung", 4, 20000), "wait" },
     { "hung, too short", silent("hung", 9, 9999), "wait" },
     { "unreachable for long enough", silent("unreachable", 5, 10000), "promote" },
@@ -59,6 +60,11 @@ local mirrors = {
     { "gone", { condition = "gone" }, {}, "release" },
     { "hung within its grace", silent("hung", 9, 29000), {}, "wait" },
     { "hung beyond it", silent("hung", 9, 30000), {}, "release" },
+    { "at an address that is not known here", nameless, {}, "alert" },
+    { "there likewise, not streaming for long", nameless,
+        { streaming = false, unstreamed_ms = 30000 }, "release" },
+    { "there likewise, while commits hang", nameless, { stalled_ms = 10000, waiting = 2 },
+        "release" },
     { "promoted by somebody", { condition = "wrong_role" }, {}, "release" },
     { "another system", { condition = "wrong_system" }, {}, "release" },
     { "there, not streaming", {}, { streaming = false, unstreamed_ms = 29000 }, "wait" },

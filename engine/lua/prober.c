@@ -209,11 +209,11 @@ prober_check_open(lua_State *L)
     return p;
 }
 
-/* Prober:set(dbid, {conn, sysid, peer_slot}) */
+/* Prober:set(dbid, {conn, sysid, peer_slot, standby}) */
 static int
 l_set(lua_State *L)
 {
-    static const char *const known[] = {"conn", "sysid", "peer_slot", NULL};
+    static const char *const known[] = {"conn", "sysid", "peer_slot", "standby", NULL};
     struct object *p = prober_check_open(L);
     int dbid = (int)luaL_checkinteger(L, 2);
     luaL_checktype(L, 3, LUA_TTABLE);
@@ -221,6 +221,9 @@ l_set(lua_State *L)
     struct target_spec spec = {.dbid = dbid,
                                .sysid = opt_text(L, 3, "sysid", NULL),
                                .peer_slot = opt_text(L, 3, "peer_slot", NULL)};
+    lua_getfield(L, 3, "standby");
+    spec.standby = lua_toboolean(L, -1);
+    lua_pop(L, 1);
     lua_getfield(L, 3, "conn");
     luaL_argcheck(L, lua_istable(L, -1), 3, "target.conn: table expected");
     struct params params;

@@ -30,6 +30,7 @@ struct target {
     int dbid;
     struct conn_params params;
     char *sysid, *peer_slot;    /* or NULL */
+    bool standby;               /* it should be in recovery */
     bool named;                 /* its host is a name, that `find` looks up */
     struct conn_params address; /* what was found last, keywords NULL before that */
     uint64_t ticket;            /* of the look-up that is under way, 0 is none */
@@ -77,13 +78,23 @@ probe_fill_error(struct observation *o, enum evidence ev, const struct err *e)
     snprintf(o->message, sizeof(o->message), "%.*s", (int)sizeof(o->message) - 1, e->message);
 }
 
+static const char *
+target_host(const struct target *t)
+{
+    for (size_t i = 0; t->params.keywords[i]; i++)
+        if (strcmp(t->params.keywords[i], "host") == 0)
+            return t->params.values[i];
+    return "";
+}
+
 static void
 probe_unresolved(struct target *t)
 {
     struct observation o = {.dbid = t->dbid, .fresh = true, .evidence = EVIDENCE_UNRESOLVED};
     o.at_ms = clock_ms();
     o.took_ms = o.at_ms - t->find_ms;
-    snprintf(o.message, sizeof(o.message), "no address is known for the host's name");
+    snprintf(o.message, sizeof(o.message), "no address is known here for the name %s",
+             target_host(t));
     probe_tell(t->p, &o);
 }
 
@@ -258,14 +269,18 @@ probe_answered(void *arg, const struct result *r, const struct err *e)
         o.evidence = EVIDENCE_WRONG_SYSTEM;
         snprintf(o.message, sizeof(o.message), "system identifier %s where %s was expected",
                  o.sysid, t->sysid);
-        target_find(t);
     }
     if (a->own_level) {
         memcpy(o.sync_commit, t->level, sizeof(o.sync_commit));
         level_ask(t);
     }
     a->fresh = false;
-    if (a == &t->extra)
+    /* The name may lead elsewhere by now: the next session is opened there, so none is kept here. */
+    bool astray = o.evidence == EVIDENCE_WRONG_SYSTEM ||
+                  (o.evidence == EVIDENCE_NONE && o.in_recovery != t->standby);
+    if (astray)
+        target_find(t);
+    if (a == &t->extra || (astray && t->named))
         probe_close(a);
     else
         t->answered_ms = o.at_ms;
@@ -360,6 +375,7 @@ static void
 target_learn(struct target *t, const struct target_spec *spec)
 {
     conn_params_copy(&t->params, &spec->params);
+    t->standby = spec->standby;
     t->named = spec->named && t->p->spec.find;
     t->sysid = spec->sysid ? mem_strdup(spec->sysid) : NULL;
     t->peer_slot = spec->peer_slot ? mem_strdup(spec->peer_slot) : NULL;

@@ -204,6 +204,7 @@ return {
     tell_wrong_role = note("alert", function(view)
         view.memory.told_alert = "wrong role"
         return ("dbid %d is the catalog's primary and is in recovery, though its roles were not"
-            .. " changed: somebody has started it as a standby"):format(view.primary.dbid)
+            .. " changed: somebody has started it as a standby, or another server answers at its"
+            .. " address"):format(view.primary.dbid)
     end),
 }

@@ -181,12 +181,13 @@ local function target_of(self, inst, pair)
             connect_timeout_ms = self.settings.timeout_ms }),
         sysid = sysid,
         peer_slot = is_primary and pair.mirror and instance.slot_name(pair.mirror) or nil,
+        standby = not is_primary,
     }
 end
 
 local function target_key(target)
     return table.concat({ target.conn.host, target.conn.port, target.sysid or "-",
-                          target.peer_slot or "-" }, " ")
+                          target.peer_slot or "-", tostring(target.standby) }, " ")
 end
 
 --- Tells the prober where the pair's instances are, and what to expect there.

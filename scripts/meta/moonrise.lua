@@ -231,7 +231,7 @@ function mr.prober(options) end
 
 --- Adds or replaces an instance.
 ---@param dbid integer
----@param target {conn: ConnOptions, sysid: string?, peer_slot: string?}
+---@param target {conn: ConnOptions, sysid: string?, peer_slot: string?, standby: boolean?}
 function Prober:set(dbid, target) end
 
 ---@param dbid integer

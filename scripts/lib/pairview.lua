@@ -146,7 +146,8 @@ function View:disarmed()
     local seen, name = self.p.seen, self.pair.armed_name
     if name and self.memory.disarmed == name then
         return true
-    elseif not self:current() then
+    elseif not self:current() or seen.in_recovery then
+        -- What is in recovery commits nothing: it is a standby now, or somebody else who answers.
         return false
     end
     local level = seen.sync_commit

@@ -225,7 +225,7 @@ local function on_observation(memory, input)
         forgive(memory, seen.dbid, silent_at, seen.at)
     end
     local mirror = input.mirror and memory.inst[input.mirror.dbid]
-    if seen.evidence == "ok" and seen.dbid == input.primary.dbid then
+    if seen.evidence == "ok" and seen.dbid == input.primary.dbid and not seen.in_recovery then
         replication(memory, before, seen, input.settings)
         if mirror and seen.peer and seen.peer.flush_lsn then
             mirror.highest = math.max(mirror.highest or 0, seen.peer.flush_lsn)

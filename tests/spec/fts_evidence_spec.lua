@@ -146,6 +146,21 @@ describe("fts: evidence", function()
         assert.matches("name that nobody knows", pair:asked("alert", P).text)
     end)
 
+    it("takes nothing that a standby says at the primary's address for the primary's word",
+        function()
+        local pair = new():settle()
+        for _ = 1, 7 do
+            pair:after(1000):sees(M, "ok"):sees(P, "ok", { in_recovery = true, sync_names = "",
+                peer = pair_of.none, waiting = pair_of.none }):says(P, {})
+            assert.are.equal("wrong_role", pair:state())
+            pair:after(1000):sees(M, "ok"):sees(P, "wrong_system"):says(P, {})
+            assert.are.equal("primary_lost", pair:state())
+            pair:after(1000):sees(M, "ok"):sees(P, "ok")
+            assert.are.equal("in_sync", pair:state())
+        end
+        assert.are.same({}, pair:story())
+    end)
+
     it("fails over for such a name once its host says that the server is stopped", function()
         local pair = new():settle()
         pair:after(1000):sees(P, "unresolved"):sees(M, "ok"):says(P, pair_of.stopped)

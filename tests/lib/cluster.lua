@@ -20,8 +20,9 @@ local SETTINGS = { fsync = "off", shared_buffers = "16MB", max_connections = "40
 
 -- Each name of this host has an agent of its own.
 local function instance(cluster, name)
-    return { host = cluster.hosts[name] or "localhost", address = "127.0.0.1",
-        port = place_of.free_port(), datadir = cluster.place:path(name) }
+    return { host = cluster.hosts[name] or "localhost",
+        address = cluster.addresses[name] or "127.0.0.1",
+        port = cluster.port or place_of.free_port(), datadir = cluster.place:path(name) }
 end
 
 local function describe(cluster, options)
@@ -67,13 +68,15 @@ end
 --- Describes a cluster: writes its cluster.lua, starts nothing.
 ---@param place table
 ---@param options? table {segments = 1, standby = false, mirrors = true, settings = {}, hba = nil,
---- hosts = {}: by directory ("standby", "mirror0"), localhost unless named; tls = nil, fdw = nil,
+--- hosts = {}: by directory ("standby", "mirror0"), localhost unless named; addresses = {}:
+--- likewise, 127.0.0.1 unless named; port = nil: all have this one; tls = nil, fdw = nil,
 --- watch = nil, on_event = nil}
 ---@return table cluster {config (the table of cluster.lua), file (its path), place}
 function M.new(place, options)
-    local hosts = options and options.hosts or {}
-    local cluster = setmetatable({ place = place, bin = pg.bin(), hosts = hosts }, Cluster)
-    cluster.config = describe(cluster, options or {})
+    options = options or {}
+    local cluster = setmetatable({ place = place, bin = pg.bin(), hosts = options.hosts or {},
+        addresses = options.addresses or {}, port = options.port }, Cluster)
+    cluster.config = describe(cluster, options)
     cluster.datadir = cluster.config.coordinator.datadir
     cluster.file = place:write("cluster.lua", "return " .. to_lua(cluster.config, "") .. "\n")
     return cluster

@@ -1,5 +1,6 @@
---- Mounts for specs, without root: this process moves into a user and a mount namespace of its own,
---- and all that it starts from then on sees what it mounts there; nobody else does.
+--- Mounts and networks for specs, without root: this process moves into a user and a mount
+--- namespace of its own, and all that it starts from then on sees what it mounts there; nobody else
+--- does.
 ---
 ---     local ok, why = namespace.enter()    -- in the setup, before anything is started
 ---     namespace.tmpfs(dir, "40m")
@@ -17,16 +18,24 @@ int umount2(const char *path, int flags);
 int open(const char *path, int flags, ...);
 int close(int fd);
 int chdir(const char *path);
+int capget(void *header, void *data);
+int capset(void *header, const void *data);
+int getpid(void);
+int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
 char *strerror(int number);
 ]]
 
 local M = {}
 
 -- linux/sched.h, sys/mount.h
-local NEW_USER, NEW_MOUNTS = 0x10000000, 0x20000
+local NEW_USER, NEW_MOUNTS, NEW_NETWORK = 0x10000000, 0x20000, 0x40000000
 local READ_ONLY, NO_SUID, NO_DEV, NO_EXEC = 1, 2, 4, 8
 local REMOUNT, BIND, RECURSIVE, PRIVATE = 32, 4096, 16384, 0x40000
 local DETACH = 2
+local CLOSE_ON_EXEC = 0x80000
+-- linux/capability.h, linux/prctl.h
+local CAPABILITIES_VERSION, NET_ADMIN, SYS_PTRACE = 0x20080522, 12, 19
+local AMBIENT, AMBIENT_RAISE, AMBIENT_CLEAR_ALL = 47, 2, 4
 
 local entered
 
@@ -114,7 +123,7 @@ end
 ---@param fn function
 function M.apart(fn)
     local here = assert(io.popen("pwd -P")):read("*l")
-    local back = ffi.C.open("/proc/self/ns/mnt", 0x80000)
+    local back = ffi.C.open("/proc/self/ns/mnt", CLOSE_ON_EXEC)
     assert(back >= 0, failed("open"))
     must("unshare", ffi.C.unshare(NEW_MOUNTS))
     must("private", alone())
@@ -124,6 +133,70 @@ function M.apart(fn)
     must("chdir " .. here, ffi.C.chdir(here))
     ffi.C.close(back)
     assert(ok, message)
+end
+
+--- Moves into a network of its own in which there is nobody yet.
+---@return integer network for M.inside and M.network_path
+function M.new_network()
+    must("unshare", ffi.C.unshare(NEW_NETWORK))
+    local network = ffi.C.open("/proc/self/ns/net", CLOSE_ON_EXEC)
+    assert(network >= 0, failed("open"))
+    return network
+end
+
+--- Runs a function in another network; what it starts there stays there.
+---@param network integer
+---@param fn fun(): any
+---@return any
+function M.inside(network, fn)
+    local back = ffi.C.open("/proc/self/ns/net", CLOSE_ON_EXEC)
+    assert(back >= 0, failed("open"))
+    must("setns", ffi.C.setns(network, NEW_NETWORK))
+    local ok, result = pcall(fn)
+    must("setns", ffi.C.setns(back, NEW_NETWORK))
+    ffi.C.close(back)
+    assert(ok, result)
+    return result
+end
+
+-- What is executed by an ordinary user has no rights, unless it inherits them.
+local function bequeath(rights)
+    local header = ffi.new("uint32_t[2]", CAPABILITIES_VERSION, 0)
+    local sets = ffi.new("uint32_t[6]") -- effective, permitted, inheritable; twice 32 bits
+    must("capget", ffi.C.capget(header, sets))
+    sets[2] = 0
+    for _, right in ipairs(rights) do
+        sets[2] = bit.bor(sets[2], bit.lshift(1, right))
+    end
+    must("capset", ffi.C.capset(header, sets))
+    must("prctl", ffi.C.prctl(AMBIENT, AMBIENT_CLEAR_ALL, 0, 0, 0))
+    for _, right in ipairs(rights) do
+        must("prctl", ffi.C.prctl(AMBIENT, AMBIENT_RAISE, right, 0, 0))
+    end
+end
+
+--- Runs commands of ip in the network where this process is.
+---@param commands string[]
+---@return boolean done
+---@return string? why not
+function M.ip(commands)
+    local file = os.tmpname()
+    write(file, table.concat(commands, "\n") .. "\n")
+    bequeath({ NET_ADMIN, SYS_PTRACE })
+    local pipe = assert(io.popen(("PATH=$PATH:/sbin:/usr/sbin ip -batch %s 2>&1 || echo failed")
+        :format(file)))
+    local said = pipe:read("*a")
+    pipe:close()
+    bequeath({})
+    os.remove(file)
+    return not said:match("failed\n$"), said
+end
+
+--- What ip calls a network.
+---@param network integer
+---@return string path
+function M.network_path(network)
+    return ("/proc/%d/fd/%d"):format(ffi.C.getpid(), network)
 end
 
 return M

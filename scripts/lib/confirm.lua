@@ -14,7 +14,9 @@ local BAR_MS = 6000
 -- What counts of a host's word, as the catalog wants it.
 local function evidence(word, last, barred)
     return { valid = last.valid or false, epoch = last.epoch, order = last.order,
-             marked = last.marked, standby = word.standby_signal or false, barred = barred }
+             marked = last.marked, standby = word.standby_signal or false,
+             timeline = word.newest_timeline or (word.control or {}).newest_timeline,
+             barred = barred }
 end
 
 -- Asks fn(inst) of the hosts at the same time: the answers by dbid; what kept one from answering

@@ -85,13 +85,13 @@ describe("catalog:", function()
         -- An instance's word as its host gives it.
         local function word(more)
             local w = { valid = true, epoch = known, order = "start", marked = false,
-                        standby = false, barred = barred }
+                        standby = false, timeline = 1, barred = barred }
             for key, item in pairs(more or {}) do
                 w[key] = item
             end
             return ([[{"valid": %s, "epoch": %d, "order": "%s", "marked": %s, "standby": %s,
-                "barred": %s}]])
-                :format(w.valid, w.epoch, w.order, w.marked, w.standby, w.barred)
+                "timeline": %s, "barred": %s}]])
+                :format(w.valid, w.epoch, w.order, w.marked, w.standby, w.timeline, w.barred)
         end
 
         local function confirm(primary, mirror, loss)
@@ -212,6 +212,10 @@ describe("catalog:", function()
               standby = false } },
             { "the old primary got later orders and no mark", { epoch = 3 },
               { epoch = 1, order = "promote", standby = false } },
+            { "somebody has made a promoted mirror a standby", {}, { epoch = 2, timeline = 2 } },
+            { "the same, and its primary is promoted", { epoch = 3, timeline = 2 },
+              { epoch = 2, timeline = 2 } },
+            { "nobody can tell the mirror's timeline", {}, { epoch = 2, timeline = "null" } },
             { "the primary was not barred", { barred = "null" }, {} },
             { "the mirror was barred before something else was ordered", {}, { barred = 7 } },
             { "both are standbys", { epoch = 1, standby = true }, { epoch = 2 } },

@@ -74,7 +74,7 @@ local function was_promoted(w, known)
 end
 
 -- activation.sql, words_prove.
-local function proven(p, m, known)
+local function proven(p, m, known, timeline)
     if not p.valid or not m.valid then
         return nil
     elseif math.max(p.epoch, m.epoch) <= known then
@@ -85,7 +85,8 @@ local function proven(p, m, known)
         return "kept"
     elseif m.standby and m.epoch > known and m.order == "promote" then
         return nil
-    elseif not p.marked and not p.standby and (m.standby or m.epoch <= known) then
+    elseif not p.marked and not p.standby and (m.epoch <= known
+        or m.standby and m.timeline <= timeline) then
         return "kept"
     elseif not m.standby and m.epoch > known and (p.marked or p.standby)
         or was_promoted(m, known) and m.epoch > p.epoch then
@@ -93,8 +94,11 @@ local function proven(p, m, known)
     end
 end
 
-local function judged(p, m, known, accepted)
-    local verdict = proven(p, m, known)
+local function judged(p, m, catalog, accepted)
+    local pair = catalog.pair
+    local timeline = catalog.world.rules.timeline and pair.timeline or math.huge
+    local known = pair.unconfirmed
+    local verdict = proven(p, m, known, timeline)
     if not verdict and accepted then
         return not p.valid and was_promoted(m, known) and "switched" or "kept"
     end
@@ -123,7 +127,7 @@ function M.verdict(catalog, words, accepted)
     if not accepted and not (barred(catalog.pair, p) and barred(catalog.pair, m)) then
         return nil
     end
-    return judged(p, m, catalog.pair.unconfirmed, accepted)
+    return judged(p, m, catalog, accepted)
 end
 
 return M

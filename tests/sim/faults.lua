@@ -234,6 +234,32 @@ end
 
 local sudden = sorted(M.kinds)
 
+--- What only a life has that is asked for it: several things, each of which would rarely follow
+--- the other by the dice.
+M.ordeals = {
+    -- The primary's host hears nothing of its end, somebody makes its successor a standby again,
+    -- and the catalog loses all that it knew of that one.
+    successor_made_a_standby = function(world)
+        local old, new = primary(world), mirror(world)
+        world.parted = old.dbid
+        old:kill()
+        world:at("promoted", function()
+            world.clock:after(3000, function()
+                new:kill()
+                new.standby = true
+                new:started_by_somebody()
+                world:at("order_start", function()
+                    world.clock:after(500, function()
+                        world.catalog:activate(#world.catalog.kept)
+                        old:started_by_somebody()
+                        world.parted = nil
+                    end)
+                end)
+            end)
+        end)
+    end,
+}
+
 -- At the very moment at which something is recorded, or just after.
 function M.kinds.at_a_moment(world)
     local kind, name = world.dice:pick(AT), world.dice:pick(sudden)

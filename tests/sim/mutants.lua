@@ -2,7 +2,8 @@
 --- taken out of the models of the catalog, the agents and the servers, `mutate` changes moonrise's
 --- own code as it is loaded into a process. Where two layers keep one rule, both are broken. With
 --- `life = "coordinator"` it is the coordinator's pair that shows it (tests/sim/coordinator.lua).
---- `seed` is a life that shows it: it is tried first.
+--- `seed` is a life that shows it: it is tried first. `ordeal` is what each of its lives has
+--- (tests/sim/faults.lua).
 ---
 --- Rule 10 has none, since no code can break it yet: no directory is given up for another one. A
 --- recovery replaces what lies in its own target, which is rule 5's, and a slot that is dropped
@@ -206,6 +207,8 @@ return {
       end) },
     { rule = 8, seed = 47, name = "the catalog's epoch wins over a higher one on the hosts",
       rules = { words = false } },
+    { rule = 8, seed = 2, name = "a standby is taken for none that was promoted",
+      rules = { timeline = false }, ordeal = "successor_made_a_standby" },
     { rule = 9, seed = 9, name = "history is a number", rules = { history = false, mark = false },
       mutate = function(load)
         load("lib.instance").start_refusal = function() end

@@ -259,7 +259,7 @@ function ops.bar(_, server, claim)
     local last = server.epoch
     last.barred = claim.epoch
     return { epoch = last.epoch, order = last.order, marked = last.marked,
-             standby_signal = server.standby }
+             standby_signal = server.standby, newest_timeline = server.timeline }
 end
 
 function ops.checkpoint(host)

@@ -58,21 +58,32 @@ local function calm(world)
     end
 end
 
---- Lives through a seed.
----@param seed integer
----@param options? table as tests/sim/world.lua's
----@return string? broken what went wrong: the promise, or a fault of the code
----@return table world
-function M.life(seed, options)
-    options = options or {}
-    options.dice = dice.new(seed)
+local function begin(options)
     local world = world_of.new(options)
     world.watchers = { world:watcher(), world:watcher() }
     clients.writer(world)
     clients.writer(world)
     clients.reader(world, world.servers[2])
     clients.reader(world, world.servers[3])
+    if options.ordeal then
+        world:at("in_sync", function()
+            faults.ordeals[options.ordeal](world)
+        end)
+    end
     faults.begin(world, TROUBLE_MS)
+    return world
+end
+
+--- Lives through a seed.
+---@param seed integer
+---@param options? table as tests/sim/world.lua's; `ordeal`: one of tests/sim/faults.lua's, once the
+--- pair is in sync
+---@return string? broken what went wrong: the promise, or a fault of the code
+---@return table world
+function M.life(seed, options)
+    options = options or {}
+    options.dice = dice.new(seed)
+    local world = begin(options)
     local function wrong()
         return world.promise.broken or world.broken
     end

@@ -24,7 +24,7 @@ local function life_that_shows(mutant)
     local life = mutant.life == "coordinator" and coordinator.life or run.life
     for i = 0, MUTANT_LIVES do
         local _, world = life(i == 0 and mutant.seed or i, { rules = copy(mutant.rules or {}),
-            mutate = mutant.mutate, version = mutant.version })
+            mutate = mutant.mutate, version = mutant.version, ordeal = mutant.ordeal })
         if world.promise.broken then
             return world.promise.broken
         end
@@ -52,6 +52,13 @@ describe("a simulated pair", function()
 
     it("keeps the promise as the coordinator's, when its standby is activated", function()
         lives(coordinator.life, LIVES / 2)
+    end)
+
+    it("keeps the promise when its catalog has lost a promotion that is hard to see", function()
+        for seed = 1, LIVES / 10 do
+            local _, world = run.life(seed, { ordeal = "successor_made_a_standby" })
+            assert.is_nil(world.promise.broken or world.broken)
+        end
     end)
 
     it("is never armed where a minor release lets commits through at its start", function()

@@ -37,6 +37,7 @@ barred_orders_are_refused(void **state)
         struct message *was = lab_ok(lab, &one, "bar", "\"epoch\":110,\"step\":97");
         assert_int_equal(message_int(was, "epoch", 0), 100);
         assert_string_equal(message_text(was, "order", ""), "checkpoint");
+        assert_int_equal(message_int(was, "newest_timeline", 0), 1);
         assert_false(message_bool(was, "marked", true) ||
                      message_bool(was, "standby_signal", true));
         message_free(was);

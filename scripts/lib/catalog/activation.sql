@@ -79,6 +79,7 @@ create type moonrise.instance_word as (
     "order"         text,
     marked          boolean,
     standby         boolean,
+    timeline        bigint,     -- the newest that its files know
     barred          bigint      -- orders up to that epoch have no effect on it any more
 );
 
@@ -86,9 +87,10 @@ create function moonrise.word_text(dbid integer, w instance_word) returns text
 language sql as $$
     select format('dbid %s ', dbid) || case when (w).valid is not true
         then 'has no valid epoch'
-        else format('is %s, its last order was %s of epoch %s%s',
+        else format('is %s on timeline %s, its last order was %s of epoch %s%s',
             case when (w).marked then 'marked as replaced' when (w).standby then 'a standby'
-                else 'a primary by its files' end, (w)."order", (w).epoch,
+                else 'a primary by its files' end, coalesce((w).timeline::text, '(not known)'),
+            (w)."order", (w).epoch,
             case when (w).barred is null then ', others may be on their way' else '' end) end
 $$;
 
@@ -99,12 +101,15 @@ language sql as $$
         and (w)."order" in ('promote', 'arm', 'release')
 $$;
 
--- What the words of primary and mirror prove, given the pair's epoch as the catalog knew it:
--- 'same', the hosts know of nothing else; 'kept', the roles are still those of the catalog;
--- 'switched'; null when nothing is proven. A mark is given to the catalog's mirror only, so a
--- marked instance was one. An order is on record before it is carried out: one to promote, in a
--- directory that still is a standby's, may be on its way.
-create function moonrise.words_prove(p instance_word, m instance_word, known bigint) returns text
+-- What the words of primary and mirror prove, given the pair's epoch and timeline as the catalog
+-- knew them: 'same', the hosts know of nothing else; 'kept', the roles are still those of the
+-- catalog; 'switched'; null when nothing is proven. A mark is given to the catalog's mirror only,
+-- so a marked instance was one. An order is on record before it is carried out: one to promote, in
+-- a directory that still is a standby's, may be on its way. Only the last one is on record, and
+-- anybody can make a primary's directory a standby's: that it was promoted its timeline still says.
+create function moonrise.words_prove(p instance_word, m instance_word, known bigint,
+    timeline bigint)
+returns text
 language sql as $$
     select case
         when (p).valid is not true or (m).valid is not true then null
@@ -112,7 +117,8 @@ language sql as $$
         when (p).marked and (m).marked then null
         when (m).marked then 'kept'
         when (m).standby and (m).epoch > known and (m)."order" = 'promote' then null
-        when not (p).marked and not (p).standby and ((m).standby or (m).epoch <= known) then 'kept'
+        when not (p).marked and not (p).standby and ((m).epoch <= known
+            or (m).standby and (m).timeline <= words_prove.timeline) then 'kept'
         when not (m).standby and (m).epoch > known and ((p).marked or (p).standby) then 'switched'
         when was_promoted(m, known) and (m).epoch > (p).epoch then 'switched'
     end
@@ -164,7 +170,8 @@ begin
     elsif mirror_dbid is null then
         proven := case when (p).valid and not (p).marked and not (p).standby then 'kept' end;
     else
-        proven := words_prove(p, m, known);
+        proven := words_prove(p, m, known,
+            (select s.timeline from pair_state s where s.content = c));
     end if;
     if proven is not null then
         return proven;

@@ -179,6 +179,10 @@ M.rows = {
       event = "result:promote", when = acting("promoted"), to = "mirror_down",
       actions = { "record_promoted", "probe_primary", "point_fdw" },
       comment = "its timeline and switch position are history; clients are pointed to it" },
+    { from = SERVING, event = "any",
+      when = both(acting("promoted"), says("promotion_unrecorded")), to = "same",
+      actions = { "record_promoted", "point_fdw" },
+      comment = "it could not be recorded at that time: without it no mirror comes in sync again" },
     { from = { "wrong_role" }, event = "any", when = function(view)
         return view.memory.told_alert ~= "wrong role" and view:looked()
     end, to = "wrong_role", actions = { "tell_wrong_role" },

@@ -46,6 +46,13 @@ function View:promotion_untold()
         and self.memory.promoted_epoch ~= self.pair.role_epoch
 end
 
+--- A promotion of ours that the catalog does not know as carried out: somebody had the lease of the
+--- content when the host said so, or the session was lost.
+function View:promotion_unrecorded()
+    return promotion_pending(self) and self.memory.promoted_epoch == self.pair.role_epoch
+        and (self.memory.promoted or {}).timeline ~= nil
+end
+
 local function primary_state(view)
     if view.pc == "unseen" then
         return "unseen"

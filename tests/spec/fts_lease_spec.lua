@@ -120,6 +120,25 @@ describe("fts: a watcher that dies between any two steps", function()
         assert.are.same({ "promote 3", "mark 2", "promoted" }, pair:story())
     end)
 
+    it("has its promotion recorded when the lease is over that kept it from that", function()
+        local pair = new():settle()
+        pair:recorded("promote")
+        successor(pair):sees(M, "ok", { in_recovery = true }):sees(P, "refused")
+        pair:says(P, { stopped = true, standby_signal = false })
+        pair.input.lease = { token = 7, holder = "me", intent = "recover", step = "x",
+            expires = math.huge }
+        pair:result("primary", true, { value = { timeline = 2, switch_lsn = "0/17" } })
+        pair:sees(M, "ok", { in_recovery = false, peer = pair_of.none })
+        assert.is_nil(pair:asked("promoted"))
+        pair.input.lease = nil
+        pair:after(100):sees(M, "ok", { in_recovery = false, peer = pair_of.none })
+        assert.are.equal(2, pair:asked("promoted").timeline)
+        pair.input.pair.promoted_epoch = pair.input.pair.role_epoch
+        pair:result("promoted", true):after(1000)
+        pair:sees(M, "ok", { in_recovery = false, peer = pair_of.none })
+        assert.are.same({ "promote 3", "mark 2", "promoted" }, pair:story())
+    end)
+
     it("does not hold the failures of before a recovery against it", function()
         local pair = new():settle()
         for _ = 1, 5 do

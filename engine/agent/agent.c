@@ -1,5 +1,6 @@
 #include "moonrise/agent/agent.h"
 
+#include "maker.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/str.h"
 #include "moonrise/conn/conn.h"
@@ -76,6 +77,8 @@ agent_call(struct message **out, const struct agent_call *call, struct err *e)
         rc = order_make_dir(&o, e);
     if (rc == 0 && (operation->flags & ORDER_ORDER))
         rc = order_begin(&o, operation->flags, e);
+    if (rc == 0 && (operation->flags & ORDER_MAKES))
+        rc = maker_note(&o, e);
     if (rc == 0)
         rc = operation->run(&o, e);
     if (rc == 0) {

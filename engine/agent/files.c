@@ -174,7 +174,9 @@ write_note(const struct order *o, struct err *e)
 int
 op_remove_datadir(struct order *o, struct err *e)
 {
-    static const char *const last[] = {"moonrise.lock", "moonrise.patch", NULL};
+    static const char *const last[] = {"moonrise.lock", "moonrise.made", "moonrise.patch", NULL};
+    /* Whose it is goes after what says that something is left. */
+    static const char *const whose[] = {"moonrise.lock", "moonrise.made", NULL};
     if (!file_exists(o->datadir, "."))
         return 0; /* it has been carried out before */
     int rc = may_remove(o, e);
@@ -186,6 +188,8 @@ op_remove_datadir(struct order *o, struct err *e)
         rc = aside_move(o->datadir, e);
     if (rc == 0)
         rc = tree_empty(o->datadir, last, e);
+    if (rc == 0)
+        rc = tree_empty(o->datadir, whose, e);
     if (rc == 0)
         rc = tree_remove(o->datadir, e);
     if (rc == 0)

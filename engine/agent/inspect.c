@@ -2,6 +2,7 @@
 
 #include "adoption.h"
 #include "aside.h"
+#include "maker.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
@@ -24,13 +25,14 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-/* What an empty directory may hold: a file system's own, the lock of an order that was refused, and the
- * socket of a killed server, which `rm -rf *` leaves. */
+/* What an empty directory may hold: a file system's own, the lock of an order that was refused, who is about
+ * to make it, and the socket of a killed server, which `rm -rf *` leaves. */
 static bool
 counts_as_nothing(const char *name)
 {
     return strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, "lost+found") == 0 ||
-           strcmp(name, "moonrise.lock") == 0 || strncmp(name, ".s.PGSQL.", 9) == 0;
+           strcmp(name, "moonrise.lock") == 0 || strcmp(name, "moonrise.made") == 0 ||
+           strncmp(name, ".s.PGSQL.", 9) == 0;
 }
 
 int
@@ -371,6 +373,7 @@ op_inspect(struct order *o, struct err *e)
         tell_epoch(o->result, o);
         tell_patch(o->result, o->datadir);
         adoption_tell(o->result, o->datadir);
+        maker_tell(o->result, o->datadir);
         tell_places(o);
         message_set_bool(o->result, "standby_signal", file_exists(o->datadir, "standby.signal"));
         message_set_bool(o->result, "backup_label", file_exists(o->datadir, "backup_label"));

@@ -3,6 +3,7 @@
 #include "adoption.h"
 #include "aside.h"
 #include "inspect.h"
+#include "maker.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
@@ -176,6 +177,15 @@ order_compare_note(const struct order *o, struct err *e)
     return rc;
 }
 
+/* Whether the directory is the one that is meant, where its path alone does not say so. */
+static int
+check_identity(const struct order *o, unsigned flags, struct err *e)
+{
+    if (flags & ORDER_REMOVES)
+        return maker_check(o, e);
+    return flags & ORDER_DISOWNS ? adoption_check(o, e) : 0;
+}
+
 int
 order_begin(struct order *o, unsigned flags, struct err *e)
 {
@@ -185,11 +195,11 @@ order_begin(struct order *o, unsigned flags, struct err *e)
     if (stat(o->datadir, &st) != 0)
         return err_set(e, ERR_NOTFOUND, "%s does not exist", o->datadir);
     /* An order that is not for this instance neither ends older ones that are, nor leaves its epoch. */
-    int rc = flags & ORDER_DISOWNS ? adoption_check(o, e) : 0;
+    int rc = check_identity(o, flags, e);
     if (rc == 0)
         rc = epoch_lock(&o->lock_fd, o->datadir, &o->claim, o->call->cancel, e);
-    if (rc == 0 && (flags & ORDER_DISOWNS))
-        rc = adoption_check(o, e);
+    if (rc == 0)
+        rc = check_identity(o, flags, e);
     if (rc == 0)
         rc = compare_and_write(o, flags, e);
     if (rc < 0)

@@ -228,6 +228,7 @@ end
 ---@return Error? err
 function M.run(plan, options)
     plan.take_standby, plan.adoption = take_standby, mr.random_hex(8)
+    plan.maker = plan.adoption
     plan.make_database = adopt_undo.database_statements(plan)
     local ok, err = mr.make_dir(home.state_dir(plan.config.name))
     if ok then

@@ -230,7 +230,7 @@ function M.make(conf, opts)
         adopted = {}, made = {}, restarts = {}, standbys = {}, sockets = {}, timelines = {},
         warnings = {}, out_of_sync = {} }
     local problems = {}
-    if next(begun.leftovers) then
+    if begun.left_by ~= "" then
         table.insert(problems, mr.error("exists",
             ("an init of the cluster %s was interrupted"):format(conf.name),
             { hint = "run it again without --adopt: it removes what it has left" }))

@@ -280,7 +280,8 @@ end
 function M.undo(record)
     local problems = {}
     local undoing = { restarted = {}, name = record.name, adoption = record.adoption,
-        superuser = record.superuser, superuser_passfile = mr.getenv("PGPASSFILE"),
+        maker = record.adoption, superuser = record.superuser,
+        superuser_passfile = mr.getenv("PGPASSFILE"),
         agents = agents.new({ bin = record.bin, user = "moonrise", passfile = record.passfile }) }
     each(problems, record.adopted, function(one)
         return files_back(undoing, one)

@@ -51,12 +51,8 @@ local function socket_dir(plan, inst)
 end
 
 local function write_record(plan, stage)
-    local names = {}
-    for _, inst in ipairs(plan.instances) do
-        table.insert(names, inst.hostname .. ":" .. inst.datadir)
-    end
     return mr.write_file(create_plan.record_path(plan.config.name), mr.json_encode({
-        stage = stage, datadir = plan.env.datadir, datadirs = names, pid = mr.whoami().pid }))
+        stage = stage, datadir = plan.env.datadir, maker = plan.maker, pid = mr.whoami().pid }))
 end
 
 --- Writes a passfile with a new password.
@@ -78,7 +74,8 @@ local function make_primary(plan, inst, found)
     local template_sql, init_sql = roles.statements(plan.secret)
     local made
     made, err = plan.agents:order(inst, "initdb", {
-        epoch = M.FIRST_EPOCH, superuser = hello.os_user, encoding = conf.pg.encoding or "UTF8",
+        epoch = M.FIRST_EPOCH, maker = plan.maker, superuser = hello.os_user,
+        encoding = conf.pg.encoding or "UTF8",
         locale = conf.pg.locale or "C.UTF-8",
         settings = settings.instance(conf, inst, {
             free_bytes = found.free_bytes, instances = plan.per_host[inst.hostname] }),
@@ -255,8 +252,8 @@ local function make_mirror(ctx, pair, plan, options)
     local spec = instance.standby_spec(env, mirror, primary)
     local done
     done, err = ctx.agents:order(mirror, "recover", {
-        epoch = epoch, type = "full", slot = spec.slot, settings = spec.settings, hba = spec.hba,
-        listen = spec.listen, start = true,
+        epoch = epoch, maker = plan.maker, type = "full", slot = spec.slot,
+        settings = spec.settings, hba = spec.hba, listen = spec.listen, start = true,
         source = { datadir = primary.datadir, port = primary.port, user = env.user,
                    passfile = env.passfile, bin = env.bin, dbid = primary.dbid },
     }, { timeout_ms = 0, progress = options.progress and function(report)
@@ -395,7 +392,7 @@ end
 ---@return Error? err
 function M.run(plan, options)
     local stage = options.stage
-    plan.out_of_sync = {}
+    plan.out_of_sync, plan.maker = {}, mr.random_hex(8)
     local ok, err = mr.make_dir(home.state_dir(plan.config.name))
     if ok then
         ok, err = write_record(plan, "making")
@@ -414,9 +411,10 @@ function M.run(plan, options)
     return M.with_catalog(plan, options)
 end
 
---- Stops and removes one instance. Only what is ours goes: the agent refuses everything else. The
---- plan of the run that made the directory may have numbered its instances otherwise.
----@param plan {agents: table}
+--- Stops and removes one instance. Only what the plan's maker has made goes: the agent refuses
+--- everything else, whatever lies in that place now. The plan of the run that made the directory
+--- may have numbered its instances otherwise.
+---@param plan {agents: table, maker: string}
 ---@param inst table
 ---@param was_empty boolean whether the directory was there
 ---@return any done
@@ -425,14 +423,14 @@ function M.remove(plan, inst, was_empty)
     local word, err = plan.agents:inspect(inst)
     if not word then
         return nil, err
-    elseif word.kind == "missing" or word.kind == "empty" then
+    elseif word.kind == "missing" or word.kind == "empty" and word.maker ~= plan.maker then
         return true
     end
     local dbid = word.epoch and word.epoch.dbid > 0 and word.epoch.dbid or nil
     local owner = setmetatable({ dbid = dbid }, { __index = inst })
     local removed
     removed, err = plan.agents:order(owner, "remove_datadir",
-        { epoch = M.LAST_EPOCH, fence = true })
+        { epoch = M.LAST_EPOCH, maker = plan.maker, fence = true })
     if removed and was_empty then
         return plan.agents:call(inst.hostname, "makedirs", { datadir = inst.datadir })
     end
@@ -464,9 +462,10 @@ end
 ---@param plan CreatePlan
 ---@return Error[] problems
 function M.remove_leftovers(plan)
-    local left = { agents = plan.agents, env = plan.env, config = plan.config, found = {} }
+    local left = { agents = plan.agents, env = plan.env, config = plan.config,
+                   maker = plan.left_by, found = {} }
     for _, found in ipairs(plan.found) do
-        if found.leftover and found.kind ~= "missing" and found.kind ~= "empty" then
+        if found.leftover then
             table.insert(left.found, found)
         end
     end

@@ -69,14 +69,15 @@ function M.record_path(name)
     return home.state_dir(name) .. "/cluster.json"
 end
 
--- What an earlier init of this name left: directories that may be removed; or the cluster it made.
+-- Who an earlier init of this name was that did not end, "" when there was none: what it has made
+-- may be removed. Or the cluster that it made.
 local function earlier(conf)
     local text = mr.read_file(M.record_path(conf.name))
     local record = text and mr.json_decode(text)
     if not record then
-        return {}
+        return ""
     elseif record.stage == "making" then
-        return record.datadirs
+        return record.maker or ""
     elseif record.stage == "adopting" then
         return nil, mr.error("exists", ("an adoption of the cluster %s was interrupted")
             :format(conf.name), { hint = "run moonrise init --adopt again: it takes back " ..
@@ -85,7 +86,7 @@ local function earlier(conf)
         return nil, mr.error("exists", ("a cluster %s exists already: its coordinator is %s")
             :format(conf.name, record.datadir), { hint = "give this one another name" })
     end
-    return {}
+    return ""
 end
 
 -- A name may stand for several addresses, of which a server needs one: localhost is ::1 too, also
@@ -132,20 +133,19 @@ end
 --- Whether an instance can be made in its directory; nothing is touched.
 ---@param set table agents
 ---@param inst table
----@param leftovers table<string, boolean>
+---@param left_by string the init that was interrupted, whose directories are removed first
 ---@return table? found {inst, kind, free_bytes, leftover}
 ---@return Error? err
-function M.examine(set, inst, leftovers)
+function M.examine(set, inst, left_by)
     local word, err = set:inspect(inst)
     if not word then
         return nil, err
     end
     local found = { inst = inst, kind = word.kind, free_bytes = word.free_bytes,
-                    leftover = leftovers[inst.hostname .. ":" .. inst.datadir] }
-    if found.leftover or word.kind == "missing" or word.kind == "empty" then
-        if found.leftover then
-            return found
-        end
+                    leftover = left_by ~= "" and word.maker == left_by }
+    if found.leftover then
+        return found
+    elseif word.kind == "missing" or word.kind == "empty" then
         local free
         free, err = port_is_free(inst)
         return free and found or nil, err
@@ -155,10 +155,10 @@ function M.examine(set, inst, leftovers)
         hint = "nothing was touched; name another directory, or empty this one" })
 end
 
-local function examine_all(set, instances, leftovers)
+local function examine_all(set, instances, left_by)
     local list, problems = {}, {}
     local results = mr.parallel(instances, 16, function(inst)
-        return M.examine(set, inst, leftovers)
+        return M.examine(set, inst, left_by)
     end)
     for i, result in ipairs(results) do
         if result.error then
@@ -201,10 +201,12 @@ end
 ---@field per_host table<string, integer>
 ---@field version string
 ---@field agents table
+---@field left_by string an earlier init that was interrupted, "" when there was none
+---@field maker string? once it is carried out: what all that it makes is marked with
 
 --- What every plan begins with: who we are, what there is to run, what an earlier init has left.
 ---@param conf Config
----@return {env: table, version: string, leftovers: table<string, boolean>}? begun
+---@return {env: table, version: string, left_by: string}? begun
 ---@return Error[] problems
 function M.begin(conf)
     local missing = unreadable_policies(conf)
@@ -218,15 +220,11 @@ function M.begin(conf)
     if not bin then
         return nil, { version }
     end
-    local names, err = earlier(conf)
-    if not names then
+    local left_by, err = earlier(conf)
+    if not left_by then
         return nil, { err }
     end
-    local leftovers = {}
-    for _, name in ipairs(names) do
-        leftovers[name] = true
-    end
-    return { env = environment(conf, bin), version = version, leftovers = leftovers }, {}
+    return { env = environment(conf, bin), version = version, left_by = left_by }, {}
 end
 
 --- Makes the plan. The caller closes plan.agents.
@@ -238,10 +236,10 @@ function M.make(conf)
     if not begun then
         return nil, wrong
     end
-    local env, version, leftovers = begun.env, begun.version, begun.leftovers
+    local env, version, left_by = begun.env, begun.version, begun.left_by
     local instances = config.instances(conf)
     local set = agents.new(env)
-    local found, problems = examine_all(set, instances, leftovers)
+    local found, problems = examine_all(set, instances, left_by)
     for _, problem in ipairs(tls_check.run(set, conf, instances)) do
         table.insert(problems, problem)
     end
@@ -250,7 +248,7 @@ function M.make(conf)
         return nil, problems
     end
     return { config = conf, env = env, instances = instances, found = found, version = version,
-             per_host = M.per_host(instances), agents = set }
+             per_host = M.per_host(instances), agents = set, left_by = left_by }
 end
 
 --- What an instance is in words.
@@ -275,7 +273,7 @@ function M.print(plan)
         rows[i] = { inst.dbid, M.role_name(inst), inst.content, inst.hostname, inst.port,
             inst.datadir }
         local found = plan.found[i]
-        leftovers = leftovers + (found.leftover and found.kind ~= "missing" and 1 or 0)
+        leftovers = leftovers + (found.leftover and 1 or 0)
     end
     local headers = { "dbid", "role", "content", "host", "port", "directory" }
     for _, line in ipairs(term.table(headers, rows)) do

@@ -237,19 +237,64 @@ describe("init", function()
         nothing_left(place, late)
     end)
 
-    it("is run again after it was killed", function()
-        local cluster = cluster_of.new(place, { segments = 1, standby = true })
+    -- Kills an init at a stage of its work, and waits until its agents have ended.
+    local function killed_at(cluster, stage)
         local program = cluster:start({ "init", "-a", cluster.file })
-        program:says("Making mirrors", 120)
+        program:says(stage, 120)
         program:kill("KILL")
         program:wait(10)
-        assert.is_true(running(place))
         wait.eventually("the agent's work to end", 20, function()
             return cluster:moonrise({ "init", "--dry-run", cluster.file }).out
-                :find("was interrupted", 1, true)
+                :find("Cluster " .. cluster.config.name, 1, true)
         end)
+    end
+
+    local STAGES = { "Making mirrors" }
+    if os.getenv("MOONRISE_CAMPAIGN") then
+        STAGES = { "Making servers", "Making the catalog", "Making mirrors", "is made and" }
+    end
+    for i, stage in ipairs(STAGES) do
+        it("is run again after it was killed: " .. stage, function()
+            local cluster = cluster_of.new(place, { segments = 1, standby = true })
+            killed_at(cluster, stage)
+            assert.is_true(i > 1 or running(place))
+            local result = cluster:moonrise({ "init", "-a", cluster.file })
+            assert.is_true(result.code == 0 or result.err:find("exists already", 1, true) ~= nil,
+                result.err)
+            cluster:wait_healthy(10)
+        end)
+    end
+
+    -- Another cluster in the place of what an init has made that was killed: with nothing of
+    -- moonrise's in it, or as another run of moonrise has made it there.
+    it("does not remove what somebody has put in the place of what it made", function()
+        local cluster = cluster_of.new(place, { segments = 1, mirrors = false })
+        local dir = cluster.config.segments[1].primary.datadir
+        killed_at(cluster, "Making the catalog")
+        place:must({ "mv", dir, dir .. ".made" })
+        local function refused()
+            for _, more in ipairs({ "-a", "--dry-run" }) do
+                local result = cluster:moonrise({ "init", more, cluster.file })
+                assert.equal(1, result.code, result.out)
+                assert.matches(dir .. " is not empty", result.err, 1, true)
+            end
+            assert.is_true(exists(dir .. "/precious"))
+            assert.is_true(exists(cluster.config.coordinator.datadir .. "/PG_VERSION"))
+        end
+        place:must({ "mv", pg.new(place, { name = "foreign" }).datadir, dir })
+        place:must({ "touch", dir .. "/precious" })
+        refused()
+        for _, name in ipairs({ "moonrise.epoch", "moonrise.lock" }) do
+            place:must({ "cp", dir .. ".made/" .. name, dir .. "/" .. name })
+        end
+        refused()
+        place:write("made", "maker = 'somebody'\n")
+        place:must({ "mv", place:path("made"), dir .. "/moonrise.made" })
+        refused()
+        place:must({ "mv", dir, dir .. ".other" })
+        place:must({ "mv", dir .. ".made", dir })
         cluster:init()
-        cluster:wait_healthy(10)
+        assert.is_true(exists(dir .. ".other/precious"))
     end)
 
     it("keeps the names of clusters apart", function()

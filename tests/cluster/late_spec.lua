@@ -48,7 +48,8 @@ return { summary = "spec", options = {}, main = function(opts)
             try(ctx, inst, epoch, "configure", { settings = { port = 1 } })
             try(ctx, inst, epoch, "recover", { type = "full",
                 source = { datadir = pair.primary.datadir } })
-            try(ctx, inst, epoch, "remove_datadir", { fence = true })
+            try(ctx, inst, epoch, "remove_datadir",
+                { fence = true, maker = mr.check(ctx.agents:inspect(inst)).maker })
         end
         return 0
     end)

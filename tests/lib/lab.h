@@ -232,7 +232,8 @@ static inline void
 lab_primary(struct lab *lab, const struct inst *i)
 {
     char *more =
-        mem_printf("\"superuser\":\"%s\",\"hba\":[\"local all,replication %s peer\"],\"settings\":{"
+        mem_printf("\"maker\":\"lab\",\"superuser\":\"%s\",\"hba\":[\"local all,replication %s "
+                   "peer\"],\"settings\":{"
                    "\"port\":%d,\"listen_addresses\":\"\",\"unix_socket_directories\":\"%s/%s\","
                    "\"shared_buffers\":\"16MB\",\"fsync\":\"off\",\"max_wal_senders\":8,"
                    "\"wal_retrieve_retry_interval\":\"100ms\"}",

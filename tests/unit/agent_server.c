@@ -316,22 +316,47 @@ removes_only_what_is_its_own(void **state)
     static const struct inst other = {.name = "other", .port = 6002, .dbid = 5};
     lab->epoch = 100;
     tmpdir_do(lab->dir, "mkdir -m 700 $DIR/other; echo precious >$DIR/other/file");
-    lab_refused(lab, &other, "remove_datadir", "", ERR_REFUSED);
+    lab_refused(lab, &other, "remove_datadir", "\"maker\":\"lab\"", ERR_REFUSED);
     lab_refused(lab, &other, "initdb", "", ERR_EXISTS);
     assert_true(lab_has(lab, &other, "file"));
-    lab_refused(lab, &one, "remove_datadir", "", ERR_RUNNING);
+    lab_refused(lab, &one, "remove_datadir", "\"maker\":\"lab\"", ERR_RUNNING);
     lab_do(lab, &one, "stop", "");
-    lab_refused(lab, &one, "remove_datadir", "\"dbid\":3", ERR_REFUSED);
+    lab_refused(lab, &one, "remove_datadir", "\"maker\":\"lab\",\"dbid\":3", ERR_REFUSED);
     assert_true(lab_has(lab, &one, "global/pg_control"));
     lab_do(lab, &one, "start", "\"listen\":\"\"");
-    lab_refused(lab, &one, "remove_datadir", "\"fence\":true,\"dbid\":3", ERR_REFUSED);
+    lab_refused(lab, &one, "remove_datadir", "\"maker\":\"lab\",\"fence\":true,\"dbid\":3",
+                ERR_REFUSED);
     lab_sql_is(lab, &one, "select 1", "1");
-    struct message *done = lab_ok(lab, &one, "remove_datadir", "\"fence\":true");
+    struct message *done = lab_ok(lab, &one, "remove_datadir", "\"maker\":\"lab\",\"fence\":true");
     assert_true(message_bool(done, "removed", false));
     message_free(done);
     assert_false(lab_has(lab, &one, "."));
-    lab_do(lab, &one, "remove_datadir", ""); /* it is gone, as was asked for */
+    lab_do(lab, &one, "remove_datadir", "\"maker\":\"lab\""); /* it is gone, as was asked for */
     assert_false(lab_has(lab, &one, "."));
+}
+
+/* Another instance in the place of the one that was made there is left as it is, and its orders go on. */
+static void
+removes_only_what_its_caller_made(void **state)
+{
+    struct lab *lab = *state;
+    lab->epoch = 100;
+    lab_refused(lab, &one, "remove_datadir", "\"fence\":true", ERR_PROTOCOL);
+    lab_refused(lab, &one, "remove_datadir", "\"fence\":true,\"maker\":\"\"", ERR_REFUSED);
+    lab_refused(lab, &one, "remove_datadir",
+                "\"fence\":true,\"maker\":\"other\",\"epoch\":999999999999999", ERR_REFUSED);
+    lab_sql_is(lab, &one, "select 1", "1");
+    lab_do(lab, &one, "checkpoint", "");
+    struct message *word = lab_ok(lab, &one, "inspect", "");
+    assert_string_equal(message_text(word, "maker", ""), "lab");
+    message_free(word);
+    tmpdir_do(lab->dir,
+              "mv $DIR/one/moonrise.made $DIR/; echo \"maker = ''\" >$DIR/one/moonrise.made");
+    lab_refused(lab, &one, "remove_datadir", "\"fence\":true,\"maker\":\"\"", ERR_REFUSED);
+    tmpdir_do(lab->dir, "rm $DIR/one/moonrise.made");
+    lab_refused(lab, &one, "remove_datadir", "\"fence\":true,\"maker\":\"lab\"", ERR_REFUSED);
+    lab_sql_is(lab, &one, "select 1", "1");
+    tmpdir_do(lab->dir, "mv $DIR/moonrise.made $DIR/one/");
 }
 
 /* A link is not followed to what it names, not even where a directory is to be removed. */
@@ -359,19 +384,20 @@ a_late_removal_is_refused(void **state)
     struct lab *lab = *state;
     lab->epoch = 100;
     lab_do(lab, &one, "stop", "");
-    lab_refused(lab, &one, "remove_datadir", "\"epoch\":99", ERR_STALE);
-    lab_refused(lab, &one, "remove_datadir", "\"epoch\":100,\"step\":0", ERR_STALE);
+    lab_refused(lab, &one, "remove_datadir", "\"maker\":\"lab\",\"epoch\":99", ERR_STALE);
+    lab_refused(lab, &one, "remove_datadir", "\"maker\":\"lab\",\"epoch\":100,\"step\":0",
+                ERR_STALE);
     assert_true(lab_has(lab, &one, "global/pg_control"));
     tmpdir_do(lab->dir,
               "mkdir $DIR/one/stuck; touch $DIR/one/stuck/file; chmod 500 $DIR/one/stuck");
-    lab_refused(lab, &one, "remove_datadir", "\"epoch\":200", ERR_PERMISSION);
+    lab_refused(lab, &one, "remove_datadir", "\"maker\":\"lab\",\"epoch\":200", ERR_PERMISSION);
     assert_false(lab_has(lab, &one, "global/pg_control"));
     tmpdir_do(lab->dir, "rm -f $DIR/one/moonrise.epoch"); /* it may have gone before */
     lab_refused(lab, &one, "start", "\"listen\":\"\",\"epoch\":201", ERR_REFUSED);
-    lab_refused(lab, &one, "remove_datadir", "\"epoch\":199", ERR_STALE);
+    lab_refused(lab, &one, "remove_datadir", "\"maker\":\"lab\",\"epoch\":199", ERR_STALE);
     assert_true(lab_has(lab, &one, "stuck/file"));
     tmpdir_do(lab->dir, "chmod 700 $DIR/one/stuck");
-    lab_do(lab, &one, "remove_datadir", "\"epoch\":200");
+    lab_do(lab, &one, "remove_datadir", "\"maker\":\"lab\",\"epoch\":200");
     assert_false(lab_has(lab, &one, "."));
 }
 
@@ -454,6 +480,7 @@ main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(a_marked_one_cannot_be_started, setup, lab_teardown),
         cmocka_unit_test_setup_teardown(is_given_back_by_its_own_adoption, setup, lab_teardown),
         cmocka_unit_test_setup_teardown(removes_only_what_is_its_own, setup, lab_teardown),
+        cmocka_unit_test_setup_teardown(removes_only_what_its_caller_made, setup, lab_teardown),
         cmocka_unit_test_setup_teardown(a_late_removal_is_refused, setup, lab_teardown),
     };
     (void)argc;

@@ -7,6 +7,7 @@ local cluster = require("lib.cluster")
 local double_fault = require("lib.double_fault")
 local guard = require("lib.guard")
 local handover = require("lib.handover")
+local history = require("lib.history")
 local hold = require("lib.hold")
 local instance = require("lib.instance")
 local mr = require("moonrise")
@@ -102,6 +103,9 @@ function M.plan(ctx, choice)
     end
     known[pair.primary.dbid] = primary
     known[pair.mirror.dbid] = double_fault.look(ctx, pair.mirror)
+    if known[pair.mirror.dbid].word then
+        history.compare(ctx.agents, known[pair.mirror.dbid].word, pair.primary)
+    end
     return check_choice({ content = pair.content, pair = pair, known = known,
         looked_at = looked_at, survivors = survivors.of(pair, known) }, choice)
 end
@@ -163,6 +167,7 @@ local function guard_facts(fault, choice, answer)
             answered = true, in_recovery = answer.in_recovery, sysid = control.sysid,
             timeline = control.newest_timeline, lsn = answer.lsn, replay_paused = answer.paused,
             marked = (mirror.word.epoch or {}).marked,
+            astray = instance.other_history(mirror.word, known.state),
         },
         -- It may have reported a part of a record, which it does not replay: then it takes a
         -- person who accepts that.
@@ -191,10 +196,23 @@ local function order_old(ctx, fault, lease, op, args)
     return ctx.agents:order(fault.pair.primary, op, args, { timeout_ms = ORDER_MS })
 end
 
--- Whether there is something to be ended and marked. What is only half made cannot be started.
+-- Whether there is something to be ended and marked, and can be. What is only half made cannot be
+-- started; what has no epoch file takes no order, and is started by none.
 local function can_fence(fault)
     local word = fault.known[fault.pair.primary.dbid].word
-    return word ~= nil and word.kind == "datadir"
+    return word ~= nil and word.kind == "datadir" and (word.epoch or {}).valid == true
+end
+
+-- Whether the old primary is ended, by its host's word of now where that is all there is.
+local function end_old(ctx, fault, lease)
+    local primary = fault.pair.primary
+    if can_fence(fault) then
+        return order_old(ctx, fault, lease, "fence", {})
+    elseif not fault.known[primary.dbid].word then
+        return false
+    end
+    local word, err = ctx.agents:inspect(primary)
+    return word and word.stopped, err
 end
 
 -- The mirror runs and answers; what is left of its primary is ended. By now its host's word is old,
@@ -211,11 +229,11 @@ local function prepare(ctx, fault, choice, lease)
     end
     local facts = guard_facts(fault, choice, answer)
     ok, err = ask_guard("fence", fault, facts)
-    if ok and can_fence(fault) then
-        ok, err = order_old(ctx, fault, lease, "fence", {})
-        facts.primary.stopped = ok ~= nil
-    end
     if ok then
+        ok, err = end_old(ctx, fault, lease)
+        facts.primary.stopped = ok and true or false
+    end
+    if ok ~= nil then
         ok, err = ask_guard("promote", fault, facts)
     end
     return ok and answer, err
@@ -236,8 +254,10 @@ end
 -- soon as there is one, and no runbook starts it.
 local function mark_old(ctx, fault, lease)
     if not can_fence(fault) then
-        term.warn("%s: not marked; the watcher marks it when its host answers",
-            cluster.name(fault.pair.primary))
+        local word = fault.known[fault.pair.primary.dbid].word
+        term.warn("%s: not marked; %s", cluster.name(fault.pair.primary), word
+            and "it has no valid moonrise.epoch: moonrise recoverseg brings it back"
+            or "the watcher marks it when its host answers")
         return true
     end
     local ok, err = order_old(ctx, fault, lease, "mark",

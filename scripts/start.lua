@@ -136,7 +136,8 @@ return {
 Starts the coordinator, reads its catalog, and starts every instance that belongs to the cluster.
 Instances that were replaced while they were away, or are half copied, are named and left alone:
 recoverseg brings them back. Hosts that cannot be reached are skipped; the rest is started and the
-exit code is 1.]],
+exit code is 1. Until a start has ended the cluster counts as stopped, and nothing is failed
+over: one that was killed is simply run again.]],
     options = {
         { key = "coordinator_only", short = "m", help = "start the coordinator only" },
         { key = "restricted", short = "R",

@@ -11,6 +11,7 @@ local cluster = require("lib.cluster")
 local config = require("lib.config")
 local cycle = require("lib.cycle")
 local fts = require("lib.fts")
+local half_started = require("lib.half_started")
 local hold = require("lib.hold")
 local home = require("lib.home")
 local hooks = require("lib.hooks")
@@ -264,6 +265,7 @@ function Watcher:apply(snapshot)
     end
     self.snapshot = snapshot
     self.hosts:look(snapshot)
+    half_started.look(self, snapshot)
     return changed
 end
 

@@ -25,7 +25,7 @@ BENCH     := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/
 UNITS     := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/*.c))
 PACKAGES  := gcc libc6-dev pkg-config libpq-dev libssl-dev libuv1-dev libluajit-5.1-dev \
     libjansson-dev libxxhash-dev libzstd-dev liblz4-dev libcmocka-dev luajit lua-busted lua-check \
-    lua-dkjson clang-format postgresql postgresql-contrib procps rsync openssl
+    lua-dkjson clang-format postgresql postgresql-contrib procps iproute2 rsync openssl
 GP        := state recoverseg start stop initstandby activatestandby addmirrors movemirrors
 # Only of commands that are there.
 GPLINKS   := $(patsubst scripts/%.lua,$(NAME_PREFIX)gp%,$(wildcard $(GP:%=scripts/%.lua)))

@@ -189,6 +189,36 @@ wal_record_read(struct wal_record *out, const struct wal_source *source, lsn_t l
     return rc;
 }
 
+/* Where the first record of a page begins; past the page when none does. */
+static int
+first_record(lsn_t *out, const struct wal_source *source, lsn_t page, struct err *e)
+{
+    struct walk w = {.source = source, .lsn = page, .buf = mem_alloc(source->page_bytes)};
+    int rc = load_page(&w, page, e);
+    if (rc == 0) {
+        bool goes_on = bytes_get16(w.buf + 2) & PAGE_CONTRECORD;
+        uint64_t rest = goes_on ? bytes_get32(w.buf + 16) : 0;
+        *out = page + w.at + ((rest + 7) & ~UINT64_C(7));
+    }
+    free(w.buf);
+    return rc;
+}
+
+int
+wal_ends_before(bool *out, const struct wal_source *source, lsn_t lsn, struct err *e)
+{
+    struct wal_record record;
+    lsn_t page = lsn - lsn % source->page_bytes, at = 0;
+    int rc = first_record(&at, source, page, e);
+    *out = rc == ERR_NOTFOUND || rc == ERR_FORMAT;
+    if (rc < 0)
+        return *out ? 0 : rc;
+    while (at <= lsn && (rc = wal_record_read(&record, source, at, e)) == 0)
+        at = record.end_lsn;
+    *out = at <= lsn;
+    return rc == 0 || rc == ERR_NOTFOUND || rc == ERR_FORMAT ? 0 : rc;
+}
+
 /* A record without blocks: XLR_BLOCK_ID_DATA_SHORT, the length, the data (xlogrecord.h). */
 bool
 wal_checkpoint_body(uint8_t out[CONTROL_CHECKPOINT_BYTES], const struct wal_record *r)

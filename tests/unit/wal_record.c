@@ -166,6 +166,24 @@ test_shutdown_end_is_where_the_next_start_goes_on(void **state)
     assert_true(first.prev_lsn == last.lsn);
 }
 
+/* At every byte of what was written, and beyond it. */
+static void
+test_ends_where_nothing_more_was_written(void **state)
+{
+    struct fixture *f = *state;
+    struct wal_record last;
+    bool before;
+    assert_int_equal(wal_shutdown_end(&last, f->datadir, &f->e), 0);
+    lsn_t page = last.lsn - last.lsn % f->source.page_bytes;
+    for (lsn_t lsn = page; lsn < page + 3 * (lsn_t)f->source.page_bytes; lsn++) {
+        assert_int_equal(wal_ends_before(&before, &f->source, lsn, &f->e), 0);
+        if (before != (lsn >= last.end_lsn))
+            fail_msg("byte %d of the page", (int)(lsn - page));
+    }
+    assert_int_equal(wal_ends_before(&before, &f->source, last.lsn + (64 << 20), &f->e), 0);
+    assert_true(before);
+}
+
 /* One bit anywhere in the record, its padding aside, and it is none. */
 static void
 test_damage(void **state)
@@ -226,6 +244,7 @@ main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_shutdown_end_is_where_the_next_start_goes_on, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_ends_where_nothing_more_was_written, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damage, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wrong_place, setup, teardown),
     };

@@ -40,9 +40,10 @@
  *   disk     -> writable: bool; disk_error: text when it is not. A block is written and flushed, in the
  *            directory and where its pg_wal leads to, which takes long on a disk that hangs. Nothing is
  *            left there, whenever the agent is killed
- *   history  (checkpoint: LSN) -> checkpoint_sum: as inspect's, of the checkpoint record that this instance's
+ *   history  (checkpoint, position: LSN) -> checkpoint_sum: as inspect's, of the checkpoint record that this instance's
  *            WAL holds there (absent: it holds another record, or none); known: bool, false when that part
- *            of its WAL has been removed
+ *            of its WAL has been removed; ends_before: bool, its WAL ends before that checkpoint or before
+ *            `position`; epoch: of its epoch file, when that is valid
  *   read     (name: one of postgresql.auto.conf, moonrise.conf, pg_hba.conf, PG_VERSION, log)
  *            -> text (log: its tail)
  *   reload   has a server read its configuration files again, over its socket

@@ -53,6 +53,10 @@ struct wal_source {
 int wal_record_read(struct wal_record *out, const struct wal_source *source, lsn_t lsn,
                     struct err *e);
 
+/* Whether the WAL ends before the byte at `lsn`: its page was never written, or no valid record of that page
+ * reaches it. ERR_IO, ERR_PERMISSION. */
+int wal_ends_before(bool *out, const struct wal_source *source, lsn_t lsn, struct err *e);
+
 /* Makes *s read the segment files of timeline s->timeline in `wal_dir` (borrowed). The caller has set
  * the fields from system_identifier on. */
 void wal_source_dir(struct wal_source *s, const char *wal_dir);

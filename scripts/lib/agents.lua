@@ -118,12 +118,13 @@ end
 
 --- Asks which checkpoint an instance's WAL holds at a position (agent.h, history).
 ---@param inst table
----@param checkpoint string LSN
----@param options? table
----@return {known: boolean, checkpoint_sum: string?}? answer
+---@param at {checkpoint: string, position: string?} of its mirror: LSNs of its last checkpoint, and of
+--- the end of what it has
+---@param options? {timeout_ms: number?}
+---@return {known: boolean, checkpoint_sum: string?, ends_before: boolean?, epoch: integer?}? answer
 ---@return Error? err
-function Set:history(inst, checkpoint, options)
-    return ask(self, inst, "history", about(self, inst, { checkpoint = checkpoint }), options)
+function Set:history(inst, at, options)
+    return ask(self, inst, "history", about(self, inst, at), options)
 end
 
 --- Asks whether an instance's data directory can be written (agent.h, disk).

@@ -18,23 +18,30 @@ end
 
 -- Whether something runs in the mirror's directory that may take commits of its own. A mirror that
 -- is only slow to start takes none.
-local function has_rival(ctx, pair)
-    local word, err = ctx.agents:inspect(pair.mirror)
-    if not word then
-        return nil,
-            mr.error(err.code, "its commits wait: it is not known whether its mirror runs, and " ..
-            "may serve clients", { instance = cluster.name(pair.primary), cause = err,
-            hint = "the watcher lets it go on after its patience; or run start again" })
-    elseif word.stopped then
-        return false
-    end
-    local state
-    state, err = ctx.cat:pair_state(pair.content)
+local function is_rival(word, state)
+    return not word.stopped and instance.start_refusal(word, state) ~= nil
+end
+
+local function unknown(pair, err)
+    return mr.error(err.code, "its commits wait: it is not known whether its mirror runs, and " ..
+        "may serve clients", { instance = cluster.name(pair.primary), cause = err,
+        hint = "the watcher lets it go on after its patience; or run start again" })
+end
+
+-- Whether a mirror may be let go, and what its host says of it: never one that has acknowledged
+-- commits which its primary lacks.
+local function look(ctx, pair)
+    local state, err = ctx.cat:pair_state(pair.content)
     if not state then
         return nil, err
     end
-    history.compare(ctx.agents, word, pair.primary)
-    return instance.start_refusal(word, state) ~= nil
+    local seen = { state = state }
+    seen.word, seen.word_error = history.look(ctx, pair)
+    local older = seen.word and instance.older_copy(seen.word, state)
+    if older then
+        return nil, history.older_copy(pair, older)
+    end
+    return seen
 end
 
 -- What runs in the mirror's directory and is none may take commits of its own: it is marked and
@@ -65,7 +72,8 @@ local function record_out(ctx, pair, token, reason)
 end
 
 --- Has a primary go on without its mirror, which is not there: recorded first, released then.
---- Refused while it is not known whether the mirror runs, as long as commits wait. A pair that has
+--- Refused while it is not known whether the mirror runs, as long as commits wait, and where the
+--- mirror has what its primary lacks. A pair that has
 --- to be confirmed is confirmed first: what runs in the mirror's directory may be the primary.
 ---@param ctx table {env, agents, cat}
 ---@param pair table
@@ -80,10 +88,17 @@ function M.go_on(ctx, pair, token, reason)
     end
     local wait
     wait, err = commits_wait(ctx, pair.primary)
-    local rival, unknown = has_rival(ctx, pair)
-    if wait == nil or (wait and rival == nil) then
-        return nil, err or unknown
+    if wait == nil then
+        return nil, err
     end
+    local seen
+    seen, err = look(ctx, pair)
+    if not seen then
+        return nil, err
+    elseif wait and not seen.word then
+        return nil, unknown(pair, seen.word_error)
+    end
+    local rival = seen.word and is_rival(seen.word, seen.state)
     local ok
     ok, err = record_out(ctx, pair, token, reason)
     if ok and rival then

@@ -122,17 +122,29 @@ local function start_instance(ctx, inst, epoch)
 end
 
 local function start_mirror(ctx, pair, epoch, state)
-    local inst, primary = pair.mirror, pair.primary
-    local word, err = ctx.agents:inspect(inst)
+    local inst = pair.mirror
+    local word, err = history.look(ctx, pair)
     if not word then
         return result(inst, "failed", err)
     end
-    local refusal = instance.start_refusal(history.compare(ctx.agents, word, primary), state)
+    local refusal = instance.start_refusal(word, state)
     if refusal then
         return result(inst, "skipped", mr.error("refused", refusal,
             { instance = cluster.name(inst), hint = "moonrise recoverseg brings it back" }))
     end
     return start_instance(ctx, inst, epoch)
+end
+
+-- A primary that is an older copy of itself serves nobody; its mirror has everything, and is there
+-- to take over. Nil for any other.
+local function start_successor(ctx, pair, epoch, state)
+    if not pair.mirror or pair.mirror.mode ~= "s" then
+        return nil
+    end
+    local word = history.look(ctx, pair)
+    local older = word and instance.older_copy(word, state)
+    return older and { result(pair.primary, "skipped", history.older_copy(pair, older)),
+        start_mirror(ctx, pair, epoch, state) }
 end
 
 -- A mirror that is not to be started; one that runs is taken up like all others.
@@ -292,6 +304,10 @@ local function start_pair(ctx, pair, token, options)
     end
     if not state then
         return { result(pair.primary, "failed", err) }
+    end
+    local successor = start_successor(ctx, pair, epoch, state)
+    if successor then
+        return successor
     end
     local jobs = jobs_of(ctx, pair, epoch, state, options)
     local results = mr.parallel(jobs, 2, function(job)

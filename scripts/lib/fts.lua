@@ -200,7 +200,7 @@ M.rows = {
 
     -- Started by somebody else
     { from = LOST, event = "any", when = both(acting("primary", "catalog"), function(view)
-        return view:stranger("primary")
+        return view:stranger("primary") and not view:before_arming() and not view:older_copy()
     end), to = "same", actions = { "tell_stranger_primary", "restart_primary" },
       comment = "it runs and no client reaches it: restarted as it should be" },
     { from = { "mirror_down", "mirror_lost", "primary_lost", "double_fault" }, event = "any",
@@ -243,6 +243,13 @@ M.rows = {
             and view.memory.told_astray ~= view.m.dbid
     end, to = "mirror_down", actions = { "tell_astray" },
       comment = "it runs, and may stream: nothing is built on it" },
+
+    -- The primary lacks what its mirror has
+    { from = ANY, event = "any", when = function(view)
+        local why = view.pc ~= "stopped" and view:looked() and view:older_copy()
+        return why and view.memory.told_older ~= why
+    end, to = "same", actions = { "tell_older" },
+      comment = "an older copy of itself was started in its place: its mirror is not let go" },
 
     -- The mirror is back
     { from = { "mirror_down" }, event = "any", when = both(pair_free, function(view)
@@ -361,6 +368,7 @@ local function tell_change(memory, view, actions)
     end
     if view.state == "in_sync" or view.state == "catching_up" then
         memory.told_alert, memory.refused, memory.told_astray = nil, nil, nil
+        memory.told_older = nil
     end
 end
 

@@ -193,6 +193,13 @@ return {
         return ("dbid %d runs and is not taken for a mirror: %s; moonrise recoverseg makes it one")
             :format(view.m.dbid, view:astray())
     end),
+    tell_older = note("alert", function(view)
+        local why = view:older_copy()
+        view.memory.told_older = why
+        return ("dbid %d is an older copy of itself: %s; its mirror, dbid %d, has every "
+            .. "acknowledged commit and takes over once dbid %d is stopped"):format(view.p.dbid,
+            why, view.m.dbid, view.p.dbid)
+    end),
     tell_disk_primary = tell_ailing("disk", "primary", DISK),
     tell_disk_mirror = tell_ailing("disk", "mirror", DISK),
     tell_refused_primary = tell_ailing("sessions", "primary", SESSIONS),

@@ -21,7 +21,8 @@ local M = {}
 ---@field unconfirmed? boolean the pair has not confirmed its epochs since an activation
 ---@field majority? boolean a majority of all hosts answers to record it (content -1 only)
 ---@field primary table {stopped, host_answers, heard, disarmed, said_gone, server_version,
----  sync_commit}; said_gone: a person has seen that it is gone
+---  sync_commit, older_copy}; said_gone: a person has seen that it is gone; older_copy: why it is
+---  an older copy of itself
 ---@field mirror table {answered, in_recovery, sysid, timeline, lsn, replay_lsn, replay_paused,
 ---  marked, epoch_valid, streaming, sync_names, behind_promotion, astray}
 ---@field expected table {sysid, timeline, flush_lsn, primary_lsn}
@@ -66,6 +67,16 @@ local not_paused = {
         return f.paused == nil
     end, function(f)
         return "failover is paused here " .. f.paused
+    end),
+}
+
+-- A primary that was put back from an older copy takes nothing from its mirror, which has every
+-- acknowledged commit: neither the promise nor the place. That mirror may be promoted as any other.
+local is_itself = {
+    check(9, function(f)
+        return f.primary.older_copy == nil
+    end, function(f)
+        return "the primary is an older copy of itself: " .. f.primary.older_copy
     end),
 }
 
@@ -214,7 +225,7 @@ end
 ---@return boolean? ok
 ---@return Refusal? refusal
 function M.record_out(facts)
-    return all(facts, one_acts, not_paused)
+    return all(facts, one_acts, not_paused, is_itself)
 end
 
 --- May the pair be recorded as out of sync because commits were seen not to wait for the mirror?
@@ -223,7 +234,7 @@ end
 ---@return boolean? ok
 ---@return Refusal? refusal
 function M.record_disarmed(facts)
-    return all(facts, one_acts)
+    return all(facts, one_acts, is_itself)
 end
 
 --- May the primary be released from waiting for its mirror now?

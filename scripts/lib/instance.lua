@@ -185,25 +185,64 @@ function M.seen_epoch(word)
     return epoch and epoch.valid and math.max(epoch.epoch, epoch.barred) or 0
 end
 
+-- States of pg_control in which a standby is left.
+local STANDBY_STATES = { ["shut down in recovery"] = true, ["in archive recovery"] = true }
+
+--- Whether an epoch is older than the one by which a pair was armed: the primary that has seen no
+--- newer one is not the one that waits for its mirror.
+---@param epoch? {valid: boolean, epoch: integer} of the primary
+---@param pair {armed_name: string?}
+---@return integer? armed the epoch by which it was, when it is older than that
+function M.before_arming(epoch, pair)
+    local armed = tonumber((pair.armed_name or ""):match("_(%d+)$"))
+    return armed and epoch and epoch.valid and epoch.epoch < armed and armed or nil
+end
+
+--- Why the primary of a pair in sync is an older copy of itself (a directory that was put back, a
+--- snapshot, a restored backup), or nil when nothing says so: then its mirror, on the pair's own
+--- timeline, has acknowledged commits that it lacks. A primary that crashed has all the WAL that it
+--- ever sent. A mirror that was run as a primary may be ahead, too; one that has seen an order that
+--- its primary has not is none of these.
+---@param word table the host's word about the mirror, with lib/history.lua's `primary`
+---@param pair {armed_name: string?, timeline: integer} the catalog's
+---@return string? reason
+function M.older_copy(word, pair)
+    local told, control, epoch = word.primary, word.control or {}, word.epoch or {}
+    if not told or told.mode ~= "s" or not told.epoch or not epoch.valid or epoch.marked
+        or (control.newest_timeline or math.huge) > pair.timeline
+        or not STANDBY_STATES[control.state] then
+        return nil
+    end
+    local armed = M.before_arming({ valid = true, epoch = told.epoch }, pair)
+    if armed then
+        return ("its epoch is %d, and it has waited for its mirror since epoch %d"):format(
+            told.epoch, armed)
+    elseif told.epoch >= epoch.epoch then
+        return nil
+    elseif told.ends_before then
+        return "its WAL ends before what its mirror has"
+    end
+    -- It was started since, and has written something else there.
+    return word.same_history == false and "its WAL is not what its mirror has" or nil
+end
+
 --- Why a mirror's history is not its primary's, or nil when nothing says so (SAFETY.md, rule 9).
 --- Two servers that were promoted apart can bear the same timeline and identical history files, so
 --- a promotion that moonrise did not make is looked for in the mirror's own history files, not in
 --- what it has in common with its primary.
 ---@param word table the host's word about the mirror, with lib/history.lua's same_history
----@param pair {timeline: integer} the catalog's: the timeline of the pair's last promotion
+---@param pair {timeline: integer, armed_name: string?} the catalog's: the timeline of the pair's
+--- last promotion
 ---@return string? reason
 function M.other_history(word, pair)
     local control = word.control or {}
     if (control.newest_timeline or math.huge) > pair.timeline then
         return "it, or its primary, was promoted by somebody else"
-    elseif word.same_history == false then
+    elseif word.same_history == false and not M.older_copy(word, pair) then
         return "its last checkpoint is none of its primary's: it has run as a primary"
     end
     return nil
 end
-
--- States of pg_control in which a standby is left.
-local STANDBY_STATES = { ["shut down in recovery"] = true, ["in archive recovery"] = true }
 
 -- What was shut down as a primary is a mirror by its files when a handover has made it one: then
 -- its successor has that very checkpoint. No start as a primary leaves another state.

@@ -82,7 +82,7 @@ function M.guard(view)
         primary = {
             stopped = view.pc == "stopped", host_answers = conditions.reachable(view.p),
             heard = view:heard(),
-            disarmed = view:disarmed(),
+            disarmed = view:disarmed(), older_copy = view:older_copy(),
             server_version = input.server_version, sync_commit = seen.sync_commit,
         },
         mirror = mirror_facts(view),

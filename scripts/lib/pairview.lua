@@ -195,6 +195,14 @@ function View:astray()
     return instance.other_history(word, self.pair)
 end
 
+--- Why the primary is an older copy of itself, whose mirror has what it lacks, as far as the hosts
+--- have told.
+---@return string? reason
+function View:older_copy()
+    local word = self.m and self.m.word
+    return self.mode == "s" and word and instance.older_copy(word, self.pair) or nil
+end
+
 --- Whether the catalog's mirror is an old primary, or one of its own that runs, that nobody has
 --- marked yet.
 function View:must_mark()
@@ -203,6 +211,14 @@ function View:must_mark()
         and not (word.epoch and word.epoch.marked) and not (word.control and word.control.aside)
         and (self:behind_promotion() or self.m.rival == true
             or not word.stopped and self:astray() ~= nil)
+end
+
+--- Whether the primary, by its host's word, is none that waits for its mirror: who restarts it has
+--- it acknowledge commits alone.
+function View:before_arming()
+    local word = self.p.word
+    return self.mode == "s" and word ~= nil
+        and instance.before_arming(word.epoch, self.pair) ~= nil
 end
 
 --- Whether an instance runs that somebody else has started: from its files alone it listens nowhere
@@ -267,6 +283,9 @@ local function ask_at(view, inst, row, condition)
         -- Nobody serves: one that somebody starts listens nowhere, and only its host tells of it.
         return asked + s.ask_ms
     elseif inst.since and condition ~= "stopped" and row.status == "u" then
+        return asked + s.ask_ms
+    elseif inst == view.m and row.status == "u" and view:unstreamed_ms() > 0 then
+        -- It is there and does not stream: what its primary lacks is known before it is let go.
         return asked + s.ask_ms
     end
     return asked + s.check_ms

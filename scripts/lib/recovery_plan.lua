@@ -2,6 +2,8 @@
 local mr = require("moonrise")
 local cluster = require("lib.cluster")
 local double_fault = require("lib.double_fault")
+local history = require("lib.history")
+local instance = require("lib.instance")
 local policy = require("lib.policy")
 local recovery = require("lib.recovery")
 local survivors = require("lib.survivors")
@@ -39,6 +41,25 @@ end
 -- What is up needs no recovery, and may have nobody who arms it, after a run that was killed.
 local function is_behind(pair)
     return pair.mirror and pair.mirror.status == "u" and pair.mirror.mode == "n"
+end
+
+local function is_in_sync(pair)
+    return pair.mirror and pair.mirror.status == "u" and pair.mirror.mode == "s"
+end
+
+-- What is in sync needs no recovery, unless its primary was put back from an older copy: then it
+-- must not be the one that is made equal to the other.
+local function older_copies(ctx, list, limit)
+    local found = {}
+    for _, older in ipairs(mr.parallel(list, limit, function(pair)
+        local word = history.look(ctx, pair)
+        local state = word and ctx.cat:pair_state(pair.content)
+        local why = state and instance.older_copy(word, state)
+        return why and { target = pair.primary, err = history.older_copy(pair, why) } or {}
+    end)) do
+        table.insert(found, older.target and older or nil)
+    end
+    return found
 end
 
 local function facts_of(failed, rates)
@@ -165,11 +186,16 @@ function M.make(ctx, opts)
     if not pairs_down then
         return nil, err
     end
-    local plan = { entries = {}, skipped = {}, double_faults = faults }
+    local plan = { entries = {}, double_faults = faults }
     plan.behind, err = candidates(ctx, faults, is_behind)
-    if not plan.behind then
+    local in_sync
+    if plan.behind then
+        in_sync, err = candidates(ctx, faults, is_in_sync)
+    end
+    if not in_sync then
         return nil, err
     end
+    plan.skipped = older_copies(ctx, in_sync, opts.batch or 64)
     local examined = {}
     local results = mr.parallel(pairs_down, opts.batch or 64, function(pair)
         return recovery.examine(ctx, pair)

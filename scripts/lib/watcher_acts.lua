@@ -60,13 +60,21 @@ end
 
 local kinds = {}
 
+-- What a mirror that serves said that it has; before its host's word, so no primary has less.
+local function received(inst)
+    local seen = inst and inst.evidence == "ok" and inst.seen or {}
+    return seen.in_recovery and math.max(seen.lsn or 0, seen.replay_lsn or 0) or nil
+end
+
 function kinds.ask(w, pair, action)
     local begun = mr.clock()
     local row = row_of(pair, action.dbid)
     local word, err = w.ctx.agents:inspect(row, nil, { timeout_ms = ASK_MS })
     local primary = pair.memory.inst[pair.primary.dbid]
-    if word and row.role == "m" and primary and primary.evidence == "ok" then
-        history.compare(w.ctx.agents, word, pair.primary, { timeout_ms = ASK_MS })
+    local evidence = primary and primary.evidence or "ok"
+    if word and row.role == "m" and evidence == "ok" then
+        history.compare(w.ctx.agents, word, pair.primary,
+            { timeout_ms = ASK_MS, lsn = received(pair.memory.inst[row.dbid]) })
     end
     return { kind = "word", dbid = action.dbid, word = word,
              error = not word and tostring(err) or nil, begun = begun }

@@ -111,7 +111,7 @@ function M.word(more)
     return copy({ kind = "datadir", stopped = false, processes = { { pid = 1 } },
                   postmaster = { alive = true },
                   control = { sysid = "7", aside = false, timeline = 1, newest_timeline = 1 },
-                  epoch = { valid = true, epoch = 5, marked = false, sysid = "7" },
+                  epoch = { valid = true, epoch = 9, marked = false, sysid = "7" },
                   standby_signal = true }, more)
 end
 

@@ -137,10 +137,10 @@ function Set:inspect(inst, _, options)
     return word, err
 end
 
-function Set:history(inst, checkpoint, options)
+function Set:history(inst, at, options)
     local server = self.process.world.servers[inst.dbid]
     return travel(self, server, options and options.timeout_ms or 3000, function()
-        return orders.history_of(server, checkpoint)
+        return orders.history_of(server, at.checkpoint)
     end)
 end
 

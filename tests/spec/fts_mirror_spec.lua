@@ -318,8 +318,8 @@ describe("fts: an instance that somebody else started", function()
         pair:sees(P, "ok"):says(P, {}):sees(M, "refused")
         pair:says(M, { postmaster = { alive = true, listen = "", status = "starting" } })
         assert.are.same({}, pair:story())
-        pair = new({ mode = "n", status = "d", role_epoch = 8 })
-        pair.input.pair.promoted_epoch = 8
+        pair = new({ mode = "n", status = "d", role_epoch = 9 })
+        pair.input.pair.promoted_epoch = 9
         pair:sees(P, "ok"):says(P, {}):sees(M, "refused"):says(M, private)
         assert.are.same({ "mark 3" }, pair:story())
     end)
@@ -361,6 +361,27 @@ describe("fts: what the catalog says and is not so", function()
             pair:after(1000):sees(P, "ok", case)
             assert.are.same({ "out_of_sync" }, pair:story())
         end
+    end)
+
+    it("and its primary is an older copy of itself: told, the mirror is not let go", function()
+        local pair = new():settle()
+        local control = { sysid = "7", aside = false, timeline = 1, newest_timeline = 1,
+                          state = "in archive recovery" }
+        pair:says(M, { same_history = false, control = control,
+            epoch = { valid = true, epoch = 12, marked = false, sysid = "7" },
+            primary = { mode = "s", epoch = 11, ends_before = true } })
+        for _ = 1, 50 do
+            pair:after(1000):sees(P, "ok", { peer = pair_of.none }):sees(M, "ok")
+        end
+        assert.are.same({}, pair:story())
+        assert.are.equal(1, pair:count("alert"))
+        assert.matches("dbid 2 is an older copy of itself: its WAL ends before", pair:asked("alert")
+            .text, 1, true)
+        assert.matches("no release: rule 9: the primary is an older copy", pair:asked("refused")
+            .text, 1, true)
+        -- It holds back no failover.
+        pair:sees(P, "refused"):sees(M, "ok"):says(P, pair_of.stopped):sees(M, "ok")
+        assert.are.same({ "promote" }, pair:story())
     end)
 
     it("whatever the watcher itself lacks", function()

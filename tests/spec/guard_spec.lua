@@ -186,6 +186,18 @@ describe("guard", function()
         end
     end)
 
+    it("let no mirror go whose primary is an older copy of itself, but promote it", function()
+        local facts = sound()
+        facts.primary.older_copy = "its WAL ends"
+        for _, name in ipairs({ "record_out", "record_disarmed" }) do
+            local ok, no = guard[name](facts)
+            assert.is_nil(ok)
+            assert.are.same({ rule = 9,
+                reason = "the primary is an older copy of itself: its WAL ends" }, no)
+        end
+        assert.is_true(guard.promote(facts))
+    end)
+
     describe("of a paused pair", function()
         it("tells until when, by whom and why", function()
             local facts = sound()

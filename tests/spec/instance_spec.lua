@@ -89,6 +89,44 @@ describe("instance", function()
             w.control.newest_timeline, w.control.state = 3, "shut down"
         end))
     end)
+
+    it("is an older copy of itself when its mirror has seen and has more, in sync", function()
+        local function judged(change)
+            local word = { control = { newest_timeline = 2, state = "shut down in recovery" },
+                           epoch = { valid = true, epoch = 12, marked = false },
+                           same_history = false,
+                           primary = { mode = "s", epoch = 11, ends_before = true } }
+            local pair = { role_epoch = 7, timeline = 2, armed_name = "mr_0_4_9" }
+            change(word, pair)
+            return instance.older_copy(word, pair), instance.other_history(word, pair)
+        end
+        local why, parted = judged(function() end)
+        assert.are.equal("its WAL ends before what its mirror has", why)
+        assert.is_nil(parted)
+        assert.are.equal("its WAL is not what its mirror has", (judged(function(w)
+            w.primary.ends_before = false
+        end)))
+        -- Whatever its WAL says: it was copied before it waited for its mirror.
+        assert.matches("since epoch 9", (judged(function(w)
+            w.primary.epoch, w.primary.ends_before, w.same_history = 8, false, true
+        end)), 1, true)
+        local changes = {
+            function(w) w.primary = nil end, function(w) w.primary.mode = "n" end,
+            function(w) w.primary.epoch = nil end, function(w) w.primary.epoch = 12 end,
+            function(w) w.epoch.valid = false end, function(w) w.epoch.marked = true end,
+            function(w) w.control.newest_timeline = 3 end,
+            function(w) w.control.newest_timeline = nil end,
+            function(w) w.control.state = "shut down" end,
+            function(w) w.control.state = "in production" end,
+            function(w) w.same_history, w.primary.ends_before = true, false end,
+            function(w) w.same_history, w.primary.ends_before = nil, false end,
+        }
+        for i, change in ipairs(changes) do
+            assert.is_nil((judged(change)), "change " .. i)
+        end
+        -- One that was never known to be asked of its primary is what it was.
+        assert.matches("run as a primary", select(2, judged(changes[1])))
+    end)
 end)
 
 describe("settings", function()

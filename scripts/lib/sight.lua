@@ -144,6 +144,9 @@ local function hear(memory, inst, event, now)
     local word = event.word
     if not word then
         return
+    elseif word.stopped and (word.epoch or {}).marked then
+        -- A rival no more: what runs there later has been recovered, or is a marked one.
+        inst.rival = nil
     end
     local progress = word.recovery and word.recovery.progress
     if progress and (not inst.progress or progress > inst.progress) then

@@ -225,6 +225,23 @@ describe("fts: the mirror is lost", function()
             assert.are.same({ "mark 3" }, pair:story())
         end)
 
+        it("is marked once: what is in its place after that was recovered", function()
+            local pair = new():settle()
+            pair:after(100):sees(M, "ok", { in_recovery = false })
+            pair:says(M, { standby_signal = false }):recorded("mirror_down")
+            pair:says(M, { standby_signal = false }):after(5):result("old", true)
+            pair:says(M, { standby_signal = false, epoch = marked }):result("old", true)
+            pair:sees(M, "refused")
+            pair:says(M, { standby_signal = false, epoch = marked, stopped = true })
+            pair:result("old", true):result("primary", true)
+            -- Who recovered it was killed before that could be recorded.
+            local anew = { epoch = { valid = true, epoch = 20, marked = false, sysid = "7" } }
+            pair.log = {}
+            pair:after(60000):sees(P, "ok", { sync_names = "" }):sees(M, "ok"):says(M, anew)
+            pair:after(1000):sees(P, "ok", { sync_names = "" })
+            assert.are.same({ "mirror_up" }, pair:story())
+        end)
+
         it("does not count once it has been recovered", function()
             local pair = new():settle()
             pair:after(100):sees(M, "ok", { in_recovery = false }):says(M, {})

@@ -91,6 +91,10 @@ end
 local function bad(inst, seen)
     if inst.evidence ~= seen.evidence then
         inst.evidence_at = seen.at
+        -- That its name was not known said nothing of the server itself.
+        if inst.evidence == "unresolved" then
+            inst.since, inst.tries = nil, 0
+        end
     end
     inst.evidence, inst.at = seen.evidence, seen.at
     -- Silence began when it was asked, not when patience with the answer ran out.
@@ -197,20 +201,28 @@ local function listen(memory, mirror, primary)
     memory.heard_at = since and got_at and got_at > since and got_at or nil
 end
 
--- Nothing came back, from it or from whatever is between.
-local SILENT = { timeout = true, unreachable = true }
+-- Nothing came back, from it or from whatever is between; or nobody told us where it is.
+local SILENT = { timeout = true, unreachable = true, unresolved = true }
 
-local function silent_since(inst)
-    return inst and SILENT[inst.evidence] and inst.since or nil
+-- Since when an instance was silent that gives a sign of life now, whatever else that says of it.
+local function silence_ended(inst, seen)
+    local since = inst.silent_at
+    inst.silent_at = nil
+    if SILENT[seen.evidence] then
+        inst.silent_at = since or math.max(seen.at - (seen.took or 0), inst.ok_at or 0)
+        return nil
+    end
+    return since
 end
 
 -- While neither of a pair was heard, the way to both may have been cut where we are: now that one
 -- is heard again, that time counts against the other one no more.
 local function forgive(memory, dbid, silent_at, now)
     for _, other in pairs(memory.inst) do
-        local since = other.dbid ~= dbid and silent_since(other)
-        if since then
-            other.since = since + now - math.max(since, silent_at)
+        if other.dbid ~= dbid and other.silent_at and other.since then
+            local shared = now - math.max(other.silent_at, silent_at, other.since)
+            other.since = other.since + shared
+            other.doubt_since = other.doubt_since and other.doubt_since + shared
         end
     end
 end
@@ -222,9 +234,9 @@ local function on_observation(memory, input)
         return
     end
     local inst = instance(memory, seen.dbid)
-    local before, silent_at = inst.seen, silent_since(inst)
+    local before, silent_at = inst.seen, silence_ended(inst, seen)
     observe(inst, seen, input.settings)
-    if silent_at and seen.evidence == "ok" then
+    if silent_at then
         forgive(memory, seen.dbid, silent_at, seen.at)
     end
     local mirror = input.mirror and memory.inst[input.mirror.dbid]

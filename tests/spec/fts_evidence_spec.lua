@@ -85,13 +85,13 @@ describe("fts: evidence", function()
     end)
 
     -- Both silent, and their hosts say that they live; then one of them is heard again.
-    local function both_silent(seconds, back)
+    local function both_silent(seconds, back, sign)
         local pair = new():settle()
         for _ = 1, seconds do
             pair:after(1000):sees(P, "timeout", { took = 1000 })
             pair:sees(M, "timeout", { took = 1000 }):says(P, {}):says(M, {})
         end
-        return pair:after(1000):sees(back, "ok"):says(P, {}):says(M, {})
+        return pair:after(1000):sees(back, sign or "ok"):says(P, {}):says(M, {})
     end
 
     it("counts no silence of a primary while its mirror was silent, too", function()
@@ -116,6 +116,58 @@ describe("fts: evidence", function()
             pair:after(1000):sees(M, "timeout", { took = 1000 }):sees(P, "ok"):says(M, {})
         end
         assert.are.same({ "mirror_down" }, pair:story())
+    end)
+
+    it("counts no silence of both, whatever the first sign of life is, whenever it began",
+        function()
+        for _, sign in ipairs({ "too_many", "reset", "refused", "starting" }) do
+            local pair = both_silent(60, M, sign):after(1000):sees(M, "ok")
+            for _ = 1, 7 do
+                pair:after(1000):sees(P, "timeout", { took = 1000 }):sees(M, "ok"):says(P, {})
+                assert.are.same({}, pair:story(), sign)
+            end
+        end
+        local pair = new():settle()
+        for _ = 1, 60 do
+            pair:after(1000):sees(P, "unresolved"):sees(M, "unresolved"):says(P, false)
+        end
+        pair:sees(M, "ok", { received_ms = 90000 }):says(P, false):says(M, {})
+        assert.are.same({}, pair:story())
+    end)
+
+    it("counts the silence of a primary while its mirror answers, if it only refused", function()
+        local pair = new():settle()
+        for _ = 1, 11 do
+            pair:after(1000):sees(P, "timeout", { took = 1000 }):sees(M, "refused"):says(P, {})
+            pair:says(M, {})
+        end
+        pair:after(1000):sees(M, "timeout", { took = 1000 }):sees(M, "ok"):says(P, {}):says(M, {})
+        assert.are.same({ "fence 2" }, pair:story())
+    end)
+
+    it("counts the silence of a primary while only some of what its mirror is asked is lost",
+        function()
+        local pair = new():settle()
+        for i = 1, 20 do
+            pair:after(1000):sees(P, "timeout", { took = 1000 }):says(P, {})
+            pair:sees(M, "ok", { fresh = true })
+            if i % 2 == 0 then
+                pair:after(500):sees(M, "timeout", { took = 3000, fresh = true }):says(M, {})
+            end
+        end
+        assert.are.same({ "fence 2" }, pair:story())
+    end)
+
+    it("never counts more of it than there was", function()
+        local pair = new():settle()
+        for i = 1, 60 do
+            pair:after(1000):sees(P, i < 55 and "unresolved" or "timeout", { took = 1000 })
+            pair:sees(M, "timeout", { took = 1000 }):says(P, {}):says(M, {})
+        end
+        for _ = 1, 11 do
+            pair:after(1000):sees(P, "timeout", { took = 1000 }):sees(M, "ok"):says(P, {})
+        end
+        assert.are.same({ "fence 2" }, pair:story())
     end)
 
     it("takes the host's word that another server answers in a dead primary's place", function()
@@ -144,6 +196,25 @@ describe("fts: evidence", function()
         end
         assert.are.same({}, pair:story())
         assert.matches("name that nobody knows", pair:asked("alert", P).text)
+    end)
+
+    it("holds nothing against either that was so while nobody knew its name", function()
+        local pair = new():settle()
+        for _ = 1, 60 do
+            pair:after(1000):sees(P, "unresolved"):sees(M, "ok"):says(P, {})
+        end
+        for _ = 1, 9 do
+            pair:after(1000):sees(P, "timeout", { took = 1000 }):sees(M, "ok"):says(P, {})
+            assert.are.same({}, pair:story())
+        end
+        pair:after(1000):sees(P, "timeout", { took = 1000 }):sees(M, "ok"):says(P, {})
+        assert.are.same({ "fence 2" }, pair:story())
+        pair = new():settle()
+        for _ = 1, 60 do
+            pair:after(1000):sees(M, "unresolved"):sees(P, "ok"):says(M, {})
+        end
+        pair:after(1000):sees(M, "timeout", { took = 900 }):sees(P, "ok"):says(M, {})
+        assert.are.same({}, pair:story())
     end)
 
     it("takes nothing that a standby says at the primary's address for the primary's word",

@@ -102,7 +102,8 @@ local function mirror_trouble(facts)
     if mirror.condition == "stopped" or mirror.condition == "gone" then
         return answer("release", "the mirror is gone, by its host's word")
     elseif mirror.condition == "wrong_role" then
-        return answer("release", "the mirror is no mirror any more: somebody has promoted it")
+        return answer("release", "the mirror is no mirror any more: somebody has promoted it, or"
+            .. " another server answers at its address")
     elseif mirror.condition == "wrong_system" then
         return answer("release", "another database system answers at the mirror's address")
     elseif replication.flapping then

@@ -139,7 +139,7 @@ return {
         action.reason = ("dbid %d is no mirror: %s"):format(view.mirror.dbid, view:astray())
         -- What its host saw may be a promotion that is not over: until it is marked and gone its
         -- primary is not released, or both would acknowledge.
-        view.m.rival = true
+        view.m.rival = view.now
         return action
     end,
     record_promoted = function(view)

@@ -209,7 +209,7 @@ function View:must_mark()
     local word = self.m and self.m.word
     return word ~= nil and self.mirror.status == "d" and word.kind == "datadir"
         and not (word.epoch and word.epoch.marked) and not (word.control and word.control.aside)
-        and (self:behind_promotion() or self.m.rival == true
+        and (self:behind_promotion() or (self.m.rival or math.huge) <= (self.m.word_begun or 0)
             or not word.stopped and self:astray() ~= nil)
 end
 

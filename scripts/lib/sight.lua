@@ -139,7 +139,16 @@ local function observe(inst, seen, settings)
     end
 end
 
-local function hear(memory, inst, event, now)
+-- Who answered as a primary at a mirror's address is not the mirror: asked after that, its host
+-- says that it is in recovery as ever.
+local function contradicts(word, inst, pair)
+    local control = word.control or {}
+    return inst.rival ~= nil and inst.word_begun >= inst.rival
+        and word.standby_signal == true and control.state == "in archive recovery"
+        and (control.newest_timeline or math.huge) <= pair.timeline
+end
+
+local function hear(memory, inst, event, now, pair)
     -- A word from before the catalog's last change does not count as asked.
     local begun = event.begun or now
     inst.asked_at = begun >= (memory.changed_at or begun) and now or nil
@@ -148,8 +157,8 @@ local function hear(memory, inst, event, now)
     local word = event.word
     if not word then
         return
-    elseif word.stopped and (word.epoch or {}).marked then
-        -- A rival no more: what runs there later has been recovered, or is a marked one.
+    elseif word.stopped and (word.epoch or {}).marked or contradicts(word, inst, pair) then
+        -- Of one that is marked and gone: what runs there later has been recovered, or is marked.
         inst.rival = nil
     end
     local progress = word.recovery and word.recovery.progress
@@ -250,7 +259,7 @@ local function on_observation(memory, input)
         listen(memory, mirror, memory.inst[input.primary.dbid])
         if inst == mirror and seen.evidence == "ok" and not seen.in_recovery
             and input.mirror.status == "u" then
-            inst.rival = true
+            inst.rival = seen.at
         end
     end
 end
@@ -329,7 +338,7 @@ end
 local function on_word(memory, input)
     local event = input.event
     memory.tasks["ask:" .. event.dbid] = nil
-    hear(memory, instance(memory, event.dbid), event, input.now)
+    hear(memory, instance(memory, event.dbid), event, input.now, input.pair)
 end
 
 -- Without an answer nothing is known of the disk: it stays what it was.

@@ -285,4 +285,32 @@ describe("evidence, of a network", function()
     test("costs no acknowledged row, and never do two acknowledge", function()
         pinned.sound(cluster, writers:prove())
     end)
+
+    -- Both names lead to one of the two, and the watcher does not hear the other one for a moment.
+    -- Writers, who tell servers by their names, would be misled: there are none any more.
+    local function both_lead_to(server, other)
+        local address = { [PRIMARY_DBID] = PRIMARY, [MIRROR_DBID] = MIRROR }
+        local there = address[server.dbid]
+        local since = last_id()
+        local right = names({ ["one.test"] = there, ["two.test"] = there })
+        local mend = cut("watcher", address[other.dbid])
+        return since, right, function(kind)
+            wait_journal(kind, "another server answers at its address", since)
+            mend()
+        end
+    end
+
+    test("in which a mirror's name leads to its primary: it is not ended, and taken up again",
+        function()
+        cluster:recover()
+        local since, right, told = both_lead_to(cluster:primary(0), cluster:mirror(0))
+        told("mirror_down")
+        wait.always("nobody is ended", PATIENCE_S / 2, function()
+            local done = rows("'promote', 'fence', 'mark', 'release'", since)
+            return #done == 0, done[1] and done[1].text
+        end)
+        right()
+        cluster:wait_healthy(60)
+        assert.are.same({}, rows("'promote', 'fence', 'mark'", since))
+    end)
 end)

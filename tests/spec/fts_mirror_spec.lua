@@ -225,6 +225,42 @@ describe("fts: the mirror is lost", function()
             assert.are.same({ "mark 3" }, pair:story())
         end)
 
+        it("is not what another server says at its address, once its host contradicts", function()
+            local sound = { control = { newest_timeline = 1, state = "in archive recovery" } }
+            local armed = { sync_names = "mr_0_3_9" }
+            local pair = new():settle()
+            for _ = 1, 10 do
+                pair:after(1000):sees(P, "ok", armed):sees(M, "ok", { in_recovery = false })
+                pair:says(M, sound)
+                if pair.input.mirror.status == "u" then
+                    pair:recorded("mirror_down")
+                end
+            end
+            assert.are.same({ "mirror_down" }, pair:story())
+            pair:after(1000):sees(M, "ok"):says(M, sound):sees(P, "ok", armed)
+            assert.are.same({ "mirror_down", "release 2" }, pair:story())
+            pair:result("primary", true):after(1000):sees(P, "ok", { sync_names = "" })
+            assert.are.same({ "mirror_down", "release 2", "mirror_up" }, pair:story())
+        end)
+
+        it("is that, where its host's word is from before or says that it left recovery", function()
+            for _, what in ipairs({ { state = "in production" }, { signal = false },
+                { newest = 2 } }) do
+                local pair = new():settle()
+                local function says(begun, state, signal, newest)
+                    pair:event({ kind = "word", dbid = M, begun = begun, word = pair_of.word({
+                        control = { newest_timeline = newest or 1,
+                            state = state or "in archive recovery" },
+                        standby_signal = signal ~= false }) })
+                end
+                pair:after(100):sees(M, "ok", { in_recovery = false }):recorded("mirror_down")
+                says(pair.now - 10)
+                assert.is_nil(pair:asked("mark"))
+                says(pair.now, what.state, what.signal, what.newest)
+                assert.is_not_nil(pair:asked("mark", M))
+            end
+        end)
+
         it("is marked once: what is in its place after that was recovered", function()
             local pair = new():settle()
             pair:after(100):sees(M, "ok", { in_recovery = false })

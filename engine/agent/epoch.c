@@ -188,6 +188,17 @@ holder_write(int fd, const struct claim *c, struct err *e)
     return rc < 0 ? err_wrap(e, "moonrise.lock") : 0;
 }
 
+/* Nothing says which order it is. */
+static int
+err_held(const char *path, int pid, struct err *e)
+{
+    if (pid > 0)
+        err_set(e, ERR_BUSY, "%s is held by process %d, for no order that is known", path, pid);
+    else
+        err_set(e, ERR_BUSY, "%s is held, it cannot be told by whom", path);
+    return err_hint(e, "see what process has that file open, and end it if it hangs");
+}
+
 static int
 wait_turn(const char *path, const struct claim *c, int64_t waited_ms, struct err *e)
 {
@@ -198,9 +209,7 @@ wait_turn(const char *path, const struct claim *c, int64_t waited_ms, struct err
         /* It has the lock, and what it is for is not written yet: that takes no time. */
         if (waited_ms > LOCK_PATIENCE_MS)
             holder_end_stopped(path);
-        return waited_ms > LOCK_WAIT_MS
-                   ? err_set(e, ERR_BUSY, "%s is held by process %d", path, pid)
-                   : 0;
+        return waited_ms > LOCK_WAIT_MS ? err_held(path, pid, e) : 0;
     }
     if (h.epoch > c->epoch || (h.epoch == c->epoch && h.step > c->step))
         return err_set(e, ERR_STALE, "an order of epoch %" PRIu64 " is being carried out, by %d",

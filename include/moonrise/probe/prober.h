@@ -86,7 +86,8 @@ struct prober_spec {
     void (*observed)(void *arg, const struct observation *o); /* every probe's outcome */
     /* Begins to look up the host of `params`, which it borrows, off the loop: the system's resolver blocks.
      * The answer comes later by prober_found. False when it could not begin: it is tried again. Asked at
-     * first, after failures, and when another server answers, or one in another role. NULL: libpq looks names up, and the loop waits. */
+     * first, after failures, and when another server answers, or one in another role. NULL: libpq looks names
+     * up, and the loop waits. */
     bool (*find)(void *arg, uint64_t ticket, const struct conn_params *params);
     void *arg;
 };

@@ -33,11 +33,12 @@ local function by_word(inst)
     return "gone"
 end
 
--- Whether who answers at its address is another server: its host was asked after that answer, and
--- nobody uses its directory.
+-- Whether who answers at its address is another server: its host was asked after that answer, or
+-- after the first in a role that it has not, and nobody uses its directory.
 local function somebody_else(inst)
-    return word_counts(inst) and not inst.word_error and inst.word.kind == "datadir"
-        and inst.word.stopped and inst.word_begun > (inst.at or math.huge)
+    local word, at = inst.word, inst.evidence == "ok" and inst.role_at or inst.at
+    return word and not inst.word_error and word.kind == "datadir" and word.stopped
+        and inst.word_begun > (at or math.huge)
 end
 
 --- What is to be thought of an instance, from its evidence and its host's word: unseen, fine,
@@ -52,7 +53,8 @@ function M.of(inst, role)
     if not evidence then
         return "unseen"
     elseif evidence == "ok" then
-        return inst.seen.in_recovery == (role == "m") and "fine" or "wrong_role"
+        return inst.seen.in_recovery == (role == "m") and "fine"
+            or somebody_else(inst) and "stopped" or "wrong_role"
     elseif evidence == "wrong_system" or M.answers[evidence] then
         return somebody_else(inst) and "stopped"
             or evidence == "wrong_system" and evidence or "busy"

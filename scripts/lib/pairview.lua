@@ -279,8 +279,10 @@ local function ask_at(view, inst, row, condition)
     elseif inst.since and ((inst.evidence_at or 0) > inst.word_begun
         or dying(view, inst, condition)) then
         return asked + 100
-    elseif condition == "wrong_role" or view.state == "double_fault" then
+    elseif condition == "wrong_role" or view.state == "double_fault"
+        or condition == "stopped" and inst.evidence == "ok" then
         -- Nobody serves: one that somebody starts listens nowhere, and only its host tells of it.
+        -- Or somebody else answers in its place: it would not be seen there.
         return asked + s.ask_ms
     elseif inst.since and condition ~= "stopped" and row.status == "u" then
         return asked + s.ask_ms

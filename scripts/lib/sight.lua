@@ -68,14 +68,14 @@ local function instance(memory, dbid)
 end
 
 local function good(inst, seen)
-    local last = inst.seen
+    local last, again = inst.seen, inst.evidence ~= "ok"
     if last and seen.lsn and last.lsn and seen.lsn > last.lsn then
         inst.lsn_at = seen.at
     end
     inst.seen, inst.ok_at, inst.ok_begun = seen, seen.at, seen.at - (seen.took or 0)
     inst.evidence, inst.since, inst.tries = "ok", nil, 0
     inst.sysid = seen.sysid or inst.sysid
-    if not last or last.in_recovery ~= seen.in_recovery then
+    if again or not last or last.in_recovery ~= seen.in_recovery then
         inst.role_at = seen.at
     end
     if not last or last.sync_names ~= seen.sync_names then
@@ -139,12 +139,14 @@ local function observe(inst, seen, settings)
     end
 end
 
+local IN_RECOVERY = { ["in archive recovery"] = true, ["shut down in recovery"] = true }
+
 -- Who answered as a primary at a mirror's address is not the mirror: asked after that, its host
 -- says that it is in recovery as ever.
 local function contradicts(word, inst, pair)
     local control = word.control or {}
     return inst.rival ~= nil and inst.word_begun >= inst.rival
-        and word.standby_signal == true and control.state == "in archive recovery"
+        and word.standby_signal == true and IN_RECOVERY[control.state]
         and (control.newest_timeline or math.huge) <= pair.timeline
 end
 

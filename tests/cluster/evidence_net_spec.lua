@@ -313,4 +313,13 @@ describe("evidence, of a network", function()
         cluster:wait_healthy(60)
         assert.are.same({}, rows("'promote', 'fence', 'mark'", since))
     end)
+
+    test("in which a primary's name leads to its mirror: that is promoted once its host says that "
+        .. "it is stopped", function()
+        local old = cluster:primary(0)
+        local since, _, told = both_lead_to(cluster:mirror(0), old)
+        told("alert")
+        old:kill()
+        wait_journal("failover", "is the primary", since)
+    end, "long")
 end)

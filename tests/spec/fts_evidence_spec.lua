@@ -179,6 +179,26 @@ describe("fts: evidence", function()
         end
     end)
 
+    it("takes it where that server is its mirror, to which its address leads now", function()
+        local astray = { in_recovery = true, sync_names = "", peer = pair_of.none }
+        local pair = new():settle()
+        pair:after(1000):sees(P, "ok", astray):sees(M, "ok"):says(P, {})
+        assert.are.equal("wrong_role", pair:state())
+        pair:after(1000):sees(P, "ok", astray):sees(M, "ok")
+        pair:says(P, pair_of.stopped):sees(P, "ok", astray)
+        assert.are.same({ "promote" }, pair:story())
+    end)
+
+    it("holds no word against one that is a standby now, from before it was seen to be", function()
+        local pair = new():settle()
+        pair:after(1000):sees(P, "refused", {}):sees(M, "ok", { replay_paused = true })
+        pair:says(P, pair_of.stopped)
+        assert.are.equal("primary_lost", pair:state())
+        pair:after(1000):sees(P, "ok", { in_recovery = true }):sees(M, "ok")
+        assert.are.equal("wrong_role", pair:state())
+        assert.are.same({}, pair:story())
+    end)
+
     it("does not, once that server has answered after its host was asked", function()
         local pair = new():settle()
         pair:after(1000):sees(P, "starting")

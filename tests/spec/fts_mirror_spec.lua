@@ -243,6 +243,20 @@ describe("fts: the mirror is lost", function()
             assert.are.same({ "mirror_down", "release 2", "mirror_up" }, pair:story())
         end)
 
+        it("is not that either once it is stopped, whoever answers in its place", function()
+            local pair, control = new():settle(), { newest_timeline = 1,
+                state = "shut down in recovery" }
+            local armed = { sync_names = "mr_0_3_9", peer = pair_of.none, waiting = 1 }
+            pair:after(1000):sees(P, "ok", armed):sees(M, "ok", { in_recovery = false })
+            pair:says(M, pair_of.stopped):recorded("mirror_down")
+            pair:after(1000):sees(P, "ok", armed):sees(M, "ok", { in_recovery = false })
+            assert.is_nil(pair:asked("release"))
+            local word = pair_of.word(pair_of.stopped)
+            word.control = control
+            pair:event({ kind = "word", dbid = M, begun = pair.now, word = word })
+            assert.are.same({ "mirror_down", "release 2" }, pair:story())
+        end)
+
         it("is that, where its host's word is from before or says that it left recovery", function()
             for _, what in ipairs({ { state = "in production" }, { signal = false },
                 { newest = 2 } }) do

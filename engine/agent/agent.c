@@ -25,6 +25,9 @@ static const struct operation {
 } operations[] = {
     {"hello", op_hello, ORDER_HOST},
     {"tls", op_tls, ORDER_HOST},
+    {"programs", op_programs, ORDER_HOST},
+    {"address", op_address, ORDER_HOST},
+    {"passfile", op_passfile, ORDER_HOST},
     {"record_read", op_record_read, ORDER_HOST},
     {"record_write", op_record_write, ORDER_HOST},
     {"inspect", op_inspect, ORDER_QUESTION},
@@ -34,6 +37,8 @@ static const struct operation {
     {"reload", op_reload, ORDER_QUESTION},
     {"survey", op_survey, ORDER_QUESTION},
     {"makedirs", op_makedirs, ORDER_QUESTION},
+    {"describe", op_describe, ORDER_QUESTION},
+    {"sql", op_sql, ORDER_QUESTION},
     {"remove_datadir", op_remove_datadir, ORDER_ORDER | ORDER_CREATES | ORDER_REMOVES},
     {"initdb", op_initdb, ORDER_ORDER | ORDER_CREATES | ORDER_MAKES},
     {"adopt", op_adopt, ORDER_ORDER | ORDER_CREATES},

@@ -82,6 +82,9 @@ void order_done(struct order *o);
 /* The operations. */
 int op_hello(struct order *o, struct err *e);
 int op_tls(struct order *o, struct err *e);
+int op_programs(struct order *o, struct err *e);
+int op_address(struct order *o, struct err *e);
+int op_passfile(struct order *o, struct err *e);
 int op_record_read(struct order *o, struct err *e);
 int op_record_write(struct order *o, struct err *e);
 int op_inspect(struct order *o, struct err *e);
@@ -91,6 +94,8 @@ int op_read(struct order *o, struct err *e);
 int op_reload(struct order *o, struct err *e);
 int op_survey(struct order *o, struct err *e);
 int op_makedirs(struct order *o, struct err *e);
+int op_describe(struct order *o, struct err *e);
+int op_sql(struct order *o, struct err *e);
 int op_remove_datadir(struct order *o, struct err *e);
 int op_initdb(struct order *o, struct err *e);
 int op_adopt(struct order *o, struct err *e);

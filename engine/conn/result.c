@@ -2,6 +2,20 @@
 
 #include "pq.h"
 
+/* Type oids that never change (src/include/catalog/pg_type.dat). */
+enum {
+    OID_BOOL = 16,
+    OID_INT8 = 20,
+    OID_INT2 = 21,
+    OID_INT4 = 23,
+    OID_OID = 26,
+    OID_XID = 28,
+    OID_FLOAT4 = 700,
+    OID_FLOAT8 = 701,
+    OID_NUMERIC = 1700,
+    OID_LSN = 3220,
+};
+
 int
 result_rows(const struct result *r)
 {
@@ -20,10 +34,27 @@ result_name(const struct result *r, int column)
     return PQfname(r->pg, column);
 }
 
-uint32_t
-result_type(const struct result *r, int column)
+enum result_kind
+result_kind(const struct result *r, int column)
 {
-    return PQftype(r->pg, column);
+    switch (PQftype(r->pg, column)) {
+    case OID_BOOL:
+        return RESULT_BOOL;
+    case OID_INT2:
+    case OID_INT4:
+    case OID_INT8:
+    case OID_OID:
+    case OID_XID:
+        return RESULT_INTEGER;
+    case OID_FLOAT4:
+    case OID_FLOAT8:
+    case OID_NUMERIC:
+        return RESULT_REAL;
+    case OID_LSN:
+        return RESULT_LSN;
+    default:
+        return RESULT_TEXT;
+    }
 }
 
 const char *

@@ -9,57 +9,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Type oids that never change (src/include/catalog/pg_type.dat). */
-enum {
-    OID_BOOL = 16,
-    OID_INT8 = 20,
-    OID_INT2 = 21,
-    OID_INT4 = 23,
-    OID_OID = 26,
-    OID_XID = 28,
-    OID_FLOAT4 = 700,
-    OID_FLOAT8 = 701,
-    OID_NUMERIC = 1700,
-    OID_LSN = 3220,
-};
-
-/* Numbers that a double cannot hold exactly stay text. */
 static void
 push_number(lua_State *L, const char *text, bool exact)
 {
     double number = strtod(text, NULL);
-    if (exact && fabs(number) > 9007199254740992.0)
+    if (exact && fabs(number) >= RESULT_EXACT_MAX)
         lua_pushstring(L, text);
     else
         lua_pushnumber(L, number);
 }
 
 static void
-push_field(lua_State *L, uint32_t type, const char *text)
+push_field(lua_State *L, enum result_kind kind, const char *text)
 {
     lsn_t lsn;
-    switch (type) {
-    case OID_BOOL:
+    switch (kind) {
+    case RESULT_BOOL:
         lua_pushboolean(L, text[0] == 't');
         break;
-    case OID_INT2:
-    case OID_INT4:
-    case OID_INT8:
-    case OID_OID:
-    case OID_XID:
+    case RESULT_INTEGER:
         push_number(L, text, true);
         break;
-    case OID_FLOAT4:
-    case OID_FLOAT8:
-    case OID_NUMERIC:
+    case RESULT_REAL:
         push_number(L, text, false);
         break;
-    case OID_LSN:
-        if (lsn_parse(&lsn, text, NULL) == 0)
+    case RESULT_LSN:
+        if (lsn_parse(&lsn, text, NULL) == 0) {
             lua_pushnumber(L, (double)lsn);
-        else
-            lua_pushstring(L, text);
-        break;
+            break;
+        }
+        /* fall through */
     default:
         lua_pushstring(L, text);
     }
@@ -76,7 +55,7 @@ rows_push(lua_State *L, const struct result *r)
             const char *text = result_get(r, i, k);
             if (!text)
                 continue;
-            push_field(L, result_type(r, k), text);
+            push_field(L, result_kind(r, k), text);
             lua_setfield(L, -2, result_name(r, k));
         }
         lua_rawseti(L, -2, i + 1);

@@ -27,22 +27,20 @@ end
 -- In one transaction: there is all of the role, or nothing. Its comment says whose it is.
 local function make_role(plan, inst)
     local template, grants = roles.statements(plan.secret)
-    return create.in_database(plan, "postgres", function(conn)
-        local statements, comment = {}, adopt_undo.role_comment(plan)
-        for _, list in ipairs({ { "begin" }, roles.QUIET, template,
-                                { comment, "commit" } }) do
-            for _, text in ipairs(list) do
-                table.insert(statements, text)
-            end
+    local statements, comment = {}, adopt_undo.role_comment(plan)
+    for _, list in ipairs({ { "begin" }, roles.QUIET, template, { comment, "commit" } }) do
+        for _, text in ipairs(list) do
+            table.insert(statements, text)
         end
-        -- As init does in template1, which is its operator's here.
-        plan.grants = grants
-        local ok, err = create.run_all(conn, statements)
-        if not ok then
-            return nil, err
-        end
-        return create.run_all(conn, grants)
-    end, inst)
+    end
+    -- As init does in template1, which is its operator's here.
+    plan.grants = grants
+    local server = create.superuser(plan, "postgres", inst)
+    local ok, err = server:run(statements)
+    if ok then
+        ok, err = server:run(grants)
+    end
+    return ok, err
 end
 
 local function configure(plan, found, epoch, more)
@@ -143,16 +141,13 @@ local ROLE_SQL = "select rolpassword from pg_authid where rolname = 'moonrise'"
 
 -- What was made on the primary a moment ago has come to the standby: it is that primary's.
 local function proven(plan, found, primary)
-    local mine, err = create.in_database(plan, "postgres", function(conn)
-        return instance.first_row(conn, ROLE_SQL)
-    end, primary)
+    local mine, err = instance.first_row(create.superuser(plan, "postgres", primary), ROLE_SQL)
     if not mine then
         return nil, err
     end
     return wait.eventually(REPLAY_MS, PAUSE_MS, function()
-        local theirs, problem = create.in_database(plan, "postgres", function(conn)
-            return instance.first_row(conn, ROLE_SQL)
-        end, found.inst)
+        local theirs, problem = instance.first_row(
+            create.superuser(plan, "postgres", found.inst), ROLE_SQL)
         if theirs and theirs.rolpassword == mine.rolpassword then
             return true
         end
@@ -200,9 +195,8 @@ local function take_standby(ctx, pair, plan)
 end
 
 local function drop_former_slot(plan, primary, name)
-    local ok, err = create.in_database(plan, "postgres", function(conn)
-        return conn:query("select pg_drop_replication_slot($1)", { name })
-    end, primary)
+    local ok, err = create.superuser(plan, "postgres", primary):query(
+        "select pg_drop_replication_slot($1)", { name })
     if not ok then
         term.warn("%s: the slot %s, which nobody reads any more, could not be dropped and holds "
             .. "WAL: %s", cluster.name(primary), name, err.message)
@@ -235,7 +229,7 @@ function M.run(plan, options)
         ok, err = adopt_undo.write_record(plan)
     end
     if ok then
-        ok, err = create.write_passfile(plan)
+        ok, err = create.write_passfiles(plan)
     end
     if ok then
         ok, err = take_primaries(plan, options.stage)

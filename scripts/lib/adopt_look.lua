@@ -1,10 +1,8 @@
 --- What a running instance says of itself, asked as its superuser before it is adopted.
-local instance = require("lib.instance")
+local create = require("lib.create")
 local mr = require("moonrise")
 
 local M = {}
-
-local CONNECT_MS = 5000
 
 -- One row; lists are JSON. Works in recovery, too.
 local FACTS = [[
@@ -62,35 +60,18 @@ select pg_is_in_recovery() as in_recovery,
 local LISTS = { "settings", "replicas", "slots", "receiver", "places", "file_errors",
     "lower_commits", "managers" }
 
---- Connects as the superuser, wherever the server is reached now.
----@param plan table {superuser, superuser_passfile}
----@param inst table
----@param socket_dir string
----@return Conn? conn
----@return Error? err
-function M.connect(plan, inst, socket_dir)
-    local options = instance.superuser(inst, "postgres", "moonrise init")
-    options.host, options.user = socket_dir, plan.superuser
-    options.passfile, options.connect_timeout_ms = plan.superuser_passfile, CONNECT_MS
-    return mr.connect(options)
-end
-
 --- Asks a running instance for all that its adoption depends on.
----@param plan table
+---@param plan table {agents, superuser, superuser_passfile}
 ---@param inst table
----@param socket_dir string
 ---@return table? facts
 ---@return Error? err
-function M.facts(plan, inst, socket_dir)
-    local conn, err = M.connect(plan, inst, socket_dir)
-    if not conn then
-        return nil, mr.error(err.code, ("a session as %s: %s"):format(plan.superuser, err.message),
+function M.facts(plan, inst)
+    local rows, err = create.superuser(plan, "postgres", inst):query(FACTS)
+    if not rows and (err.code == "connect" or (err.sqlstate or ""):sub(1, 2) == "28") then
+        err = mr.error(err.code, ("a session as %s: %s"):format(plan.superuser, err.message),
             { cause = err, hint = "name a superuser who may connect over the server's socket by " ..
                 "--superuser; its password belongs in PGPASSFILE" })
     end
-    local rows
-    rows, err = conn:query(FACTS)
-    conn:close()
     if not rows then
         return nil, err
     end

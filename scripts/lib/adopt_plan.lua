@@ -57,7 +57,7 @@ local function look(plan, inst, word)
     local err
     found.survey, err = plan.agents:call(inst.hostname, "survey", about(inst, plan))
     if found.survey then
-        found.facts, err = adopt_look.facts(plan, inst, found.socket_dir)
+        found.facts, err = adopt_look.facts(plan, inst)
     end
     if not found.facts then
         return nil, named(inst, err)
@@ -113,11 +113,11 @@ local function change_of(found, name)
 end
 
 -- Not listening where the cluster will look for it is a setting that needs a restart, too.
-local function must_listen(found, problems)
-    local listening, err = create_plan.listening(found.inst)
-    if listening == nil then
+local function must_listen(plan, found, problems)
+    local place, err = create_plan.place(plan.agents, found.inst)
+    if not place then
         table.insert(problems, err)
-    elseif not listening then
+    elseif place.free then
         local change = change_of(found, "listen_addresses")
         change.when, change.new = "restart", instance.listen(found.inst)
     end
@@ -134,7 +134,7 @@ local function judge_settings(plan, found, primary, problems)
         table.insert(problems, mr.error("usage", text, { instance = cluster.name(inst),
             hint = "take it out of pg.settings" }))
     end
-    must_listen(found, problems)
+    must_listen(plan, found, problems)
     for _, change in ipairs(found.changes) do
         if change.when == "restart" then
             found.restarts = true
@@ -229,12 +229,12 @@ function M.make(conf, opts)
         superuser_passfile = mr.getenv("PGPASSFILE"),
         adopted = {}, made = {}, restarts = {}, standbys = {}, sockets = {}, timelines = {},
         warnings = {}, out_of_sync = {} }
-    local problems = {}
+    local problems = create_plan.check_hosts(plan.agents, plan.env, instances, plan.version)
     if begun.left_by ~= "" then
         table.insert(problems, mr.error("exists",
             ("an init of the cluster %s was interrupted"):format(conf.name),
             { hint = "run it again without --adopt: it removes what it has left" }))
-    else
+    elseif #problems == 0 then
         examine_all(plan, problems)
         for _, problem in ipairs(tls_check.run(plan.agents, conf, instances)) do
             table.insert(problems, problem)

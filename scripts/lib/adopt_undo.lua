@@ -1,6 +1,5 @@
 --- Taking an adoption back: after a failure at once, after a kill by the next run. All that is
 --- needed stands in a record that is written before anything is changed.
-local adopt_look = require("lib.adopt_look")
 local adopt_settings = require("lib.adopt_settings")
 local agents = require("lib.agents")
 local create = require("lib.create")
@@ -160,46 +159,39 @@ local function drop_role(conn, undoing)
     local rows, err = conn:query([[select 1 from pg_roles where rolname = 'moonrise'
         and shobj_description(oid, 'pg_authid') = $1]], { mark(undoing.name, undoing.adoption) })
     if rows and rows[1] then
-        return create.run_all(conn, { "begin", "drop owned by moonrise", "drop role moonrise",
-                                      "commit" })
+        return conn:run({ "begin", "drop owned by moonrise", "drop role moonrise", "commit" })
     end
     return rows and true, err
 end
 
 -- The role is made before anything else: it may be there where nothing else is ours.
 local function drop_from(undoing, one, ours)
-    local conn, err = adopt_look.connect(undoing, one.inst, one.sockets)
-    if not conn then
-        return nil, err
-    end
-    -- Nobody is waited for, whomever somebody has named since.
-    local ok
-    ok, err = conn:query("set synchronous_commit = local")
-    if ok and ours then
-        ok, err = drop_slots(conn)
+    local server = create.superuser(undoing, "postgres", one.inst)
+    local ok, err = true, nil
+    if ours then
+        ok, err = drop_slots(server)
     end
     if ok then
-        ok, err = drop_database(conn, undoing)
+        ok, err = drop_database(server, undoing)
     end
     if ok then
-        ok, err = drop_role(conn, undoing)
+        ok, err = drop_role(server, undoing)
     end
-    conn:close()
     return ok, err
 end
 
 -- A receiver that has lost its sender looks for it again only after a while, and who asks the
 -- standby before would take it for a broken one. One that does not come back was not ours to mend.
 local function await_stream(undoing, one)
-    local conn, err = adopt_look.connect(undoing, one.inst, one.sockets)
-    if not conn then
+    local server = create.superuser(undoing, "postgres", one.inst)
+    local asked, err = server:query("select 1")
+    if not asked then
         return nil, err
     end
     wait.eventually(STREAM_MS, PAUSE_MS, function()
-        local rows = conn:query("select 1 from pg_stat_wal_receiver where status = 'streaming'")
+        local rows = server:query("select 1 from pg_stat_wal_receiver where status = 'streaming'")
         return rows and rows[1]
     end)
-    conn:close()
     return true
 end
 

@@ -20,11 +20,26 @@ local HELLO_MS = 3000
 
 local LOCAL = { localhost = true, ["127.0.0.1"] = true, ["::1"] = true }
 
+--- Whether a name means on each host that host itself.
+---@param host string
+---@return boolean
+function M.is_loopback(host)
+    return LOCAL[host] or false
+end
+
 --- Whether a host is this one.
 ---@param host string
 ---@return boolean
 function M.is_local(host)
     return LOCAL[host] or host == mr.whoami().hostname
+end
+
+--- Whether two names are those of one host, as far as this one can tell.
+---@param a string
+---@param b string
+---@return boolean
+function M.same_host(a, b)
+    return a == b or (M.is_local(a) and M.is_local(b))
 end
 
 --- A set of agents. `env` says how they speak to the instances: bin, user, passfile.
@@ -102,6 +117,17 @@ local function ask(set, inst, op, args, options)
         return named(inst, err)
     end
     return result
+end
+
+--- Asks something of an instance that is no order (include/moonrise/agent/agent.h).
+---@param inst table
+---@param op string
+---@param args table
+---@param options? {timeout_ms: number?}
+---@return table? answer
+---@return Error? err
+function Set:ask(inst, op, args, options)
+    return ask(self, inst, op, about(self, inst, args), options)
 end
 
 --- Asks the host's word about an instance (include/moonrise/agent/agent.h, inspect).

@@ -6,16 +6,19 @@ local create_plan = require("lib.create_plan")
 local fdw = require("lib.fdw")
 local hold = require("lib.hold")
 local home = require("lib.home")
+local host_setup = require("lib.host_setup")
 local instance = require("lib.instance")
 local mr = require("moonrise")
 local reader = require("lib.reader")
 local roles = require("lib.roles")
 local settings = require("lib.settings")
+local superuser = require("lib.superuser")
 
 local M = {}
 
 local INITDB_DEADLINE_MS = 300000
 local START_DEADLINE_MS = 60000
+local SCRIPT_MS = 60000
 local ARM_DEADLINE_MS = 60000
 local LEASE = "10 minutes"
 --- Until there is a catalog all orders are given under this epoch.
@@ -55,14 +58,20 @@ local function write_record(plan, stage)
         stage = stage, datadir = plan.env.datadir, maker = plan.maker, pid = mr.whoami().pid }))
 end
 
---- Writes a passfile with a new password.
+--- Makes the password of role moonrise and keeps it on every host.
 ---@param plan CreatePlan
 ---@return boolean? ok
 ---@return Error? err
-function M.write_passfile(plan)
+function M.write_passfiles(plan)
     local password = mr.random_hex(24)
     plan.secret = mr.scram_secret(password)
-    return mr.write_file(plan.env.passfile, ("*:*:*:%s:%s\n"):format(plan.env.user, password))
+    local text = ("*:*:*:%s:%s\n"):format(plan.env.user, password)
+    local ok, err = mr.write_file(plan.env.passfile, text)
+    if ok then
+        ok, err = host_setup.keep_secret(plan.agents, plan.env,
+            cluster.values(plan.instances, "hostname"))
+    end
+    return ok, err
 end
 
 local function make_primary(plan, inst, found)
@@ -94,57 +103,22 @@ local function make_primary(plan, inst, found)
     }, { timeout_ms = START_DEADLINE_MS + 5000 })
 end
 
---- Runs statements one after another.
----@param conn Conn
----@param statements string[]
----@return boolean? ok
----@return Error? err
-function M.run_all(conn, statements)
-    for _, statement in ipairs(statements) do
-        local rows, err = conn:query(statement)
-        if not rows then
-            return nil, err
-        end
-    end
-    return true
-end
-
-local function superuser(plan, dbname, inst)
-    inst = inst or plan.instances[1]
-    local options = instance.superuser(inst, dbname, "moonrise init")
-    options.host = socket_dir(plan, inst)
-    options.user = plan.superuser or options.user
-    options.passfile = plan.superuser_passfile
-    return mr.connect(options)
-end
-
---- Runs fn(conn) in a database as the server's superuser: on the coordinator, unless another
---- instance is given.
+--- As the server's superuser: on the coordinator, unless another instance is given.
 ---@param plan CreatePlan
 ---@param dbname string
----@param fn function
 ---@param inst? table
----@return any ok what fn returned
----@return Error? err
-function M.in_database(plan, dbname, fn, inst)
-    local conn, err = superuser(plan, dbname, inst)
-    if not conn then
-        return nil, err
-    end
-    local ok
-    ok, err = fn(conn)
-    conn:close()
-    return ok, err
+---@return Superuser
+function M.superuser(plan, dbname, inst)
+    return superuser.of(plan.agents, inst or plan.instances[1], dbname,
+        { user = plan.superuser, passfile = plan.superuser_passfile })
 end
 
 -- The database, as its server's superuser; everything after that as role moonrise.
 local function make_catalog(plan)
-    local ok, err = M.in_database(plan, "postgres", function(conn)
-        local made, problem = M.run_all(conn, plan.make_database or { "create database moonrise" })
-        if not made then
-            return nil, problem
-        end
-        return M.run_all(conn, {
+    local server = M.superuser(plan, "postgres")
+    local ok, err = server:run(plan.make_database or { "create database moonrise" })
+    if ok then
+        ok, err = server:run({
             "revoke all on database moonrise from public",
             "grant connect on database moonrise to moonrise",
             "alter database moonrise set search_path = moonrise",
@@ -153,26 +127,24 @@ local function make_catalog(plan)
             "alter role moonrise in database moonrise " ..
                 "set idle_in_transaction_session_timeout = '10s'",
         })
-    end)
-    if not ok then
+    end
+    local script
+    if ok then
+        script, err = catalog.script()
+    end
+    if not script then
         return nil, err
     end
-    return M.in_database(plan, "moonrise", function(conn)
-        local script, problem = catalog.script()
-        if not script then
-            return nil, problem
-        end
-        local rows
-        rows, problem = conn:query(script, nil, { timeout_ms = 60000 })
-        if rows then
-            rows, problem = conn:query("select moonrise.cluster_create($1, $2)",
-                { plan.config.name, plan.config.text })
-        end
-        if rows and plan.grants then
-            rows, problem = M.run_all(conn, plan.grants)
-        end
-        return rows, problem
-    end)
+    local database = M.superuser(plan, "moonrise")
+    ok, err = database:query(script, nil, { timeout_ms = SCRIPT_MS })
+    if ok then
+        ok, err = database:query("select moonrise.cluster_create($1, $2)",
+            { plan.config.name, plan.config.text })
+    end
+    if ok and plan.grants then
+        ok, err = database:run(plan.grants)
+    end
+    return ok, err
 end
 
 -- All contents are ours until the cluster is whole; rows of mirrors come in as down.
@@ -254,8 +226,7 @@ local function make_mirror(ctx, pair, plan, options)
     done, err = ctx.agents:order(mirror, "recover", {
         epoch = epoch, maker = plan.maker, type = "full", slot = spec.slot,
         settings = spec.settings, hba = spec.hba, listen = spec.listen, start = true,
-        source = { datadir = primary.datadir, port = primary.port, user = env.user,
-                   passfile = env.passfile, bin = env.bin, dbid = primary.dbid },
+        source = instance.recovery_source(env, mirror, primary),
     }, { timeout_ms = 0, progress = options.progress and function(report)
         options.progress(mirror, report)
     end })
@@ -301,9 +272,8 @@ local function make_databases(ctx, plan)
     for _, dbname in ipairs(plan.config.fdw.databases) do
         for _, inst in ipairs(plan.instances) do
             if inst.role == "p" then
-                local ok, err = M.in_database(plan, "postgres", function(conn)
-                    return conn:query(('create database "%s"'):format(dbname))
-                end, inst)
+                local ok, err = M.superuser(plan, "postgres", inst):query(
+                    ('create database "%s"'):format(dbname))
                 if not ok then
                     return nil, err
                 end
@@ -324,7 +294,7 @@ local function describe(plan)
             local env = setmetatable({
                 port = inst.port, listen = inst.address, socket_dir = socket_dir(plan, inst),
             }, { __index = plan.env })
-            local ok, err = home.write(inst.datadir, env)
+            local ok, err = plan.agents:ask(inst, "describe", { text = home.text(env) })
             if not ok then
                 return nil, err
             end
@@ -398,7 +368,7 @@ function M.run(plan, options)
         ok, err = write_record(plan, "making")
     end
     if ok then
-        ok, err = M.write_passfile(plan)
+        ok, err = M.write_passfiles(plan)
     end
     if not ok then
         return nil, err

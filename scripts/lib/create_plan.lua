@@ -3,6 +3,7 @@ local agents = require("lib.agents")
 local cluster = require("lib.cluster")
 local config = require("lib.config")
 local home = require("lib.home")
+local host_setup = require("lib.host_setup")
 local instance = require("lib.instance")
 local mr = require("moonrise")
 local term = require("lib.term")
@@ -10,7 +11,6 @@ local tls_check = require("lib.tls_check")
 
 local M = {}
 
-local RESOLVE_MS = 5000
 local PROGRAMS = { "postgres", "initdb" }
 
 -- The newest that Debian has installed.
@@ -89,45 +89,31 @@ local function earlier(conf)
     return ""
 end
 
--- A name may stand for several addresses, of which a server needs one: localhost is ::1 too, also
--- where there is no IPv6.
-local function address_of(inst)
-    local found, err = mr.resolve(inst.address, RESOLVE_MS)
-    if not found then
-        return nil, mr.error("usage", ("address %s: %s"):format(inst.address, err.message),
+local RESOLVE_MS = 5000
+
+--- Whether a server could listen where an instance is to be reached, by the word of its host.
+---@param set table lib/agents.lua's
+---@param inst table
+---@return {free: boolean, why: string?}? answer
+---@return Error? err its address is not known there
+function M.place(set, inst)
+    local answer, err = set:call(inst.hostname, "address",
+        { address = inst.address, port = inst.port }, { timeout_ms = RESOLVE_MS })
+    if answer and not answer.known then
+        err = mr.error("usage", ("address %s: %s"):format(inst.address, answer.why),
             { instance = cluster.name(inst) })
     end
-    local address = found[1]
-    for _, one in ipairs(found) do
-        if one:match("^[%d.]+$") then
-            address = one
-            break
-        end
-    end
-    return address
+    return answer and answer.known and answer or nil, err
 end
 
---- Whether somebody listens where an instance is to be reached.
----@param inst table
----@return boolean? listening
----@return Error? err its address is none
-function M.listening(inst)
-    local address, err = address_of(inst)
-    if not address then
-        return nil, err
-    end
-    return not mr.port_free(inst.port, address)
-end
-
-local function port_is_free(inst)
-    local listening, err = M.listening(inst)
-    if listening == nil then
-        return nil, err
-    elseif listening then
-        return nil, mr.error("exists", ("port %d is in use on %s"):format(inst.port, inst.address),
+local function port_is_free(set, inst)
+    local place, err = M.place(set, inst)
+    if place and not place.free then
+        err = mr.error("exists", ("port %d is in use on %s, or not its own: %s"):format(
+            inst.port, inst.address, place.why),
             { instance = cluster.name(inst), hint = "nothing was touched; name another port" })
     end
-    return true
+    return place and place.free, err
 end
 
 --- Whether an instance can be made in its directory; nothing is touched.
@@ -147,7 +133,7 @@ function M.examine(set, inst, left_by)
         return found
     elseif word.kind == "missing" or word.kind == "empty" then
         local free
-        free, err = port_is_free(inst)
+        free, err = port_is_free(set, inst)
         return free and found or nil, err
     end
     return nil, mr.error("exists", ("%s is not empty"):format(inst.datadir), {
@@ -227,6 +213,38 @@ function M.begin(conf)
     return { env = environment(conf, bin), version = version, left_by = left_by }, {}
 end
 
+-- Other hosts would take these names for themselves.
+local function local_names(hosts)
+    local named, others = nil, nil
+    for _, host in ipairs(hosts) do
+        if agents.is_loopback(host) then
+            named = host
+        elseif not agents.is_local(host) then
+            others = host
+        end
+    end
+    return named and others and mr.error("usage",
+        ("host %s is another one to each host of a cluster that has %s, too"):format(named, others),
+        { hint = "give this host the name by which the others know it" }) or nil
+end
+
+--- What speaks against the hosts of a cluster that is made here.
+---@param set table lib/agents.lua's
+---@param env table
+---@param instances table[]
+---@param version string of PostgreSQL here
+---@return Error[] problems
+function M.check_hosts(set, env, instances, version)
+    local hosts = cluster.values(instances, "hostname")
+    local coordinator = instances[1].hostname
+    if not agents.is_local(coordinator) then
+        return { mr.error("usage", ("the coordinator's host %s is not this one (%s)"):format(
+            coordinator, mr.whoami().hostname), { hint = "run init on the coordinator's host" }) }
+    end
+    local problem = local_names(hosts)
+    return problem and { problem } or host_setup.check_programs(set, env.bin, hosts, version)
+end
+
 --- Makes the plan. The caller closes plan.agents.
 ---@param conf Config
 ---@return CreatePlan? plan
@@ -239,7 +257,11 @@ function M.make(conf)
     local env, version, left_by = begun.env, begun.version, begun.left_by
     local instances = config.instances(conf)
     local set = agents.new(env)
-    local found, problems = examine_all(set, instances, left_by)
+    local problems = M.check_hosts(set, env, instances, version)
+    local found = {}
+    if #problems == 0 then
+        found, problems = examine_all(set, instances, left_by)
+    end
     for _, problem in ipairs(tls_check.run(set, conf, instances)) do
         table.insert(problems, problem)
     end

@@ -75,21 +75,16 @@ function M.read(datadir)
     return env
 end
 
---- Writes the description into a data directory.
----@param datadir string
+--- The description that lies in the data directory of a coordinator, and of its standby.
 ---@param env table
----@return boolean? ok
----@return Error? err
-function M.write(datadir, env)
+---@return string text
+function M.text(env)
     local kept = {}
     for _, key in ipairs({ "name", "user", "passfile", "bin", "port", "listen", "socket_dir",
                            "dbname", "sslmode", "sslrootcert", "channel_binding" }) do
         kept[key] = env[key]
     end
-    -- As its server would: who may read the directory for a backup reads every file.
-    local stat = mr.stat(datadir)
-    local mode = stat and tonumber(stat.mode:sub(-2, -2)) >= 4 and "0640" or "0600"
-    return mr.write_file(datadir .. "/" .. DESCRIPTION, mr.json_encode(kept) .. "\n", mode)
+    return mr.json_encode(kept) .. "\n"
 end
 
 -- One word of a connection string from `at`: its value and what follows.

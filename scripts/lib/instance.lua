@@ -1,4 +1,5 @@
 --- One instance: its names, its places, how it is reached and what makes it a mirror.
+local agents = require("lib.agents")
 local mr = require("moonrise")
 
 local M = {}
@@ -152,6 +153,19 @@ function M.primary_conninfo(env, mirror, primary)
         table.insert(words, word)
     end
     return table.concat(words, " ")
+end
+
+--- How the agent of a recovery's target reaches its source: on this host by its directory, else by
+--- its host's name.
+---@param env table
+---@param target table
+---@param source table
+---@return {datadir: string, port: integer, user: string, passfile: string, bin: string,
+--- dbid: integer, host: string?}
+function M.recovery_source(env, target, source)
+    local far = not agents.same_host(target.hostname, source.hostname)
+    return { datadir = source.datadir, port = source.port, user = env.user, bin = env.bin,
+             passfile = env.passfile, dbid = source.dbid, host = far and source.hostname or nil }
 end
 
 --- What makes `target` a mirror of `source`: the agent's recover, configure and promote take it.

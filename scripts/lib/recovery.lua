@@ -135,8 +135,7 @@ local function order_args(ctx, failed, kind, options)
     return {
         type = kind,
         sysid = failed.source_word.control.sysid,
-        source = { datadir = source.datadir, port = source.port, user = ctx.env.user,
-                   passfile = ctx.env.passfile, bin = ctx.env.bin, dbid = source.dbid },
+        source = instance.recovery_source(ctx.env, target, source),
         slot = spec.slot,
         settings = spec.settings,
         hba = spec.hba,

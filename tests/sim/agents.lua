@@ -173,6 +173,9 @@ function M.module(of)
         is_local = function()
             return true
         end,
+        same_host = function()
+            return true
+        end,
     }
 end
 

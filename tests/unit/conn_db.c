@@ -55,7 +55,7 @@ test_query(void **state)
     assert_int_equal(result_rows(r), 1);
     assert_int_equal(result_columns(r), 2);
     assert_string_equal(result_name(r, 0), "a");
-    assert_int_equal(result_type(r, 0), 23);
+    assert_int_equal(result_kind(r, 0), RESULT_INTEGER);
     assert_string_equal(result_get(r, 0, 0), "8");
     assert_null(result_get(r, 0, 1));
     assert_string_equal(result_command(r), "SELECT 1");

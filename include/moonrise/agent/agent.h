@@ -12,6 +12,11 @@
  *   tls      (cert, key, ca|absent, names: [texts]) -> left_s: seconds that the certificate is valid for.
  *            Whether a server of this host can use these files, and whether the certificate is made out
  *            to each of the names; certificate.h says what is checked
+ *   programs (bin) -> version: what postgres says there, "postgres (PostgreSQL) 15.8"; initdb and pg_ctl can be
+ *            run, too
+ *   address  (address, port: 0 is none) -> known: bool, what this host makes of a name; and with a port free: bool,
+ *            whether a server of this host could listen there; why: text, of a no
+ *   passfile (path, text) keeps the password of role moonrise, in a directory for this user alone
  *   record_read (name, sysid, host, wait_ms) -> found: bool, and when it is: epoch, coordinator, standby, mode,
  *            catalog_epoch: what this host, under this of its names, holds on record of the coordinator's
  *            pair of that cluster; not found is no vote, since it may have been lost. "format": it is damaged
@@ -48,6 +53,10 @@
  *            -> text (log: its tail)
  *   reload   has a server read its configuration files again, over its socket
  *   makedirs -> kind
+ *   describe (text) writes moonrise.json, by which tools find the cluster
+ *   sql      (statements: [texts], params: [texts] of a single one, wait_ms) -> rows: [{column: value}], command:
+ *            the last one's. One after another in one session, as `user` or, without one, as this process's user,
+ *            whom the superuser's line of pg_hba.conf lets in by peer. Commits wait for nobody
  *   survey   -> starts: [{what, end}] what starts the instance by itself, and how that is ended; parent:
  *            the command line of the postmaster's parent process; unit: the systemd unit whose control
  *            group it is in; links: names of its configuration files that are symbolic links

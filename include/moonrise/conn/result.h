@@ -4,8 +4,6 @@
 #ifndef MOONRISE_CONN_RESULT_H
 #define MOONRISE_CONN_RESULT_H
 
-#include <stdint.h>
-
 struct result;
 
 int result_rows(const struct result *r);
@@ -14,8 +12,11 @@ int result_columns(const struct result *r);
 /* The name of column `column` (0-based). */
 const char *result_name(const struct result *r, int column);
 
-/* PostgreSQL's type oid of a column; Lua turns the numeric and boolean ones into numbers and booleans. */
-uint32_t result_type(const struct result *r, int column);
+/* What a column's texts stand for, by its type: who hands values on gives numbers and truth values as
+ * such. Integers from RESULT_EXACT_MAX on, of which a double cannot hold each, stay text. */
+enum result_kind { RESULT_TEXT, RESULT_BOOL, RESULT_INTEGER, RESULT_REAL, RESULT_LSN };
+#define RESULT_EXACT_MAX 9007199254740992.0
+enum result_kind result_kind(const struct result *r, int column);
 
 /* The text of a field, NULL for SQL NULL. */
 const char *result_get(const struct result *r, int row, int column);

@@ -239,6 +239,18 @@ await_waiting(struct armer *a, struct err *e)
     return 0;
 }
 
+/* 1 once the canary has returned, 0 while it waits. */
+static int
+poll_canary(struct armer *a, struct err *e)
+{
+    int rc = db_poll(a->canary, NULL, NUDGE_EVERY_MS, e);
+    if (rc == 1)
+        a->sent = false;
+    if (rc == 0 && order_cancelled(a->o))
+        return err_set(e, ERR_CANCELLED, "cancelled");
+    return rc;
+}
+
 /* The walsender has the new name at once, but lets waiters go only at the mirror's next reply: traffic
  * that does not wait itself brings that about. */
 static int
@@ -248,13 +260,9 @@ await_returned(struct armer *a, struct err *e)
     for (;;) {
         int rc = sql_run(a->db, nudge_sql, sql_deadline(), e);
         if (rc == 0)
-            rc = db_poll(a->canary, NULL, NUDGE_EVERY_MS, e);
-        if (rc == 1)
-            a->sent = false;
+            rc = poll_canary(a, e);
         if (rc != 0)
             return rc < 0 ? rc : 0;
-        if (order_cancelled(a->o))
-            return err_set(e, ERR_CANCELLED, "cancelled");
         if (clock_ms() > until)
             return err_set(e, ERR_TIMEOUT, "%s did not acknowledge a commit within %d ms", a->name,
                            CANARY_MS);
@@ -319,13 +327,9 @@ await_released(struct armer *a, int64_t deadline_ms, struct err *e)
     int rc = db_send(a->canary, &canary, e);
     a->sent = rc == 0;
     while (rc == 0) {
-        rc = db_poll(a->canary, NULL, NUDGE_EVERY_MS, e);
-        if (rc == 1)
-            a->sent = false;
+        rc = poll_canary(a, e);
         if (rc != 0)
             return rc < 0 ? rc : 0;
-        if (order_cancelled(a->o))
-            return err_set(e, ERR_CANCELLED, "cancelled");
         if (clock_ms() > deadline_ms) {
             err_set(e, ERR_TIMEOUT, "commits still wait for a mirror");
             return err_hint(

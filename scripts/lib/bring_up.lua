@@ -121,41 +121,49 @@ local function start_instance(ctx, inst, epoch)
     return r
 end
 
-local function start_mirror(ctx, pair, epoch, state)
+-- The host's word about the mirror, asked for once a start.
+local function look(ctx, pair, known)
+    if not known.word and not known.problem then
+        known.word, known.problem = history.look(ctx, pair)
+    end
+    return known.word, known.problem
+end
+
+local function start_mirror(ctx, pair, known)
     local inst = pair.mirror
-    local word, err = history.look(ctx, pair)
+    local word, err = look(ctx, pair, known)
     if not word then
         return result(inst, "failed", err)
     end
-    local refusal = instance.start_refusal(word, state)
+    local refusal = instance.start_refusal(word, known.state)
     if refusal then
         return result(inst, "skipped", mr.error("refused", refusal,
             { instance = cluster.name(inst), hint = "moonrise recoverseg brings it back" }))
     end
-    return start_instance(ctx, inst, epoch)
+    return start_instance(ctx, inst, known.epoch)
 end
 
 -- A primary that is an older copy of itself serves nobody; its mirror has everything, and is there
 -- to take over. Nil for any other.
-local function start_successor(ctx, pair, epoch, state)
+local function start_successor(ctx, pair, known)
     if not pair.mirror or pair.mirror.mode ~= "s" then
         return nil
     end
-    local word = history.look(ctx, pair)
-    local older = word and instance.older_copy(word, state)
+    local word = look(ctx, pair, known)
+    local older = word and instance.older_copy(word, known.state)
     return older and { result(pair.primary, "skipped", history.older_copy(pair, older)),
-        start_mirror(ctx, pair, epoch, state) }
+        start_mirror(ctx, pair, known) }
 end
 
 -- A mirror that is not to be started; one that runs is taken up like all others.
-local function leave_mirror(ctx, pair, epoch, state)
-    local word, err = ctx.agents:inspect(pair.mirror)
+local function leave_mirror(ctx, pair, known)
+    local word, err = look(ctx, pair, known)
     if not word then
         return result(pair.mirror, "failed", err)
     elseif word.stopped then
         return result(pair.mirror, "left")
     end
-    return start_mirror(ctx, pair, epoch, state)
+    return start_mirror(ctx, pair, known)
 end
 
 -- What the catalog calls in sync is so only while commits wait for that very mirror.
@@ -217,17 +225,17 @@ function M.settle(ctx, pair, token, mirror)
     end
 end
 
-local function jobs_of(ctx, pair, epoch, state, options)
+local function jobs_of(ctx, pair, known, options)
     local jobs = {}
     if pair.content ~= -1 then
         table.insert(jobs, function()
-            return start_instance(ctx, pair.primary, epoch)
+            return start_instance(ctx, pair.primary, known.epoch)
         end)
     end
     if pair.mirror then
         local leave = pair.content == -1 and options.no_standby
         table.insert(jobs, function()
-            return (leave and leave_mirror or start_mirror)(ctx, pair, epoch, state)
+            return (leave and leave_mirror or start_mirror)(ctx, pair, known)
         end)
     end
     return jobs
@@ -305,11 +313,12 @@ local function start_pair(ctx, pair, token, options)
     if not state then
         return { result(pair.primary, "failed", err) }
     end
-    local successor = start_successor(ctx, pair, epoch, state)
+    local known = { epoch = epoch, state = state }
+    local successor = start_successor(ctx, pair, known)
     if successor then
         return successor
     end
-    local jobs = jobs_of(ctx, pair, epoch, state, options)
+    local jobs = jobs_of(ctx, pair, known, options)
     local results = mr.parallel(jobs, 2, function(job)
         return job()
     end)

@@ -70,9 +70,11 @@ function kinds.ask(w, pair, action)
     local begun = mr.clock()
     local row = row_of(pair, action.dbid)
     local word, err = w.ctx.agents:inspect(row, nil, { timeout_ms = ASK_MS })
+    -- A failover does not wait until a host that fails has read its WAL. One whose primary was not
+    -- probed yet is no failover.
     local primary = pair.memory.inst[pair.primary.dbid]
-    local evidence = primary and primary.evidence or "ok"
-    if word and row.role == "m" and evidence == "ok" then
+    local fails = primary and primary.evidence and primary.evidence ~= "ok"
+    if word and row.role == "m" and not fails then
         history.compare(w.ctx.agents, word, pair.primary,
             { timeout_ms = ASK_MS, lsn = received(pair.memory.inst[row.dbid]) })
     end

@@ -6,6 +6,7 @@
 --- each transition goes through it, and when it breaks the lease is gone with it.
 local catalog = require("lib.catalog")
 local mr = require("moonrise")
+local without_null = require("lib.without_null")
 
 local M = {}
 
@@ -52,19 +53,6 @@ function M.new(env, holder)
     return setmetatable({ env = env, holder = holder, held = false }, Lease)
 end
 
--- null is nothing; lists are never null.
-local function clean(value)
-    if value == mr.null then
-        return nil
-    elseif type(value) ~= "table" then
-        return value
-    end
-    for k, v in pairs(value) do
-        value[k] = clean(v)
-    end
-    return value
-end
-
 local function by_content(list)
     local map = {}
     for _, item in ipairs(list or {}) do
@@ -78,7 +66,7 @@ local function parse(text, begun)
     if not raw then
         return nil, err
     end
-    raw = clean(raw)
+    raw = without_null(raw)
     local now = mr.clock()
     for _, lease in ipairs(raw.leases or {}) do
         lease.expires = now + lease.left_ms

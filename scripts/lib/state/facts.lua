@@ -10,6 +10,7 @@ local instance = require("lib.instance")
 local judge = require("lib.state.judge")
 local mr = require("moonrise")
 local reader = require("lib.reader")
+local without_null = require("lib.without_null")
 
 local M = {}
 
@@ -44,21 +45,8 @@ select version() as version, current_setting('server_version') as server_version
         left join pg_roles r on r.oid = s.setrole
         where setting ~ '^synchronous_commit=(off|local|remote_write)$') as weaker]]
 
-local function plain(value)
-    if value == mr.null then
-        return nil
-    elseif type(value) ~= "table" then
-        return value
-    end
-    local copy = {}
-    for key, item in pairs(value) do
-        copy[key] = plain(item)
-    end
-    return copy
-end
-
 local function list(text)
-    return text and plain(mr.json_decode(text)) or {}
+    return text and without_null(mr.json_decode(text)) or {}
 end
 
 local function ask(env, inst, timeout_ms)
@@ -136,7 +124,7 @@ local function look(source, instances, options)
                 code = result.error.code, message = result.error.message,
                 sqlstate = result.error.sqlstate }
         else
-            seen[job.dbid][job.key] = plain(result)
+            seen[job.dbid][job.key] = without_null(result)
         end
     end
     return seen

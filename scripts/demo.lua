@@ -65,22 +65,16 @@ local function fail_and_return(world)
         return nil, err
     end
     tell_failover(story)
-    step("moonrise recoverseg -a")
-    local ok
-    ok, err = demo.command(world, { "recoverseg", "-a" })
-    if ok then
-        ok, err = demo.wait_in_sync(world)
-    end
-    if not ok then
-        return nil, err
-    end
-    step("moonrise recoverseg -r -a")
-    ok, err = demo.command(world, { "recoverseg", "-r", "-a" })
-    if ok then
-        ok, err = demo.wait_in_sync(world)
-    end
-    if not ok then
-        return nil, err
+    for _, args in ipairs({ { "recoverseg", "-a" }, { "recoverseg", "-r", "-a" } }) do
+        step("moonrise " .. table.concat(args, " "))
+        local ok
+        ok, err = demo.command(world, args)
+        if ok then
+            ok, err = demo.wait_in_sync(world)
+        end
+        if not ok then
+            return nil, err
+        end
     end
     step("moonrise state -e")
     return demo.command(world, { "state", "-e" })

@@ -14,7 +14,7 @@ INCLUDES  := -Iinclude $(shell pkg-config --cflags luajit libpq 2>/dev/null)
 override CFLAGS += -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread $(WARN) $(SAN) \
     $(INCLUDES) -DMOONRISE_PREFIX='"$(PREFIX)"' -DMOONRISE_NAME_PREFIX='"$(NAME_PREFIX)gp"' -MMD -MP
 override LDFLAGS += -pthread $(SAN)
-LIBS      := -lpq -lcrypto -luv -ljansson -lxxhash -lzstd -llz4
+LIBS      := -lpq -lcrypto -luv -ljansson -lxxhash -lzstd -llz4 -lssh
 
 FOLDERS   := base loop pg wal conn stream wire patch agent probe
 SRC       := $(wildcard $(FOLDERS:%=engine/%/*.c))
@@ -24,8 +24,12 @@ CLIOBJ    := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard engine/cli/*.c))
 BENCH     := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 UNITS     := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/*.c))
 PACKAGES  := gcc libc6-dev pkg-config libpq-dev libssl-dev libuv1-dev libluajit-5.1-dev \
-    libjansson-dev libxxhash-dev libzstd-dev liblz4-dev libcmocka-dev luajit lua-busted lua-check \
-    lua-dkjson clang-format postgresql postgresql-contrib procps iproute2 rsync openssl
+    libjansson-dev libssh-dev libxxhash-dev libzstd-dev liblz4-dev libcmocka-dev luajit \
+    lua-busted lua-check lua-dkjson clang-format postgresql postgresql-contrib procps iproute2 \
+    rsync openssl
+# Nobody who only looks at the demo gets a server that others can log in to.
+TEST_PACKAGES := openssh-server openssh-client
+WANTED    = $(PACKAGES)
 GP        := state recoverseg start stop initstandby activatestandby addmirrors movemirrors
 # Only of commands that are there.
 GPLINKS   := $(patsubst scripts/%.lua,$(NAME_PREFIX)gp%,$(wildcard $(GP:%=scripts/%.lua)))
@@ -45,8 +49,8 @@ all: $(BUILD)/moonrise $(BUILD)/moonrise.so $(BUILD)/$(UNIT)
 # Installs what is missing and touches nothing that is there.
 deps:
 	@command -v dpkg-query >/dev/null || exit 0; \
-	have=" $$(dpkg-query -W -f '$${Package}:$${db:Status-Status} ' $(PACKAGES) 2>/dev/null)"; \
-	for p in $(PACKAGES); do \
+	have=" $$(dpkg-query -W -f '$${Package}:$${db:Status-Status} ' $(WANTED) 2>/dev/null)"; \
+	for p in $(WANTED); do \
 	    case "$$have" in *" $$p:installed "*) ;; *) missing="$$missing $$p" ;; esac; \
 	done; \
 	[ -z "$$missing" ] && exit 0; \
@@ -102,6 +106,7 @@ lint: suites = lint
 asan: suites = unit-asan spec-asan
 tsan: suites = unit-tsan cluster-tsan
 campaign: export MOONRISE_CAMPAIGN = 1
+test lint asan tsan campaign bench: WANTED = $(PACKAGES) $(TEST_PACKAGES)
 test lint asan tsan campaign: deps
 	@BUILD=$(BUILD) MAKE="$(MAKE)" tests/run -b $(suites)
 

@@ -29,6 +29,7 @@ static const struct {
     {ERR_STALE, "stale"},
     {ERR_LIMIT, "limit"},
     {ERR_CHILD, "child"},
+    {ERR_HOSTKEY, "hostkey"},
 };
 
 #define ERR_NAMES (sizeof(err_names) / sizeof(err_names[0]))

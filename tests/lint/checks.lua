@@ -149,7 +149,7 @@ function M.c_functions(tree)
                 report(problems, name, fn.line, "%s has %d lines, the limit is %d", fn.name,
                     fn.length, rules.c_function_lines)
             end
-            if fn.parameters > rules.parameters then
+            if fn.parameters > rules.parameters and not rules.callbacks[fn.name] then
                 report(problems, name, fn.line, "%s has %d parameters, the limit is %d", fn.name,
                     fn.parameters, rules.parameters)
             end

@@ -28,6 +28,7 @@ enum err_code {
     ERR_STALE = -17,      /* the order is not newer than the last one the instance has seen */
     ERR_LIMIT = -18,      /* a budget (memory, instructions, size) is used up */
     ERR_CHILD = -19,      /* a child process failed */
+    ERR_HOSTKEY = -20,    /* another host's ssh key is not the one on record, or there is none */
 };
 
 struct err {

@@ -1,0 +1,67 @@
+/*
+ * The way from nothing to a program that runs on another host: one file for each part of it. Everything
+ * here runs on the session's thread, looks at `stop` several times a second and keeps one deadline.
+ */
+#ifndef MOONRISE_ENGINE_WIRE_SSH_LINK_H
+#define MOONRISE_ENGINE_WIRE_SSH_LINK_H
+
+#include "moonrise/base/err.h"
+
+#include <libssh/callbacks.h>
+#include <libssh/libssh.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* How long anything may wait before it looks at `stop` again. */
+#define LINK_SLICE_MS 100
+
+enum link_phase {
+    LINK_TURN, /* other connections to the host are on their way */
+    LINK_RESOLVE,
+    LINK_CONNECT,
+    LINK_GREETING,
+    LINK_KEYS,
+    LINK_LOGIN,
+    LINK_CHANNEL,
+    LINK_PROGRAM,
+};
+
+struct link {
+    const char *host;
+    int64_t begun_ms, limit_ms; /* clock_ms() at the begin, and how long it may take */
+    const atomic_bool *stop;
+    atomic_int *phase;
+    ssh_session session;
+    ssh_channel channel;
+    struct ssh_callbacks_struct callbacks;
+    bool locked;  /* a key was met that has a passphrase */
+    char at[300]; /* " (127.0.0.1 port 22)" once known, for messages */
+};
+
+/* Connects and runs `command`; ch->userdata and its functions are in force before it starts. On failure
+ * nothing is left of it. */
+int link_open(struct link *l, const char *command, ssh_channel_callbacks ch, struct err *e);
+
+/* Breaks the connection. */
+void link_close(struct link *l);
+
+/* 0 as long as it may go on: ERR_CANCELLED, ERR_TIMEOUT. */
+int link_due(const struct link *l, struct err *e);
+
+/* What has not happened in a phase, and when it should have. */
+int link_late(int phase, int64_t limit_ms, struct err *e);
+
+/* Puts "ssh to HOST (ADDRESS port N): " before the message. */
+int link_wrap(const struct link *l, struct err *e);
+
+/* Sets up a session from the user's and the system's configuration. */
+int link_configure(struct link *l, struct err *e);
+
+/* A connected TCP socket that notices a dead link. */
+int link_connect_tcp(struct link *l, int *fd_out, struct err *e);
+
+/* Compares the server's key with what is on record. */
+int link_check_host(struct link *l, struct err *e);
+
+#endif

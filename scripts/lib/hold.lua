@@ -69,11 +69,16 @@ function M.renewing(cat, leases, last, fn)
     end, fn, leases)
 end
 
+-- Hosts may bear the same name, as clones do: a boot's identifier is nobody else's.
+local function boot()
+    return (mr.read_file("/proc/sys/kernel/random/boot_id", 4096) or ""):sub(1, 8)
+end
+
 --- The text that says who we are in a lease.
 ---@return string
 function M.holder()
     local me = mr.whoami()
-    return ("%s@%s pid %d"):format(me.user, me.hostname, me.pid)
+    return ("%s@%s pid %d boot %s"):format(me.user, me.hostname, me.pid, boot())
 end
 
 --- Whether a process of this host has ended. Where nobody collects it (a container's first process
@@ -89,8 +94,8 @@ end
 ---@param holder string
 ---@return boolean
 function M.is_gone(holder)
-    local host, pid = holder:match("@(%S+) pid (%d+)$")
-    return host == mr.whoami().hostname and M.process_gone(pid)
+    local host, pid, of = holder:match("@(%S+) pid (%d+) boot (%w*)$")
+    return host == mr.whoami().hostname and of == boot() and M.process_gone(pid)
 end
 
 --- Whether a lease holds nobody off any more: it has expired, or its holder is gone.

@@ -101,7 +101,7 @@ end
 --- Who we are, for the others.
 ---@return string
 function M.holder()
-    return (hold.holder():gsub(" pid %d+$", ""))
+    return (hold.holder():gsub(" pid %d+ boot %w*$", ""))
 end
 
 --- What a command has done, as JSON if that was asked for.

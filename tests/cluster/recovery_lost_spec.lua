@@ -148,10 +148,20 @@ describe("with", function()
             local gone = place:start({ "true" })
             gone:wait(SOON_S)
             local me = place:must({ "sh", "-c", "echo $(id -un)@$(uname -n)" }):match("%S+")
-            cluster:catalog(("select moonrise.lease_take(c, '%s pid %d', '%s', 'begun', " ..
-                "'10 minutes') from generate_series(-1, 0) c"):format(me, gone.pid, command))
+            local boot = place_of.read("/proc/sys/kernel/random/boot_id"):sub(1, 8)
+            local function take(content, where)
+                cluster:catalog(("select moonrise.lease_take(%d, '%s pid %d boot %s', '%s', "
+                    .. "'begun', '10 minutes')"):format(content, me, gone.pid, where, command))
+            end
+            take(-1, boot)
+            take(0, boot)
             cluster:must({ "start", "-a" })
             assert.are.same({}, cluster:catalog("select * from content_lease"))
+            -- Another host of this one's name may have such a process.
+            take(0, "0a0b0c0d")
+            assert.matches("boot 0a0b0c0d", cluster:moonrise({ "state", "-e" }).out)
+            assert.equal(1, #cluster:catalog("select * from content_lease"))
+            cluster:catalog("select moonrise.lease_drop(token) from content_lease")
         end)
     end
 end)

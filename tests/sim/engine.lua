@@ -217,7 +217,7 @@ function M.new(process, connect)
     function mr.whoami()
         return { user = "sim", hostname = "sim", pid = process.pid, uid = 1 }
     end
-    --- Only /proc/PID/stat is ever read here.
+    --- Of files only /proc/PID/stat is there.
     function mr.read_file(path)
         local pid = tonumber(path:match("^/proc/(%d+)/stat$"))
         return world.alive[pid] and ("%d (sim) S 1"):format(pid) or nil

@@ -15,6 +15,8 @@
 /* Between the end of its output and its own end, until the reader is told. */
 #define PUMP_LINGER_MS 1000
 #define PUMP_WAIT_MS   1000
+/* Of the session's socket before the other one gets its turn: libssh reads 4096 bytes at a time. */
+#define PUMP_READS 16
 
 static void
 pump_complained(struct pump *p, const void *bytes, size_t len)
@@ -184,7 +186,10 @@ pump_turn(struct pump *p, ssh_event event)
         return false;
     if (fds[1].revents & (POLLHUP | POLLERR))
         p->gone = true;
-    if (fds[0].revents && ssh_event_dopoll(event, 0) == SSH_ERROR)
+    int rc = fds[0].revents ? SSH_OK : SSH_AGAIN;
+    for (int i = 0; i < PUMP_READS && rc != SSH_AGAIN && rc != SSH_ERROR; i++)
+        rc = ssh_event_dopoll(event, 0);
+    if (rc == SSH_ERROR)
         return false;
     return !pump_is_broken(p);
 }

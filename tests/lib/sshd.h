@@ -104,12 +104,14 @@ sshd_stop(struct sshd *d)
     d->pid = 0;
 }
 
-/* Ends what serves the sessions that are open now. */
+/* Ends what serves the sessions that are open now: of each a process that watches, and its child, which has
+ * the connection. */
 static inline void
 sshd_break_sessions(const struct sshd *d)
 {
-    char *command =
-        mem_printf("kill -9 $(cat /proc/%d/task/%d/children)", (int)d->pid, (int)d->pid);
+    char *command = mem_printf("for p in $(cat /proc/%d/task/%d/children); do "
+                               "kill -9 $(cat /proc/$p/task/$p/children) $p; done",
+                               (int)d->pid, (int)d->pid);
     tmpdir_do(d->dir, command);
     free(command);
 }

@@ -3,6 +3,7 @@
  */
 #include "moonrise/agent/agent.h"
 #include "moonrise/base/core.h"
+#include "moonrise/base/version.h"
 #include "moonrise/conn/conn.h"
 #include "moonrise/lua/script.h"
 
@@ -15,10 +16,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#ifndef MOONRISE_VERSION
-#define MOONRISE_VERSION "0.1"
-#endif
 
 #define FILES_WANTED 65536
 

@@ -6,8 +6,10 @@
 #include "moonrise/base/err.h"
 #include "moonrise/base/str.h"
 #include "moonrise/loop/timer.h"
+#include "moonrise/wire/channel.h"
 #include "moonrise/wire/message.h"
 #include "moonrise/wire/session.h"
+#include "moonrise/wire/ssh.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,11 +19,21 @@
 /* How long a withdrawn call may take to say how it ended. */
 enum { WITHDRAW_MS = 5000 };
 
+/* Until an agent on another host is started. */
+enum { CONNECT_MS = 10000 };
+
 struct object {
     struct open_object open; /* first: the runtime closes it */
     struct runtime *rt;
     struct session *session; /* NULL once closed */
-    bool ended;
+    bool up, ended;
+    struct err why;       /* once it has ended */
+    struct wait *waiting; /* until it is up */
+};
+
+struct ready {
+    struct wait wait;
+    struct object *object;
 };
 
 struct call {
@@ -34,12 +46,34 @@ struct call {
 };
 
 static void
+object_forget(struct object *a, struct wait *w)
+{
+    struct wait **place = &a->waiting;
+    while (*place != w)
+        place = &(*place)->next;
+    *place = w->next;
+}
+
+/* Those who wait until it is up go on: it is, or there is a reason why not. */
+static void
+object_tell(struct object *a)
+{
+    while (a->waiting) {
+        struct wait *w = a->waiting;
+        object_forget(a, w);
+        wait_end(w, a->up ? NULL : push_error, &a->why);
+        free(w);
+    }
+}
+
+static void
 object_close(struct open_object *o)
 {
     struct object *a = (struct object *)o;
     struct session *s = a->session;
     a->session = NULL;
     session_free(s);
+    object_tell(a);
 }
 
 static void
@@ -54,22 +88,47 @@ object_end(struct object *a)
 static void
 agent_ended(void *arg, const struct err *why)
 {
-    (void)why;
-    ((struct object *)arg)->ended = true;
+    struct object *a = arg;
+    a->ended = true;
+    a->up = false;
+    a->why = *why;
+    object_tell(a);
 }
 
-/* The agent's command line: options.argv, else this program with the word "agent". */
+static void
+agent_up(void *arg)
+{
+    struct object *a = arg;
+    a->up = true;
+    object_tell(a);
+}
+
+/* Pushes the command line of an agent: this program's, here or on another host, with the word "agent". */
+static void
+push_argv(lua_State *L, const char *host)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, "moonrise.executable");
+    const char *executable = lua_tostring(L, -1);
+    /* The host is there for who looks at the list of processes. */
+    const char *const here[] = {executable, "agent", NULL}, *const words[] = {"agent", host, NULL};
+    const char **there = host ? ssh_moonrise(executable, words) : NULL;
+    const char *const *argv = host ? there : here;
+    lua_newtable(L);
+    for (int i = 0; argv[i]; i++) {
+        lua_pushstring(L, argv[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    free(there);
+}
+
+/* options.argv, or the usual one. */
 static const char **
-agent_argv(lua_State *L)
+agent_argv(lua_State *L, const char *host)
 {
     lua_getfield(L, 1, "argv");
-    if (lua_isnil(L, -1)) {
-        lua_newtable(L);
-        lua_getfield(L, LUA_REGISTRYINDEX, "moonrise.executable");
-        lua_rawseti(L, -2, 1);
-        lua_pushliteral(L, "agent");
-        lua_rawseti(L, -2, 2);
-    } else if (!lua_istable(L, -1) || lua_objlen(L, -1) == 0)
+    if (lua_isnil(L, -1))
+        push_argv(L, host);
+    else if (!lua_istable(L, -1) || lua_objlen(L, -1) == 0)
         luaL_argerror(L, 1, "options.argv: list of texts expected");
     return text_list(L, 1, lua_gettop(L), "options.argv");
 }
@@ -78,17 +137,21 @@ agent_argv(lua_State *L)
 int
 agent_open(lua_State *L)
 {
-    static const char *const known[] = {"argv", NULL};
+    static const char *const known[] = {"argv", "host", "connect_ms", NULL};
     lua_settop(L, 1);
     opt_table(L, 1, known);
     struct runtime *rt = runtime_running(L, "agent");
-    const char **argv = agent_argv(L);
+    struct channel_host host = {.name = opt_text(L, 1, "host", NULL)};
+    host.connect_ms = (int64_t)opt_number(L, 1, "connect_ms", CONNECT_MS);
+    host.argv = agent_argv(L, host.name);
     struct object *a = class_new(L, AGENT, sizeof(*a));
-    struct session_events events = {.on_end = agent_ended, .arg = a};
+    struct session_events events = {.on_end = agent_ended, .arg = a, .on_up = agent_up};
     struct err e;
     a->rt = rt;
     a->open.close = object_close;
-    if (session_start(&a->session, rt->loop, argv, &events, &e)) {
+    int rc = host.name ? session_start_ssh(&a->session, rt->loop, &host, &events, &e)
+                       : session_start(&a->session, rt->loop, host.argv, &events, &e);
+    if (rc) {
         a->session = NULL;
         return error_return(L, &e);
     }
@@ -100,6 +163,47 @@ static struct object *
 agent_check(lua_State *L)
 {
     return luaL_checkudata(L, 1, AGENT);
+}
+
+/* Why a call cannot be sent any more. */
+static int
+agent_gone(lua_State *L, const struct object *a)
+{
+    if (!a->ended)
+        return error_returnf(L, ERR_CONNECT, "the agent was closed");
+    return error_return(L, &a->why);
+}
+
+static bool
+ready_cancel(struct wait *w, bool force)
+{
+    (void)force;
+    object_forget(((struct ready *)w)->object, w);
+    free(w);
+    return true;
+}
+
+/* Agent:ready(timeout_ms?) -> true, or nil, err */
+static int
+l_ready(lua_State *L)
+{
+    struct object *a = agent_check(L);
+    int64_t timeout_ms = arg_ms(L, 2, -1);
+    struct task *t;
+    int rc = task_enter(L, "ready", &t);
+    if (rc)
+        return rc;
+    if (!a->session || a->ended)
+        return agent_gone(L, a);
+    if (a->up) {
+        lua_pushboolean(L, true);
+        return 1;
+    }
+    struct ready *r = mem_zalloc(sizeof(*r));
+    r->wait = (struct wait){.cancel = ready_cancel, .what = "the agent", .next = a->waiting};
+    r->object = a;
+    a->waiting = &r->wait;
+    return task_wait(L, t, &r->wait, timeout_ms, 1);
 }
 
 static void
@@ -215,7 +319,7 @@ l_call(lua_State *L)
     if (rc)
         return rc;
     if (!a->session || a->ended)
-        return error_returnf(L, ERR_CONNECT, "the agent is gone");
+        return agent_gone(L, a);
     struct message *m = call_message(L, 3);
     struct call *c = call_new(L, a);
     struct session_call spec = {.on_progress = call_progress, .on_done = call_done, .arg = c};
@@ -253,7 +357,7 @@ l_close(lua_State *L)
 void
 agent_register(lua_State *L)
 {
-    static const luaL_Reg methods[] = {
-        {"call", l_call}, {"is_open", l_is_open}, {"pid", l_pid}, {"close", l_close}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"call", l_call}, {"ready", l_ready}, {"is_open", l_is_open},
+                                       {"pid", l_pid},   {"close", l_close}, {NULL, NULL}};
     class_register(L, AGENT, methods, l_close);
 }

@@ -9,12 +9,9 @@
 
 #include "moonrise/base/path.h"
 #include "moonrise/base/str.h"
+#include "moonrise/base/version.h"
 
 #include <stdlib.h>
-
-#ifndef MOONRISE_VERSION
-#define MOONRISE_VERSION "0.1"
-#endif
 
 static void
 set_text(lua_State *L, const char *key, const char *text)

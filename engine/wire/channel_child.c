@@ -4,7 +4,6 @@
 #include "moonrise/base/str.h"
 #include "moonrise/loop/child.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,14 +54,15 @@ static void
 child_ended(void *arg, int exit_code, int signal)
 {
     struct channel_to_child *c = arg;
-    char why[CHILD_WORD_BYTES + 100];
+    struct err why;
     const char *line = child_last_line(&c->word);
     const char *colon = *line ? ": " : "";
     if (signal)
-        snprintf(why, sizeof(why), "the agent was ended by signal %d%s%s", signal, colon, line);
+        err_set(&why, ERR_CHILD, "the agent was ended by signal %d%s%s", signal, colon, line);
     else
-        snprintf(why, sizeof(why), "the agent ended with code %d%s%s", exit_code, colon, line);
-    c->base.events.on_end(c->base.events.arg, why);
+        err_set(&why, exit_code == 127 ? ERR_NOTFOUND : ERR_CHILD,
+                "the agent ended with code %d%s%s", exit_code, colon, line);
+    c->base.events.on_end(c->base.events.arg, &why);
 }
 
 static void

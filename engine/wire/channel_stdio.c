@@ -22,7 +22,7 @@ struct channel_stdio {
     struct timer *ending;              /* tells the end on a later turn */
     struct str unsent;
     size_t sent; /* of unsent */
-    char why[200];
+    struct err why;
     char buffer[STDIO_READ_BYTES];
 };
 
@@ -30,7 +30,7 @@ static void
 stdio_tell_end(void *arg)
 {
     struct channel_stdio *c = arg;
-    c->base.events.on_end(c->base.events.arg, c->why);
+    c->base.events.on_end(c->base.events.arg, &c->why);
 }
 
 static void
@@ -40,8 +40,8 @@ stdio_end(struct channel_stdio *c, const char *what, int sys)
     fdwatch_free(c->writing);
     if (c->reading || c->writing) {
         char words[100];
-        snprintf(c->why, sizeof(c->why), "%s%s%s", what, sys ? ": " : "",
-                 sys ? strerror_r(sys, words, sizeof(words)) : "");
+        err_set(&c->why, ERR_CONNECT, "%s%s%s", what, sys ? ": " : "",
+                sys ? strerror_r(sys, words, sizeof(words)) : "");
         timer_again(c->ending, 0, 0);
     }
     c->reading = c->writing = NULL;

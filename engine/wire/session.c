@@ -1,6 +1,7 @@
 #include "moonrise/wire/session.h"
 
 #include "moonrise/base/str.h"
+#include "moonrise/base/version.h"
 #include "moonrise/loop/timer.h"
 #include "moonrise/wire/channel.h"
 #include "moonrise/wire/frame.h"
@@ -32,6 +33,8 @@ struct session {
     int silent; /* heartbeats since the last byte came */
     int depth;
     bool greeted, freed;
+    bool program;   /* one was started there */
+    char *host;     /* the other end's, when that is another one */
     struct err why; /* code 0 while the session lives */
 };
 
@@ -49,6 +52,7 @@ session_leave(struct session *s)
     frame_reader_done(&s->reader);
     calls_done(&s->calls);
     timer_free(s->heartbeat);
+    free(s->host);
     free(s);
 }
 
@@ -98,6 +102,30 @@ session_refuse(struct session *s, uint32_t id, int code, const char *text)
     message_free(m);
 }
 
+/* What to do about a moonrise there that is none, or another one. */
+static void
+session_hint(const struct session *s, struct err *e)
+{
+    if (s->host)
+        err_hint(e, "install this moonrise there: moonrise deploy %s", s->host);
+    else
+        err_hint(e, "moonrise was replaced while this process ran: start this command anew");
+}
+
+static int
+session_compare(const struct session *s, const struct message *m, struct err *e)
+{
+    int64_t protocol = message_int(m, "protocol", 0);
+    const char *version = message_text(m, "version", "of an unknown version");
+    if (protocol == SESSION_PROTOCOL && strcmp(version, MOONRISE_VERSION) == 0)
+        return 0;
+    err_set(e, ERR_VERSION, "%s%smoonrise there is %.40s (protocol %lld), this one %s (%d)",
+            s->host ? s->host : "", s->host ? ": " : "", version, (long long)protocol,
+            MOONRISE_VERSION, SESSION_PROTOCOL);
+    session_hint(s, e);
+    return ERR_VERSION;
+}
+
 static int
 session_greeting(struct session *s, const struct frame *f, struct err *e)
 {
@@ -106,13 +134,12 @@ session_greeting(struct session *s, const struct frame *f, struct err *e)
         return err_set(e, ERR_PROTOCOL, "the other end sent its greeting %s",
                        s->greeted ? "twice" : "too late");
     int rc = message_parse(&m, f->payload, f->len, e);
-    if (rc == 0 && message_int(m, "protocol", 0) != SESSION_PROTOCOL)
-        rc = err_set(e, ERR_VERSION, "the other end speaks protocol %lld, this program %d",
-                     (long long)message_int(m, "protocol", 0), SESSION_PROTOCOL);
-    if (rc == ERR_VERSION)
-        err_hint(e, "install the same version of moonrise on every host");
+    if (rc == 0)
+        rc = session_compare(s, m, e);
     message_free(m);
-    s->greeted = true;
+    s->greeted = rc == 0;
+    if (rc == 0 && s->events.on_up)
+        s->events.on_up(s->events.arg);
     return rc;
 }
 
@@ -198,6 +225,25 @@ session_frame(struct session *s, const struct frame *f, struct err *e)
     }
 }
 
+/* What has broken a session that was up is one thing to its callers: they do not know what became of
+ * their calls. Before that the reason counts. */
+static void
+session_failed(struct session *s, struct err *e)
+{
+    if (s->greeted) {
+        e->code = ERR_CONNECT;
+    } else if (s->host && e->code == ERR_PROTOCOL) {
+        err_wrap(e, "%s: what answers there is no moonrise", s->host);
+        session_hint(s, e);
+    } else if (s->host && (e->code == ERR_NOTFOUND || e->code == ERR_CHILD) && s->program) {
+        err_wrap(e, "%s: moonrise cannot be run there", s->host);
+        session_hint(s, e);
+    } else if (!s->host && e->code == ERR_CHILD) {
+        e->code = ERR_CONNECT;
+    }
+    session_over(s, e);
+}
+
 static void
 session_bytes(void *arg, const void *bytes, size_t len)
 {
@@ -211,16 +257,15 @@ session_bytes(void *arg, const void *bytes, size_t len)
     while (s->channel && rc == 0 && (rc = frame_reader_next(&s->reader, &f, &e)) == 1)
         rc = session_frame(s, &f, &e);
     if (rc < 0)
-        session_over(s, &e);
+        session_failed(s, &e);
     session_leave(s);
 }
 
 static void
-session_ended(void *arg, const char *why)
+session_ended(void *arg, const struct err *why)
 {
-    struct err e;
-    err_set(&e, ERR_CONNECT, "%s", why);
-    session_over(arg, &e);
+    struct err e = *why;
+    session_failed(arg, &e);
 }
 
 /* Silence is counted in heartbeats, not by the clock, so that a process that stood still itself does
@@ -262,6 +307,7 @@ session_opened(struct session **out, struct session *s, int rc)
     }
     struct message *hello = message_new();
     message_set_int(hello, "protocol", SESSION_PROTOCOL);
+    message_set_text(hello, "version", MOONRISE_VERSION);
     session_send(s, FRAME_HELLO, 0, hello);
     message_free(hello);
     return 0;
@@ -272,15 +318,35 @@ session_start(struct session **out, struct loop *l, const char *const *argv,
               const struct session_events *ev, struct err *e)
 {
     struct session *s = session_new(l, ev);
-    struct channel_events events = {session_bytes, session_ended, s};
+    struct channel_events events = {session_bytes, session_ended, s, NULL};
     return session_opened(out, s, channel_child(&s->channel, l, argv, &events, e));
+}
+
+/* The way there had its own deadline; from here on the heartbeats count. */
+static void
+session_reached(void *arg)
+{
+    struct session *s = arg;
+    s->program = true;
+    timer_again(s->heartbeat, s->heartbeat_ms, s->heartbeat_ms);
+}
+
+int
+session_start_ssh(struct session **out, struct loop *l, const struct channel_host *host,
+                  const struct session_events *ev, struct err *e)
+{
+    struct session *s = session_new(l, ev);
+    struct channel_events events = {session_bytes, session_ended, s, session_reached};
+    timer_stop(s->heartbeat);
+    s->host = mem_strdup(host->name);
+    return session_opened(out, s, channel_ssh(&s->channel, l, host, &events, e));
 }
 
 int
 session_serve(struct session **out, struct loop *l, const struct session_events *ev, struct err *e)
 {
     struct session *s = session_new(l, ev);
-    struct channel_events events = {session_bytes, session_ended, s};
+    struct channel_events events = {session_bytes, session_ended, s, NULL};
     return session_opened(out, s, channel_stdio(&s->channel, l, &events, e));
 }
 
@@ -289,7 +355,7 @@ session_set_heartbeat(struct session *s, int64_t every_ms, int64_t dead_ms)
 {
     s->heartbeat_ms = every_ms;
     s->dead_ms = dead_ms;
-    if (s->channel)
+    if (s->channel && (!s->host || s->program))
         timer_again(s->heartbeat, every_ms, every_ms);
 }
 

@@ -17,6 +17,10 @@ M.steps = {
 
 -- For an answer that needs no disk.
 local HELLO_MS = 3000
+-- How long ssh may take to start an agent.
+local CONNECT_MS = 10000
+-- A host that was not to be reached is not tried again for each instance on it.
+local AGAIN_MS = 1500
 
 local LOCAL = { localhost = true, ["127.0.0.1"] = true, ["::1"] = true }
 
@@ -46,33 +50,53 @@ end
 ---@param env {bin: string, user: string, passfile: string}
 ---@return table set
 function M.new(env)
-    return setmetatable({ env = env, open = {} }, Set)
+    return setmetatable({ env = env, open = {}, failed = {} }, Set)
 end
 
-local function agent_of(set, host)
-    local agent = set.open[host]
-    if agent and agent:is_open() then
+-- What is said of a host that cannot be reached, whatever the reason; it is kept for a moment.
+local function unreachable(set, host, err)
+    err = mr.error("connect", ("the agent of host %s: %s"):format(host, err.message),
+        { hint = err.hint, cause = err })
+    set.failed[host] = { err = err, till = mr.clock() + AGAIN_MS }
+    return nil, err
+end
+
+-- All who need a host wait for the same attempt to reach it.
+local function awaited(set, host, agent, timeout_ms)
+    local ok, err = agent:ready(math.min(timeout_ms or CONNECT_MS, CONNECT_MS))
+    if ok then
         return agent
-    elseif not M.is_local(host) then
-        return nil, mr.error("connect",
-            ("host %s is not this one: moonrise serves the instances of its own host"):format(host),
-            { hint = "name this host, or localhost, for every instance of a cluster" })
+    elseif err.code == "cancelled" then
+        return nil, err
     end
-    local err
-    -- The host is there for who looks at the list of processes.
-    agent, err = mr.agent({ argv = { mr.executable, "agent", host } })
+    return unreachable(set, host, err)
+end
+
+local function agent_of(set, host, timeout_ms)
+    local agent, failed, err = set.open[host], set.failed[host]
+    if agent and agent:is_open() then
+        return M.is_local(host) and agent or awaited(set, host, agent, timeout_ms)
+    elseif failed and mr.clock() < failed.till then
+        return nil, failed.err
+    end
+    set.failed[host] = nil
+    if M.is_local(host) then
+        -- The host is there for who looks at the list of processes.
+        agent, err = mr.agent({ argv = { mr.executable, "agent", host } })
+    else
+        agent, err = mr.agent({ host = host, connect_ms = CONNECT_MS })
+    end
     if not agent then
-        return nil, mr.error(err.code, ("the agent of host %s: %s"):format(host, err.message),
-            { hint = err.hint, cause = err })
+        return unreachable(set, host, err)
     end
     -- Somebody else may have started one while this task waited.
     local other = set.open[host]
     if other and other:is_open() then
         agent:close()
-        return other
+        agent = other
     end
     set.open[host] = agent
-    return agent
+    return M.is_local(host) and agent or awaited(set, host, agent, timeout_ms)
 end
 
 --- Calls an operation of a host's agent.
@@ -83,7 +107,7 @@ end
 ---@return table? result
 ---@return Error? err code "connect" when the host cannot be reached
 function Set:call(host, op, args, options)
-    local agent, err = agent_of(self, host)
+    local agent, err = agent_of(self, host, options and options.timeout_ms)
     if not agent then
         return nil, err
     end
@@ -160,7 +184,7 @@ end
 ---@return Error? err code "timeout" when the disk hangs, "connect" when its agent does
 function Set:disk(inst, options)
     local agent, answer, err
-    agent, err = agent_of(self, inst.hostname)
+    agent, err = agent_of(self, inst.hostname, options and options.timeout_ms)
     if agent then
         answer, err = agent:call("disk", about(self, inst), options)
     end

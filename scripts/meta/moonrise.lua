@@ -177,8 +177,10 @@ function mr.run(argv, options) end
 ---@class Agent
 local Agent = {}
 
---- Starts an agent on this host as a child process.
----@param options? {argv: string[]?}
+--- Starts an agent: on this host as a child process, or on another one by ssh (ssh.h). Calls may be
+--- sent at once; that the host cannot be reached is told by ready and by the calls.
+---@param options? {argv: string[]?, host: string?, connect_ms: number?} host as ssh knows it;
+--- connect_ms (10000) for the way there; argv when it is another program
 ---@return Agent? agent
 ---@return Error? err
 function mr.agent(options) end
@@ -191,6 +193,12 @@ function mr.agent(options) end
 ---@return table? result
 ---@return Error? err
 function Agent:call(op, args, options) end
+
+--- Waits until the agent has greeted. It goes on connecting when the time is up.
+---@param timeout_ms? number
+---@return boolean? ok
+---@return Error? err why it ended: "hostkey", "permission", "version", "notfound" (no moonrise there)
+function Agent:ready(timeout_ms) end
 
 ---@return boolean
 function Agent:is_open() end

@@ -110,7 +110,7 @@ static inline void
 sshd_break_sessions(const struct sshd *d)
 {
     char *command = mem_printf("for p in $(cat /proc/%d/task/%d/children); do "
-                               "kill -9 $(cat /proc/$p/task/$p/children) $p; done",
+                               "c=$(cat /proc/$p/task/$p/children); kill -9 $p $c || :; done",
                                (int)d->pid, (int)d->pid);
     tmpdir_do(d->dir, command);
     free(command);
@@ -153,5 +153,83 @@ sshd_teardown(struct sshd *d)
     unsetenv("MOONRISE_SSH_DIR");
     tmpdir_remove(d->dir);
 }
+
+static inline int
+sshd_setup_with(void **state, const char *options)
+{
+    struct sshd *d = mem_zalloc(sizeof(*d));
+    *state = d;
+    if (sshd_missing())
+        return 0;
+    sshd_setup(d, options);
+    sshd_start(d);
+    return 0;
+}
+
+static inline int
+sshd_default(void **state)
+{
+    return sshd_setup_with(state, "");
+}
+
+static inline int
+sshd_end(void **state)
+{
+    struct sshd *d = *state;
+    if (d->dir)
+        sshd_teardown(d);
+    free(d);
+    return 0;
+}
+
+static inline struct sshd *
+sshd_need(void **state)
+{
+    struct sshd *d = *state;
+    if (d->dir)
+        return d;
+    print_message("# %s\n", sshd_missing());
+    skip();
+    return NULL;
+}
+
+static inline struct ssh *
+sshd_open(const char *const *argv)
+{
+    struct ssh *s;
+    struct err e = {0};
+    struct ssh_spec spec = {.host = "box", .argv = argv, .connect_ms = SSHD_CONNECT_MS};
+    if (ssh_open(&s, &spec, &e) != 0)
+        fail_msg("%s (%s)", e.message, e.hint);
+    return s;
+}
+
+static inline void
+sshd_has(const char *text, const char *part)
+{
+    if (!strstr(text, part))
+        fail_msg("\"%s\" has no \"%s\"", text, part);
+}
+
+static inline char *
+sshd_read(struct ssh *s)
+{
+    struct str out = STR_INIT;
+    char chunk[4096];
+    ssize_t n;
+    while ((n = read(ssh_fd(s), chunk, sizeof(chunk))) > 0)
+        str_append(&out, chunk, (size_t)n);
+    return str_take(&out);
+}
+
+static inline void
+sshd_says(struct ssh *s, const char *text)
+{
+    char *said = sshd_read(s);
+    assert_string_equal(said, text);
+    free(said);
+}
+
+#define SSHD_TEST(test, how) cmocka_unit_test_setup_teardown(test, how, sshd_end)
 
 #endif

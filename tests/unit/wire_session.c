@@ -82,7 +82,7 @@ far_serve(void)
 {
     struct far far = {0};
     struct session *s;
-    struct session_events ev = {far_call, far_cancel, far_end, &far};
+    struct session_events ev = {far_call, far_cancel, far_end, &far, NULL};
     if (loop_new(&far.l, NULL) != 0 || session_serve(&s, far.l, &ev, NULL) != 0)
         return 1;
     loop_run(far.l);

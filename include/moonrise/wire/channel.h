@@ -1,13 +1,14 @@
 /*
  * A channel: an ordered stream of bytes to another process, whatever carries it.
  *
- * channel_child runs a program and speaks with its standard input and output; channel_stdio is the far
- * end of that. A channel through ssh is another file beside them and needs no change above. Loop thread.
+ * channel_child runs a program and speaks with its standard input and output, channel_ssh one on another
+ * host; channel_stdio is the far end of both. Loop thread.
  */
 #ifndef MOONRISE_WIRE_CHANNEL_H
 #define MOONRISE_WIRE_CHANNEL_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct err;
 struct loop;
@@ -16,14 +17,27 @@ struct channel;
 
 struct channel_events {
     void (*on_bytes)(void *arg, const void *bytes, size_t len);
-    /* Once: the other end is gone; `why` is one line (exit code, signal, its last line of stderr). */
-    void (*on_end)(void *arg, const char *why);
+    /* Once: the other end is gone, or could not be reached; `why` says its exit code, signal, last line of
+     * stderr. ERR_NOTFOUND: there is no such program. */
+    void (*on_end)(void *arg, const struct err *why);
     void *arg;
+    /* The program has been started; NULL where that is at once. */
+    void (*on_up)(void *arg);
 };
 
 /* Starts argv (no shell) as a child. ERR_NOTFOUND, ERR_PERMISSION, ERR_IO. */
 int channel_child(struct channel **out, struct loop *l, const char *const *argv,
                   const struct channel_events *ev, struct err *e);
+
+/* Runs argv on another host (ssh.h); connecting takes place on a thread of its own, and bytes may be written
+ * at once. A failure to connect is told by on_end, with ssh_open's codes and hint. ERR_IO. */
+struct channel_host {
+    const char *name;
+    const char *const *argv;
+    int64_t connect_ms;
+};
+int channel_ssh(struct channel **out, struct loop *l, const struct channel_host *host,
+                const struct channel_events *ev, struct err *e);
 
 /* This process's own standard input and output, which it takes over: afterwards descriptor 0 is /dev/null
  * and 1 is standard error, so that neither a stray print nor a program started from here gets at the

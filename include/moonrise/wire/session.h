@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 struct channel;
+struct channel_host;
 struct loop;
 struct message;
 struct session;
@@ -21,9 +22,12 @@ struct session_events {
                     const struct message *args);
     /* The caller withdrew call `id`; it still wants its answer. May be NULL. */
     void (*on_cancel)(void *arg, struct session *s, uint32_t id);
-    /* Once: the session is over, all open calls have failed before with ERR_CONNECT. */
+    /* Once: the session is over, all open calls have failed before with the same reason. ERR_CONNECT:
+     * it was up; before that it is what hindered it (ssh.h, ERR_VERSION, ERR_NOTFOUND: no moonrise there). */
     void (*on_end)(void *arg, const struct err *why);
     void *arg;
+    /* The other end has greeted, with the same protocol and version. May be NULL. */
+    void (*on_up)(void *arg);
 };
 
 /* How a call comes back: progress any number of times, then done once (m or e is NULL; borrowed). */
@@ -33,9 +37,14 @@ struct session_call {
     void *arg;
 };
 
-/* Opens the calling side by running argv, which must greet with the same protocol (else ERR_VERSION). Calls may be sent at once. ERR_NOTFOUND, ERR_IO. */
+/* Opens the calling side by running argv, which must greet with the same protocol and version (else
+ * ERR_VERSION). Calls may be sent at once. ERR_NOTFOUND, ERR_IO. */
 int session_start(struct session **out, struct loop *l, const char *const *argv,
                   const struct session_events *ev, struct err *e);
+
+/* The same on another host (channel.h); that it cannot be reached is told by on_end. ERR_IO. */
+int session_start_ssh(struct session **out, struct loop *l, const struct channel_host *host,
+                      const struct session_events *ev, struct err *e);
 
 /* Opens the serving side on standard input and output. */
 int session_serve(struct session **out, struct loop *l, const struct session_events *ev,

@@ -14,7 +14,7 @@ INCLUDES  := -Iinclude $(shell pkg-config --cflags luajit libpq 2>/dev/null)
 override CFLAGS += -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread $(WARN) $(SAN) \
     $(INCLUDES) -DMOONRISE_PREFIX='"$(PREFIX)"' -DMOONRISE_NAME_PREFIX='"$(NAME_PREFIX)gp"' -MMD -MP
 override LDFLAGS += -pthread $(SAN)
-LIBS      := -lpq -lcrypto -luv -ljansson -lxxhash -lzstd -llz4 -lssh
+LIBS      := -lpq -lcrypto -luv -ljansson -lxxhash -lzstd -llz4 -lz -lssh
 
 FOLDERS   := base loop pg wal conn stream wire patch agent probe
 SRC       := $(wildcard $(FOLDERS:%=engine/%/*.c))
@@ -24,7 +24,7 @@ CLIOBJ    := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard engine/cli/*.c))
 BENCH     := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 UNITS     := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/*.c))
 PACKAGES  := gcc libc6-dev pkg-config libpq-dev libssl-dev libuv1-dev libluajit-5.1-dev \
-    libjansson-dev libssh-dev libxxhash-dev libzstd-dev liblz4-dev libcmocka-dev luajit \
+    libjansson-dev libssh-dev libxxhash-dev libzstd-dev liblz4-dev zlib1g-dev libcmocka-dev luajit \
     lua-busted lua-check lua-dkjson clang-format postgresql postgresql-contrib procps iproute2 \
     rsync openssl
 # Nobody who only looks at the demo gets a server that others can log in to.

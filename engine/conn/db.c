@@ -1,10 +1,8 @@
-#include "moonrise/conn/db.h"
+#include "db.h"
 
 #include "moonrise/base/str.h"
 #include "moonrise/loop/fd.h"
 #include "moonrise/loop/loop.h"
-
-#include "pq.h"
 
 #include <poll.h>
 #include <stdlib.h>
@@ -12,14 +10,15 @@
 #define DB_SLICE_MS  100 /* how long a cancel flag may go unseen */
 #define DB_CANCEL_MS 500 /* for the server to take note of a cancel */
 
-struct db {
-    struct pq pq;
-    const atomic_bool *cancel;
-    struct result result;
-    int wants;
-    bool busy;
-    struct err failure; /* why the session is broken */
-};
+bool
+db_wait_ready(struct db *d, int64_t left_ms)
+{
+    struct pollfd p = {
+        .fd = pq_socket(&d->pq),
+        .events = (short)((d->wants & FD_READ ? POLLIN : 0) | (d->wants & FD_WRITE ? POLLOUT : 0))};
+    /* An interrupted wait is a short one. */
+    return poll(&p, 1, left_ms < DB_SLICE_MS ? (int)left_ms : DB_SLICE_MS) > 0;
+}
 
 /* Waits until the socket is ready, at most a slice: 0, ERR_TIMEOUT past the deadline, ERR_CANCELLED. */
 static int
@@ -30,12 +29,7 @@ db_wait(struct db *d, int64_t deadline_ms, struct err *e)
     int64_t left = deadline_ms - clock_ms();
     if (left <= 0)
         return err_set(e, ERR_TIMEOUT, "no answer before the deadline");
-    struct pollfd p = {
-        .fd = pq_socket(&d->pq),
-        .events = (short)((d->wants & FD_READ ? POLLIN : 0) | (d->wants & FD_WRITE ? POLLOUT : 0))};
-    /* An interrupted wait is a short one. */
-    int n = poll(&p, 1, left < DB_SLICE_MS ? (int)left : DB_SLICE_MS);
-    return n > 0 ? 1 : 0;
+    return db_wait_ready(d, left);
 }
 
 static int
@@ -78,8 +72,7 @@ db_clear(struct db *d)
     d->result.pg = NULL;
 }
 
-/* The session is of no use after this error. */
-static int
+int
 db_break(struct db *d, const struct err *e)
 {
     d->failure = *e;
@@ -181,12 +174,19 @@ db_server_version(const struct db *d)
     return d->pq.conn ? PQserverVersion(d->pq.conn) : 0;
 }
 
+const char *
+db_parameter(const struct db *d, const char *name)
+{
+    return d->pq.conn ? PQparameterStatus(d->pq.conn, name) : NULL;
+}
+
 void
 db_close(struct db *d)
 {
     if (!d)
         return;
     db_clear(d);
+    PQfreemem(d->copied);
     pq_close(&d->pq);
     free(d);
 }

@@ -30,7 +30,8 @@ M.headers = {
     { pattern = "^jansson%.h$", name = "jansson", places = { "wire" } },
     { pattern = "^xxhash%.h$", name = "xxHash", places = { "base/hash" } },
     { pattern = "^zstd", name = "zstd", places = { "wire/frame" } },
-    { pattern = "^lz4", name = "lz4", places = { "wire/frame" } },
+    { pattern = "^lz4", name = "lz4", places = { "wire/frame", "stream/codec" } },
+    { pattern = "^zlib", name = "zlib", places = { "stream/codec" } },
 }
 
 M.file_lines = 500

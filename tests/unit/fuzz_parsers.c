@@ -5,6 +5,7 @@
 #include "../fuzz/control.c"
 #include "../fuzz/label.c"
 #include "../fuzz/pidfile.c"
+#include "../fuzz/stream.c"
 #include "../fuzz/timeline.c"
 #include "../fuzz/wal_record.c"
 
@@ -198,6 +199,35 @@ test_wal_record(void **state)
     run(fuzz_wal_record, seeds, 2);
 }
 
+/* Three pages in one message: the kind is the second byte, since the first says where messages are cut. */
+static void
+test_stream(void **state)
+{
+    (void)state;
+    enum { HEAD = 26, LEN = HEAD + 3 * FUZZ_STREAM_PAGE_BYTES };
+    uint8_t *bytes = mem_zalloc(LEN);
+    bytes[0] = 255;
+    bytes[1] = 'w';
+    for (uint32_t i = 0; i < 2; i++) {
+        uint8_t *page = bytes + HEAD + i * FUZZ_STREAM_PAGE_BYTES;
+        bytes_put16(page, 0xD110);
+        bytes_put16(page + 2, i == 0 ? 2 : 0);
+        bytes_put32(page + 4, 1);
+        bytes_put64(page + 8, FUZZ_STREAM_SEGMENT_BYTES + i * FUZZ_STREAM_PAGE_BYTES);
+    }
+    bytes_put64(bytes + HEAD + 24, 7);
+    bytes_put32(bytes + HEAD + 32, FUZZ_STREAM_SEGMENT_BYTES);
+    bytes_put32(bytes + HEAD + 36, FUZZ_STREAM_PAGE_BYTES);
+    const uint8_t alive[19] = {20, 'k'};
+    const struct seed seeds[] = {{bytes, LEN}, {bytes, HEAD + 30}, {alive, sizeof(alive)}};
+    run(fuzz_stream, seeds, 3);
+    free(bytes);
+    static const struct seed names[] = {TEXT("000000010000000000000001"),
+                                        TEXT("0000000100000000000000FF.gz.partial"),
+                                        TEXT("000000010000000000000001.lz4")};
+    run(fuzz_segment_name, names, 3);
+}
+
 int
 main(void)
 {
@@ -205,6 +235,7 @@ main(void)
         cmocka_unit_test(test_label),   cmocka_unit_test(test_pidfile),
         cmocka_unit_test(test_conf),    cmocka_unit_test(test_timeline),
         cmocka_unit_test(test_control), cmocka_unit_test(test_wal_record),
+        cmocka_unit_test(test_stream),
     };
     return cmocka_run_group_tests_name("fuzz_parsers", tests, NULL, NULL);
 }

@@ -36,6 +36,10 @@ void db_cancel(struct db *d);
 int db_backend_pid(const struct db *d);
 int db_server_version(const struct db *d);
 
+/* A setting that the server reports by itself ("application_name", "server_version", ...), as the session
+ * has it; NULL when it does not report it. Valid until the next call. */
+const char *db_parameter(const struct db *d, const char *name);
+
 void db_close(struct db *d);
 
 #endif

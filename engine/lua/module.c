@@ -75,6 +75,8 @@ luaopen_moonrise(lua_State *L)
     os_functions(L);
     net_functions(L);
     term_functions(L);
+    receive_functions(L);
+    conninfo_functions(L);
     module_places(L);
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");

@@ -30,12 +30,14 @@ int run_program(lua_State *L);
 int signal_handle(lua_State *L);
 int daemon_start(lua_State *L);
 
-/* More than one function: added to the table on top of the stack. */
+/* Added to the table on top of the stack. */
 void clock_functions(lua_State *L);
 void fs_functions(lua_State *L);
 void os_functions(lua_State *L);
 void net_functions(lua_State *L);
 void term_functions(lua_State *L);
 void lsn_functions(lua_State *L);
+void receive_functions(lua_State *L);
+void conninfo_functions(lua_State *L);
 
 #endif

@@ -1,8 +1,10 @@
 #include "params.h"
 
 #include "bind.h"
+#include "objects.h"
 #include "resolve.h"
 
+#include "moonrise/base/err.h"
 #include "moonrise/base/str.h"
 
 #include <stdio.h>
@@ -139,4 +141,28 @@ params_done(struct params *p)
         free(p->values[i]);
     }
     p->count = 0;
+}
+
+/* mr.conninfo(text) -> options, or nil, err */
+static int
+l_conninfo(lua_State *L)
+{
+    struct conn_params params;
+    struct err e;
+    if (conn_params_parse(&params, luaL_checkstring(L, 1), &e))
+        return error_return(L, &e);
+    lua_newtable(L);
+    for (size_t i = 0; params.keywords[i]; i++) {
+        lua_pushstring(L, params.values[i]);
+        lua_setfield(L, -2, params.keywords[i]);
+    }
+    conn_params_free(&params);
+    return 1;
+}
+
+void
+conninfo_functions(lua_State *L)
+{
+    lua_pushcfunction(L, l_conninfo);
+    lua_setfield(L, -2, "conninfo");
 }

@@ -164,6 +164,39 @@ function Conn:server_version() end
 
 function Conn:close() end
 
+--- Reads a libpq connection string: keywords and values, or a URI.
+---@param text string
+---@return ConnOptions? options
+---@return Error? err code "argument"
+function mr.conninfo(text) end
+
+---@class ReceiveOptions
+---@field conn ConnOptions where from; its application_name may be none of a mirror's
+---@field directory string where the segments go; it is there
+---@field slot? string it is there, and none of a mirror's
+---@field end_lsn? number ends when more than this is there
+---@field compress? string "gzip" or "lz4"
+---@field level? integer
+---@field sync? boolean whole segments are flushed; default true
+---@field synchronous? boolean each byte is flushed, and told, as soon as nothing more is at hand
+---@field never_synchronous? boolean refused by a server that would count this receiver as synchronous
+---@field status_ms? number between two reports to the server; default 10000, 0: when it asks
+---@field silence_ms? number a server that says nothing for so long is dead; default 60000
+---@field system_identifier? string the server's; refused when it is another one
+---@field progress? fun(word: {event: string, lsn: number?, timeline: integer?, name: string?})
+--- its events: "begins" at lsn of timeline; "finished" a segment, which ends at lsn; "switched" to
+--- timeline, which begins at lsn; "ignored": file `name`, which is not what its name says. It is
+--- called between tasks and cannot wait.
+
+--- Streams a server's WAL into a directory, from where it ends there, over the server's timelines;
+--- waits, until end_lsn or the end of the link. Whatever ends it, what was received is durable.
+---@param options ReceiveOptions
+---@return {begin_lsn: number, lsn: number, timeline: integer}? result
+---@return Error? err code "notfound": also when the server has removed the WAL that comes next;
+--- "refused": another system, a timeline that the server does not know, a mirror's name or slot;
+--- "cancelled", "connect", "timeout", "sql", "busy", "space", ...
+function mr.receive_wal(options) end
+
 --- Runs a program without a shell; waits until it has ended. On time-out (default none) and when it
 --- prints more than 64 MiB its process group is killed. With `term_ms` one that is late is asked by
 --- SIGTERM first, so long before. With `keep_bytes` only the first ones of each output are kept and

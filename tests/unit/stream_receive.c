@@ -35,7 +35,7 @@ group_setup(void **state)
     (void)state;
     conn_clear_environment();
     pg_make(&server, "max_wal_senders = 4\nmax_replication_slots = 4\nautovacuum = off\n"
-                     "wal_keep_size = 0\nmin_wal_size = 32MB\nmax_wal_size = 32MB\n"
+                     "wal_keep_size = 1GB\nmin_wal_size = 32MB\nmax_wal_size = 32MB\n"
                      "synchronous_commit = local\n");
     pg_start(&server);
     free(pg_sql(&server, "create table t (x text)"));
@@ -76,6 +76,7 @@ static int
 teardown(void **state)
 {
     struct fixture *f = *state;
+    free(pg_sql(&server, "select pg_drop_replication_slot(slot_name) from pg_replication_slots"));
     tmpdir_remove(f->dir);
     free(f);
     return 0;
@@ -185,7 +186,6 @@ test_receive(void **state)
     assert_int_equal(end(f), ERR_CANCELLED);
     assert_int_equal(same_segments(f), whole + 1);
     sql_until("select restart_lsn = pg_current_wal_flush_lsn() from pg_replication_slots", "t");
-    free(pg_sql(&server, "select pg_drop_replication_slot('s')"));
 }
 
 /* Without a slot nothing is told to be durable, unless that was asked for. */
@@ -279,6 +279,9 @@ test_removed(void **state)
     f->spec.end_lsn = flushed_lsn() - 1;
     assert_int_equal(receive(f), 0);
     assert_true(f->result.streamed);
+    free(pg_sql(&server, "alter system set wal_keep_size = 0"));
+    free(pg_sql(&server, "select pg_reload_conf()"));
+    sql_until("show wal_keep_size", "0");
     write_segments(5);
     free(pg_sql(&server, "checkpoint"));
     write_segments(1);

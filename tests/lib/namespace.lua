@@ -18,6 +18,7 @@ int umount2(const char *path, int flags);
 int open(const char *path, int flags, ...);
 int close(int fd);
 int chdir(const char *path);
+int chroot(const char *path);
 int capget(void *header, void *data);
 int capset(void *header, const void *data);
 int getpid(void);
@@ -30,12 +31,15 @@ local M = {}
 -- linux/sched.h, sys/mount.h
 local NEW_USER, NEW_MOUNTS, NEW_NETWORK = 0x10000000, 0x20000, 0x40000000
 local READ_ONLY, NO_SUID, NO_DEV, NO_EXEC = 1, 2, 4, 8
-local REMOUNT, BIND, RECURSIVE, PRIVATE = 32, 4096, 16384, 0x40000
+local REMOUNT, BIND, MOVE, RECURSIVE, PRIVATE = 32, 4096, 8192, 16384, 0x40000
 local DETACH = 2
 local CLOSE_ON_EXEC = 0x80000
 -- linux/capability.h, linux/prctl.h
-local CAPABILITIES_VERSION, NET_ADMIN, SYS_PTRACE = 0x20080522, 12, 19
+local CAPABILITIES_VERSION = 0x20080522
 local AMBIENT, AMBIENT_RAISE, AMBIENT_CLEAR_ALL = 47, 2, 4
+
+--- Rights for M.with_rights, by their names in linux/capability.h.
+M.rights = { NET_ADMIN = 12, NET_RAW = 13, SYS_CHROOT = 18, SYS_PTRACE = 19, SYS_ADMIN = 21 }
 
 local entered
 
@@ -100,6 +104,44 @@ function M.bind(from, to)
     must("bind " .. to, ffi.C.mount(from, to, nil, BIND, nil))
 end
 
+--- Likewise, with all that is mounted below it.
+---@param from string
+---@param to string
+function M.bind_tree(from, to)
+    must("bind " .. to, ffi.C.mount(from, to, nil, BIND + RECURSIVE, nil))
+end
+
+--- Mounts what tells of the processes of this process's namespace.
+---@param path string
+function M.proc(path)
+    must("proc " .. path, ffi.C.mount("proc", path, "proc", NO_SUID + NO_DEV + NO_EXEC, nil))
+end
+
+--- Moves this process into another one's namespaces; its children are in that one's for processes.
+---@param pid integer
+function M.join(pid)
+    -- What is opened by a path is opened before the mounts change.
+    local spaces = {}
+    for _, kind in ipairs({ "pid", "ipc", "uts", "net", "mnt" }) do
+        local space = ffi.C.open(("/proc/%d/ns/%s"):format(pid, kind), CLOSE_ON_EXEC)
+        assert(space >= 0, failed("open the namespaces of process " .. pid))
+        table.insert(spaces, space)
+    end
+    for _, space in ipairs(spaces) do
+        must("setns", ffi.C.setns(space, 0))
+        ffi.C.close(space)
+    end
+end
+
+--- Makes what is mounted at a directory the root of this mount namespace.
+---@param path string
+function M.become_root(path)
+    must("chdir " .. path, ffi.C.chdir(path))
+    must("move " .. path, ffi.C.mount(".", "/", nil, MOVE, nil))
+    must("chroot " .. path, ffi.C.chroot("."))
+    must("chdir /", ffi.C.chdir("/"))
+end
+
 --- Makes what is in a directory read-only, as a file system with errors becomes.
 ---@param path string
 function M.read_only(path)
@@ -144,6 +186,23 @@ function M.new_network()
     return network
 end
 
+--- Makes a network in which there is nobody yet, and stays where it is.
+---@return integer network
+function M.other_network()
+    local back = ffi.C.open("/proc/self/ns/net", CLOSE_ON_EXEC)
+    assert(back >= 0, failed("open"))
+    local network = M.new_network()
+    must("setns", ffi.C.setns(back, NEW_NETWORK))
+    ffi.C.close(back)
+    return network
+end
+
+--- Lets go of a network: it ends with the last process in it.
+---@param network integer
+function M.leave(network)
+    ffi.C.close(network)
+end
+
 --- Runs a function in another network; what it starts there stays there.
 ---@param network integer
 ---@param fn fun(): any
@@ -175,6 +234,23 @@ local function bequeath(rights)
     end
 end
 
+--- Runs a function; what it executes has these rights in the namespaces of this process.
+---@param rights integer[]
+---@param fn fun(): any
+---@return any
+function M.with_rights(rights, fn)
+    bequeath(rights)
+    local ok, result = pcall(fn)
+    bequeath({})
+    assert(ok, result)
+    return result
+end
+
+--- What this process executes from now on has no rights.
+function M.drop_rights()
+    bequeath({})
+end
+
 --- Runs commands of ip in the network where this process is.
 ---@param commands string[]
 ---@return boolean done
@@ -182,12 +258,13 @@ end
 function M.ip(commands)
     local file = os.tmpname()
     write(file, table.concat(commands, "\n") .. "\n")
-    bequeath({ NET_ADMIN, SYS_PTRACE })
-    local pipe = assert(io.popen(("PATH=$PATH:/sbin:/usr/sbin ip -batch %s 2>&1 || echo failed")
-        :format(file)))
-    local said = pipe:read("*a")
-    pipe:close()
-    bequeath({})
+    local said = M.with_rights({ M.rights.NET_ADMIN, M.rights.SYS_PTRACE }, function()
+        local pipe = assert(io.popen(("PATH=$PATH:/sbin:/usr/sbin ip -batch %s 2>&1 || echo failed")
+            :format(file)))
+        local text = pipe:read("*a")
+        pipe:close()
+        return text
+    end)
     os.remove(file)
     return not said:match("failed\n$"), said
 end

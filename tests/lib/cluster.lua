@@ -1,4 +1,5 @@
---- Clusters for specs, made and run by build/moonrise itself on this host.
+--- Clusters for specs, made and run by build/moonrise itself, on this host or on test hosts
+--- (tests/lib/hosts.lua).
 ---
 ---     local cluster = require("tests.lib.cluster").new(place, { segments = 2, standby = true })
 ---     cluster:init()
@@ -20,6 +21,10 @@ local SETTINGS = { fsync = "off", shared_buffers = "16MB", max_connections = "40
 
 -- Each name of this host has an agent of its own.
 local function instance(cluster, name)
+    if cluster.lab then
+        return { host = cluster.hosts[name], port = cluster.port or place_of.free_port(),
+            datadir = "/data/" .. name }
+    end
     return { host = cluster.hosts[name] or "localhost",
         address = cluster.addresses[name] or "127.0.0.1",
         port = cluster.port or place_of.free_port(), datadir = cluster.place:path(name) }
@@ -70,14 +75,16 @@ end
 ---@param options? table {segments = 1, standby = false, mirrors = true, settings = {}, hba = nil,
 --- hosts = {}: by directory ("standby", "mirror0"), localhost unless named; addresses = {}:
 --- likewise, 127.0.0.1 unless named; port = nil: all have this one; tls = nil, fdw = nil,
---- watch = nil, on_event = nil}
+--- watch = nil, on_event = nil, lab = nil: the hosts on which it is, all of them named; moonrise
+--- is run on the coordinator's}
 ---@return table cluster {config (the table of cluster.lua), file (its path), place}
 function M.new(place, options)
     options = options or {}
     local cluster = setmetatable({ place = place, bin = pg.bin(), hosts = options.hosts or {},
-        addresses = options.addresses or {}, port = options.port }, Cluster)
+        addresses = options.addresses or {}, port = options.port, lab = options.lab }, Cluster)
     cluster.config = describe(cluster, options)
     cluster.datadir = cluster.config.coordinator.datadir
+    cluster.runner = cluster.lab and cluster.lab[cluster.config.coordinator.host] or place
     cluster.file = place:write("cluster.lua", "return " .. to_lua(cluster.config, "") .. "\n")
     return cluster
 end
@@ -86,7 +93,8 @@ end
 ---@param name string
 ---@return string path
 function Cluster:state_file(name)
-    return self.place:path("home/state/moonrise/" .. self.config.name .. "/" .. name)
+    local dir = self.lab and "home/.local/state" or "home/state"
+    return ("%s/moonrise/%s/%s"):format(self.runner:path(dir), self.config.name, name)
 end
 
 local function environment(cluster)
@@ -99,7 +107,7 @@ end
 ---@return {code: integer, out: string, err: string} result
 function Cluster:moonrise(args, options)
     local argv = { place_of.moonrise(), unpack(args) }
-    return self.place:run(argv, { env = environment(self), stdin = options and options.stdin,
+    return self.runner:run(argv, { env = environment(self), stdin = options and options.stdin,
         timeout_s = options and options.timeout_s or 120 })
 end
 
@@ -116,9 +124,11 @@ end
 
 --- Starts `moonrise ARGS...` in the background.
 ---@param args string[]
+---@param on? table another test host than the coordinator's
 ---@return table program
-function Cluster:start(args)
-    return self.place:start({ place_of.moonrise(), unpack(args) }, { env = environment(self) })
+function Cluster:start(args, on)
+    return (on or self.runner):start({ place_of.moonrise(), unpack(args) },
+        { env = environment(self) })
 end
 
 --- Starts `moonrise ARGS...` on a terminal of its own, for its questions.
@@ -212,7 +222,8 @@ end
 
 -- The lock file of a server tells its socket's directory and its port.
 local function as_server(cluster, row)
-    local server = pg.at(cluster.place, row.datadir)
+    local server = cluster.lab and cluster.lab[row.hostname]:server(row.datadir)
+        or pg.at(cluster.place, row.datadir)
     for key, value in pairs(row) do
         server[key] = server[key] or value
     end
@@ -221,7 +232,7 @@ end
 
 --- The coordinator's server; `dbname` is given with each statement.
 function Cluster:coordinator()
-    return as_server(self, { datadir = self.datadir })
+    return as_server(self, { datadir = self.datadir, hostname = self.config.coordinator.host })
 end
 
 --- SQL on the coordinator, in the database moonrise.

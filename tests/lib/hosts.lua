@@ -17,6 +17,7 @@
 
 local hurt = require("tests.lib.hurt")
 local namespace = require("tests.lib.namespace")
+local pg = require("tests.lib.pg")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
@@ -432,6 +433,20 @@ function Host:start(argv, options)
         return program.pid or program:code()
     end)
     return program
+end
+
+--- A server whose data directory is on the host's disk, for the spec, which reaches it by its
+--- socket.
+---@param datadir string the host's path
+---@return table server of tests/lib/pg.lua
+function Host:server(datadir)
+    local server = pg.at(self.place, self:on_disk(datadir))
+    server.host = server.host and self:on_disk(server.host)
+    server.pid = function()
+        local text = place_of.read(server.datadir .. "/postmaster.pid")
+        return text and self:process(tonumber(text:match("^%d+")))
+    end
+    return server
 end
 
 -- Of the processes that have this id in some namespace, the one in that of the first process.

@@ -4,31 +4,13 @@
 --- in the directory DIR, as tests/lib/writers.lua says.
 ---
 ---     moonrise run pinned_run.lua DIR
-local instance = require("lib.instance")
 local ledger = require("lib.ledger")
 local mr = require("moonrise")
-local session = require("lib.session")
 local writer = require("lib.writer")
 
 local INSERT = "INSERT INTO pinned VALUES ($1::bigint)"
 local PAUSE_MS, CONNECT_MS, READ_MS = 20, 2000, 60000
 local NAME = "pinned"
-
-local function as_owner(inst, dbname, statements)
-    local conn = mr.check(mr.connect({ host = instance.socket_dir(inst), port = inst.port,
-        dbname = dbname, user = mr.whoami().user }))
-    for _, statement in ipairs(statements) do
-        mr.check(conn:query(statement))
-    end
-    conn:close()
-end
-
-local function make_table(primary, password)
-    as_owner(primary, "postgres", { ("CREATE ROLE %s LOGIN PASSWORD '%s'"):format(NAME, password),
-        ("CREATE DATABASE %s OWNER %s"):format(NAME, NAME) })
-    as_owner(primary, NAME, { "CREATE TABLE pinned (id bigint PRIMARY KEY)",
-        "ALTER TABLE pinned OWNER TO " .. NAME })
-end
 
 local function client(inst, password)
     return { host = inst.address, port = inst.port, dbname = NAME, user = NAME, password = password,
@@ -57,19 +39,11 @@ local function write_to(book, inst, password)
     }))
 end
 
-local function open(ctx, password)
+local function open(instances, password)
     local books = {}
-    local instances = mr.check(ctx.cat:instances())
     for _, inst in ipairs(instances) do
-        if inst.content >= 0 and inst.role == "p" then
-            make_table(inst, password)
-            books[inst.content] = new_book(inst.content)
-        end
-    end
-    for _, inst in ipairs(instances) do
-        if inst.content >= 0 then
-            write_to(books[inst.content], inst, password)
-        end
+        books[inst.content] = books[inst.content] or new_book(inst.content)
+        write_to(books[inst.content], inst, password)
     end
     return books
 end
@@ -102,9 +76,9 @@ local function present_on(primary, password)
 end
 
 -- Each content's comparison, with the lists in it counted, and its acknowledgements.
-local function prove(ctx, books, password, counted)
+local function prove(instances, books, password, counted)
     local proof = {}
-    for _, inst in ipairs(mr.check(ctx.cat:instances())) do
+    for _, inst in ipairs(instances) do
         local book = inst.role == "p" and books[inst.content]
         if book then
             local result = counted(book.ledger:compare(present_on(inst, password)))
@@ -118,22 +92,21 @@ end
 return {
     summary = "writers that know one instance each",
     arguments = 1,
-    main = function(options, args)
+    main = function(_, args)
         local writers_run = dofile(args[1] .. "/writers_run.lua")
-        return session.with(options, function(ctx)
-            local password = mr.random_hex(16)
-            local books = open(ctx, password)
-            return writers_run.serve(args[1], {
-                acknowledged = function()
-                    return acknowledged(books)
-                end,
-                stop = function()
-                    stop(books)
-                end,
-                prove = function()
-                    return prove(ctx, books, password, writers_run.counted)
-                end,
-            })
-        end)
+        local password = mr.check(mr.read_file(args[1] .. "/password"))
+        local books = open(mr.json_decode(mr.check(mr.read_file(args[1] .. "/instances"))),
+            password)
+        return writers_run.serve(args[1], {
+            acknowledged = function()
+                return acknowledged(books)
+            end,
+            stop = function()
+                stop(books)
+            end,
+            prove = function(instances)
+                return prove(mr.json_decode(instances), books, password, writers_run.counted)
+            end,
+        })
     end,
 }

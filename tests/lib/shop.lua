@@ -21,8 +21,8 @@ M.hba = { "host shop shop 127.0.0.1/32 scram-sha-256", "local shop shop trust" }
 ---@param sessions integer
 ---@return table writers of tests/lib/writers.lua
 function M.open(cluster, sessions)
-    return writers_of.start(cluster, "shop", tostring(#cluster.config.segments),
-        tostring(sessions))
+    return writers_of.start(cluster, "shop",
+        { arguments = { tostring(#cluster.config.segments), tostring(sessions) } })
 end
 
 --- A psql session of the shop's user on the coordinator.

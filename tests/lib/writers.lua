@@ -19,17 +19,25 @@ local STOP_S, PROVE_S = 90, 90
 --- Starts the runbook, as NAME_run.lua DIR ARGUMENTS..., and waits for its first row.
 ---@param cluster table
 ---@param name string
----@param ... string more arguments
+---@param options? {arguments: string[]?, files: table<string, string>?, on: table?, proof_of:
+--- (fun(): string)?} `files`: more of them in DIR; `on`: the test host where it runs, the cluster's
+--- own unless given; `proof_of`: what the runbook is told when it shall prove
 ---@return table writers
-function M.start(cluster, name, ...)
+function M.start(cluster, name, options)
+    options = options or {}
     local place = cluster.place
     place:must({ "mkdir", place:path(name) })
     local function copy(file)
         return place:write(name .. "/" .. file, place_of.read("tests/lib/" .. file))
     end
     copy("writers_run.lua")
-    local program = cluster:start({ "run", copy(name .. "_run.lua"), place:path(name), ... })
-    local writers = setmetatable({ program = program, place = place, name = name }, Writers)
+    for file, text in pairs(options.files or {}) do
+        place:write(name .. "/" .. file, text)
+    end
+    local program = cluster:start({ "run", copy(name .. "_run.lua"), place:path(name),
+        unpack(options.arguments or {}) }, options.on)
+    local writers = setmetatable({ program = program, place = place, name = name,
+        proof_of = options.proof_of }, Writers)
     writers:progress(1, 30)
     return writers
 end
@@ -38,8 +46,10 @@ local function read(writers, name)
     return place_of.read(writers.place:path(writers.name .. "/" .. name))
 end
 
-local function tell(writers, name)
-    writers.place:write(writers.name .. "/" .. name, "")
+-- The file is there when all of it is.
+local function tell(writers, name, text)
+    local path = writers.place:write(writers.name .. "/" .. name .. ".new", text or "")
+    assert(os.rename(path, (path:gsub("%.new$", ""))))
 end
 
 --- How many rows were acknowledged so far.
@@ -70,7 +80,7 @@ end
 ---@return table proof what the runbook has written
 function Writers:prove()
     self:stop()
-    tell(self, "prove")
+    tell(self, "prove", self.proof_of and self.proof_of())
     local code = self.program:wait(PROVE_S)
     if code ~= 0 then
         error(("the writers ended with code %d\n%s"):format(code, self.program:output()), 2)

@@ -31,7 +31,8 @@ end
 
 --- Does as it is told, until there is proof.
 ---@param dir string
----@param writers {acknowledged: (fun(): integer), stop: fun(), prove: fun(): table}
+---@param writers {acknowledged: (fun(): integer), stop: fun(), prove: fun(told: string): table}
+--- `told` is what the spec wants to be known for the proof
 ---@return integer code
 function M.serve(dir, writers)
     wait_for(dir .. "/stop", function()
@@ -40,7 +41,8 @@ function M.serve(dir, writers)
     writers.stop()
     mr.check(mr.write_file(dir .. "/stopped", ""))
     wait_for(dir .. "/prove", function() end)
-    mr.check(mr.write_file(dir .. "/proof", mr.json_encode(writers.prove())))
+    mr.check(mr.write_file(dir .. "/proof", mr.json_encode(
+        writers.prove(mr.check(mr.read_file(dir .. "/prove"))))))
     return 0
 end
 

@@ -43,6 +43,17 @@ local function patience(facts, what)
     return answer("wait", "patience: " .. what, patience_left(primary, facts.settings))
 end
 
+-- It serves on its host, and we do not reach it. While its mirror hears it only our way to it is
+-- cut, and clients are best served where they are. Else it waits for that mirror: more is cut.
+local function cut_off_primary(facts)
+    if facts.replication.heard then
+        return answer("alert", "the primary serves on its host and its mirror hears it, and it does"
+            .. " not answer the watcher: look at the network between them", 1000)
+    end
+    return patience(facts, "the primary serves on its host only: neither its mirror nor the watcher"
+        .. " hears it")
+end
+
 -- Nobody can end it: a primary that its mirror still hears is not dead.
 local function unreachable_primary(facts)
     if facts.replication.heard then
@@ -62,6 +73,8 @@ local function lost_primary(facts)
     elseif primary.condition == "hung" then
         -- It goes on serving the sessions it has, and its mirror hears that; its host can end it.
         return patience(facts, "the primary's postmaster lives and does not answer")
+    elseif primary.condition == "cut_off" then
+        return cut_off_primary(facts)
     elseif primary.condition == "unreachable" then
         return unreachable_primary(facts)
     elseif primary.condition == "wrong_system" then
@@ -92,9 +105,11 @@ local function primary_trouble(facts)
     return lost_primary(facts)
 end
 
--- Whether only we do not know where the mirror is: its primary has it, and its host says so, too.
+-- Whether only we do not hear the mirror, or do not know where it is: its primary has it, and its
+-- host says that it is there, too.
 local function heard_of(facts)
-    return facts.mirror.condition == "unresolved" and facts.replication.streaming
+    local condition = facts.mirror.condition
+    return (condition == "unresolved" or condition == "cut_off") and facts.replication.streaming
 end
 
 local function mirror_trouble(facts)
@@ -115,6 +130,9 @@ local function mirror_trouble(facts)
         return answer("release", "the mirror's grace period is over")
     elseif mirror.condition == "unresolved" then
         return unresolved("mirror")
+    elseif heard_of(facts) then
+        return answer("alert", "the mirror serves on its host and streams, and it does not answer"
+            .. " the watcher: look at the network between them", 1000)
     end
     return answer("wait", "the mirror has its grace period", 1000)
 end

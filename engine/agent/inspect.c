@@ -13,6 +13,7 @@
 #include "moonrise/wal/record.h"
 #include "order.h"
 #include "process.h"
+#include "sql.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -24,6 +25,10 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+
+/* For a session that is tried, and again for what it is asked: together well below the time that the
+ * watcher gives a host for its word. */
+#define TRY_MS 1000
 
 /* What an empty directory may hold: a file system's own, the lock of an order that was refused, who is about
  * to make it, and the socket of a killed server, which `rm -rf *` leaves. */
@@ -348,6 +353,25 @@ tell_places(struct order *o)
         message_set_int(o->result, "data_bytes", bytes);
 }
 
+/* Whether it lets a new session in, over its socket: silence elsewhere may be the network's. Whatever it
+ * answers shows that it lives. */
+static void
+tell_serves(struct order *o)
+{
+    struct sql_place place = {.datadir = o->datadir,
+                              .user = o->user,
+                              .passfile = o->passfile,
+                              .dbname = o->dbname,
+                              .name = "moonrise try",
+                              .connect_ms = TRY_MS,
+                              .statement_ms = TRY_MS};
+    struct err why = {0};
+    struct db *db;
+    int rc = sql_connect(&db, &place, o, &why);
+    message_set_bool(o->result, "serves", rc == 0 || rc == ERR_SQL);
+    db_close(db);
+}
+
 int
 op_inspect(struct order *o, struct err *e)
 {
@@ -369,6 +393,8 @@ op_inspect(struct order *o, struct err *e)
     tell_free(o);
     if (kind != KIND_MISSING) {
         tell_postmaster(o->result, o->datadir, &users);
+        if (message_bool(o->args, "try", false))
+            tell_serves(o);
         tell_control(o->result, o->datadir);
         tell_epoch(o->result, o);
         tell_patch(o->result, o->datadir);

@@ -15,6 +15,12 @@
 #define CONNECT_TIMEOUT_MS 5000
 #define GONE_TIMEOUT_MS    3000
 
+static int64_t
+deadline_of(const struct sql_place *place)
+{
+    return clock_ms() + (place->connect_ms ? place->connect_ms : CONNECT_TIMEOUT_MS);
+}
+
 static int
 connect_to(struct db **out, const struct sql_place *place, const struct pidfile *pf,
            const struct order *o, struct err *e)
@@ -43,7 +49,7 @@ connect_to(struct db **out, const struct sql_place *place, const struct pidfile 
                                   owner.name,
                                   NULL};
     struct conn_params params = {.keywords = keywords, .values = values};
-    rc = db_open(out, &params, clock_ms() + CONNECT_TIMEOUT_MS, o->call->cancel, e);
+    rc = db_open(out, &params, deadline_of(place), o->call->cancel, e);
     user_done(&owner);
     return rc;
 }
@@ -53,7 +59,7 @@ static int
 verify_place(struct db *db, const struct sql_place *place, struct err *e)
 {
     char *told, *is = NULL;
-    int rc = sql_text(&told, db, "SHOW data_directory", clock_ms() + CONNECT_TIMEOUT_MS, e);
+    int rc = sql_text(&told, db, "SHOW data_directory", deadline_of(place), e);
     if (rc == 0)
         rc = path_canonical(&is, told ? told : "", e);
     if (rc == 0 && strcmp(is, place->datadir) != 0)

@@ -25,6 +25,7 @@ struct sql_place {
     const char *datadir;
     const char *user, *passfile, *dbname;
     const char *name;
+    int64_t connect_ms;   /* for the connection, 0 is five seconds */
     int64_t statement_ms; /* statement_timeout, 0 is none */
     bool waits;           /* its commits wait as everybody's do; else synchronous_commit is local */
     bool walsender;       /* a session of physical replication: it takes SHOW only */

@@ -156,7 +156,7 @@ end
 
 --- Asks the host's word about an instance (include/moonrise/agent/agent.h, inspect).
 ---@param inst table
----@param args? {measure: boolean?}
+---@param args? {measure: boolean?, try: boolean?}
 ---@param options? table
 ---@return table? word
 ---@return Error? err

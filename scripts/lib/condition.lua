@@ -22,15 +22,20 @@ local function proves_stopped(inst)
         and (kind == "datadir" or kind == "half-made" or inst.evidence == "refused")
 end
 
+--- Evidence that may be the network's: the host is asked to try the server itself.
+M.silent = { timeout = true, unreachable = true, no_new_session = true }
+
 local function by_word(inst)
     if inst.word_error then
         return "unreachable"
     elseif proves_stopped(inst) then
         return "stopped"
-    elseif inst.word.postmaster and inst.word.postmaster.alive then
-        return inst.evidence == "unresolved" and "unresolved" or "hung"
+    elseif not (inst.word.postmaster and inst.word.postmaster.alive) then
+        return "gone"
+    elseif inst.evidence == "unresolved" then
+        return "unresolved"
     end
-    return "gone"
+    return M.silent[inst.evidence] and inst.word.serves and "cut_off" or "hung"
 end
 
 -- Whether who answers at its address is another server: its host was asked after that answer, or
@@ -44,7 +49,8 @@ end
 --- What is to be thought of an instance, from its evidence and its host's word: unseen, fine,
 --- wrong_role, wrong_system, busy (it answers, but serves nobody), suspect (bad evidence, no word
 --- yet), unreachable (no word to be had), stopped, gone (no postmaster, but processes), hung,
---- unresolved (its postmaster lives, and nobody here knows where).
+--- unresolved (its postmaster lives, and nobody here knows where), cut_off (it serves on its host,
+--- and does not answer here).
 ---@param inst table
 ---@param role "p"|"m"
 ---@return string

@@ -4,6 +4,7 @@
 --- machine always learns that a key is free again, and when to try once more.
 local arming = require("lib.arming")
 local cluster = require("lib.cluster")
+local condition = require("lib.condition")
 local confirm = require("lib.confirm")
 local fdw = require("lib.fdw")
 local handover_resume = require("lib.handover_resume")
@@ -68,8 +69,9 @@ end
 
 function kinds.ask(w, pair, action)
     local begun = mr.clock()
-    local row = row_of(pair, action.dbid)
-    local word, err = w.ctx.agents:inspect(row, nil, { timeout_ms = ASK_MS })
+    local row, known = row_of(pair, action.dbid), pair.memory.inst[action.dbid]
+    local try = known and condition.silent[known.evidence] or false
+    local word, err = w.ctx.agents:inspect(row, { try = try }, { timeout_ms = ASK_MS })
     -- A failover does not wait until a host that fails has read its WAL. One whose primary was not
     -- probed yet is no failover.
     local primary = pair.memory.inst[pair.primary.dbid]

@@ -40,6 +40,8 @@ local primaries = {
     { "at an address that is not known here", nameless, "alert" },
     { "hung, too few tries", silent("hung", 4, 20000), "wait" },
     { "hung, too short", silent("hung", 9, 9999), "wait" },
+    { "cut off for long enough", silent("cut_off", 5, 10000), "promote" },
+    { "cut off, too short", silent("cut_off", 9, 9999), "wait" },
     { "unreachable for long enough", silent("unreachable", 5, 10000), "promote" },
     { "unreachable, too short", silent("unreachable", 5, 3000), "wait" },
     { "in crash recovery that advances",
@@ -61,6 +63,11 @@ local mirrors = {
     { "hung within its grace", silent("hung", 9, 29000), {}, "wait" },
     { "hung beyond it", silent("hung", 9, 30000), {}, "release" },
     { "at an address that is not known here", nameless, {}, "alert" },
+    { "cut off from us only", silent("cut_off", 99, 99000), {}, "alert" },
+    { "cut off from its primary, too", silent("cut_off", 99, 30000),
+        { streaming = false, unstreamed_ms = 30000 }, "release" },
+    { "cut off, while commits hang", silent("cut_off", 9, 12000),
+        { stalled_ms = 10000, waiting = 2 }, "release" },
     { "there likewise, not streaming for long", nameless,
         { streaming = false, unstreamed_ms = 30000 }, "release" },
     { "there likewise, while commits hang", nameless, { stalled_ms = 10000, waiting = 2 },
@@ -96,6 +103,12 @@ describe("failover policy", function()
     it("waits while the mirror still hears a silent primary", function()
         assert.are.equal("wait",
             ask("primary_lost", silent("unreachable", 50, 99000), {}, { heard = true }).action)
+    end)
+
+    it("leaves a primary alone that its own host and its mirror hear", function()
+        local answer = ask("primary_lost", silent("cut_off", 50, 99000), {}, { heard = true })
+        assert.are.equal("alert", answer.action)
+        assert.matches("look at the network", answer.reason)
     end)
 
     it("has a hung primary ended, though its mirror hears the sessions that go on", function()

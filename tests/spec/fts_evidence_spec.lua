@@ -48,6 +48,15 @@ describe("fts: evidence", function()
         assert.are.same({ "fence 2" }, silent_and_heard(1000, {}):story())
     end)
 
+    it("ends nobody who serves on its host and whose mirror hears it, and tells it once", function()
+        local pair = silent_and_heard(8000, { serves = true })
+        assert.are.same({}, pair:story())
+        assert.are.equal(1, pair:count("alert"))
+        assert.matches("look at the network", pair:asked("alert", P).text)
+        -- It waits for a mirror that hears it no more.
+        assert.are.same({ "fence 2" }, silent_and_heard(nil, { serves = true }):story())
+    end)
+
     it("counts the silence towards new sessions from the last one that came about", function()
         local pair = new():settle()
         pair:sees(P, "ok", { fresh = true })

@@ -25,9 +25,10 @@
  *            when the host has one of a higher epoch, or of the same one that says n where this says s; an
  *            identical one is written again. "refused" when it names another coordinator, but for an
  *            activation. The catalog's epoch never goes back
- *   inspect  (measure: bool) -> the host's word about an instance:
+ *   inspect  (measure: bool, try: bool) -> the host's word about an instance:
  *            kind: "missing" | "empty" | "foreign" (not a data directory) | "datadir" | "half-made"
  *            stopped: bool   SAFETY.md's sense; processes: [{pid, state, exe, title}]
+ *            serves: bool, only with try: true: a new session over its socket is answered within a second or two
  *            postmaster: {pid, alive, ours: bool, port, socket_dir, listen, status, start_s,
  *            socket_lock: bool}
  *            control: {aside: bool, sysid, state, timeline, checkpoint, redo, min_recovery,

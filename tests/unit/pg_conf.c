@@ -136,13 +136,64 @@ test_real(void **state)
     tmpdir_remove(dir);
 }
 
+/* Of each setting the last one counts, in the order in which the server reads the files: what it says itself. */
+static void
+test_includes(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"work_mem", "port", "log_line_prefix", "max_connections"};
+    char *dir = tmpdir_make();
+    char *path = path_join(dir, "data/postgresql.conf"), *without = path_join(dir, "ours.conf");
+    tmpdir_initdb(dir, "");
+    tmpdir_do(dir, "mkdir $DIR/conf.d");
+    tmpdir_do(dir, "echo \"include 'main.conf'\" >>$DIR/data/postgresql.conf");
+    tmpdir_write(dir, "data/main.conf",
+                 "include '../one.conf'\ninclude_dir '../conf.d'\nport = 7\n"
+                 "include_if_exists 'none.conf'\ninclude_if_exists '../ours.conf'\n");
+    tmpdir_write(dir, "one.conf", "work_mem = 1111\nport = 5\nlog_line_prefix = 'a\\nb'\n");
+    tmpdir_write(dir, "conf.d/b.conf", "work_mem = 3333\n");
+    tmpdir_write(dir, "conf.d/a.conf", "work_mem = 2222\ninclude 'more'\n");
+    tmpdir_write(dir, "conf.d/more", "max_connections = 33\n");
+    tmpdir_write(dir, "conf.d/.c.conf", "work_mem = 4444\n");
+    tmpdir_write(dir, "conf.d/d.confx", "work_mem = 5555\n");
+    struct conf c = CONF_INIT;
+    struct err e;
+    if (conf_read_included(&c, path, NULL, &e) != 0)
+        fail_msg("%s", e.message);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *line = mem_printf("$PG/postgres -D $DIR/data -C %s 2>/dev/null", names[i]);
+        char *out = tmpdir_shell(dir, line), *wanted = mem_printf("%s\n", conf_get(&c, names[i]));
+        assert_string_equal(out, wanted);
+        free(line);
+        free(out);
+        free(wanted);
+    }
+    assert_null(conf_get(&c, "include_dir"));
+    conf_done(&c);
+
+    tmpdir_write(dir, "ours.conf", "port = 9\n");
+    assert_int_equal(conf_read_included(&c, path, without, &e), 0);
+    assert_string_equal(conf_get(&c, "port"), "7");
+    conf_done(&c);
+    tmpdir_write(dir, "conf.d/b.conf", "include 'b.conf'\n");
+    assert_int_equal(conf_read_included(&c, path, NULL, &e), ERR_FORMAT);
+    conf_done(&c);
+    tmpdir_write(dir, "conf.d/b.conf", "include 'missing'\n");
+    assert_int_equal(conf_read_included(&c, path, NULL, &e), ERR_NOTFOUND);
+    assert_non_null(strstr(e.message, "conf.d/missing"));
+    conf_done(&c);
+    free(path);
+    free(without);
+    tmpdir_remove(dir);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forms),          cmocka_unit_test(test_refuses),
         cmocka_unit_test(test_set_and_remove), cmocka_unit_test(test_remove_from_nothing),
-        cmocka_unit_test(test_real),
+        cmocka_unit_test(test_real),           cmocka_unit_test(test_includes),
     };
     return cmocka_run_group_tests_name("pg_conf", tests, NULL, NULL);
 }

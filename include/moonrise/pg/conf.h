@@ -36,6 +36,11 @@ int conf_parse(struct conf *c, const char *text, size_t len, struct err *e);
 /* Appends the settings of a file. ERR_NOTFOUND, ERR_FORMAT, ERR_IO. */
 int conf_read(struct conf *c, const char *path, struct err *e);
 
+/* Appends the settings of a file and, where its include, include_if_exists and include_dir stand, those of what
+ * it includes; none of the file `without`, a canonical path, or NULL. Errors name the file: ERR_NOTFOUND of
+ * one that has to be there, ERR_FORMAT also when they include one another in circles. */
+int conf_read_included(struct conf *c, const char *path, const char *without, struct err *e);
+
 /* The value of a setting, the last one where it stands several times; NULL when it is not there. */
 const char *conf_get(const struct conf *c, const char *name);
 

@@ -1,17 +1,17 @@
 /*
  * survey: what is around an instance that is to be adopted. Who starts it by itself, who started it, and
- * which of its files are links to somewhere else.
+ * which of its files cannot be written anew.
  *
  * Autostart is looked for where systemd and Debian's postgresql-common keep it: a unit that is enabled (a
  * link in some *.wants or *.requires) and whose text, drop-ins and environment files name the directory, and
  * start.conf of the Debian cluster whose data_directory it is. Links that a generator made follow from those.
  */
+#include "debian.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
 #include "moonrise/base/str.h"
 #include "moonrise/base/user.h"
-#include "moonrise/pg/conf.h"
 #include "moonrise/pg/pidfile.h"
 #include "order.h"
 #include "process.h"
@@ -25,7 +25,6 @@
 #include <unistd.h>
 
 #define TEXT_BYTES_MAX (1u << 20)
-#define DEBIAN_DIR     "/etc/postgresql"
 
 static const char *const system_dirs[] = {
     "/etc/systemd/system",     "/run/systemd/system", "/usr/local/lib/systemd/system",
@@ -63,15 +62,6 @@ ends_with(const char *text, const char *end)
     return len > n && strcmp(text + len - n, end) == 0;
 }
 
-static bool
-leads_to(const char *path, const char *datadir)
-{
-    char *real;
-    bool same = path_canonical(&real, path, NULL) == 0 && strcmp(real, datadir) == 0;
-    free(real);
-    return same;
-}
-
 /* The next absolute path in a text, to be freed; NULL at its end. */
 static char *
 next_path(const char **at)
@@ -95,7 +85,7 @@ text_names(const char *text, const char *datadir)
     bool found = false;
     char *path;
     while (!found && (path = next_path(&text)) != NULL) {
-        found = leads_to(path, datadir);
+        found = path_leads_to(path, datadir);
         free(path);
     }
     return found;
@@ -188,37 +178,6 @@ unit_text(struct str *out, const struct survey *s, const char *name)
     str_free(&raw);
     free(template_name);
     free(instance);
-}
-
-/* Whether the Debian cluster VERSION/NAME has its data here. */
-static bool
-debian_names(const char *cluster, const char *datadir)
-{
-    struct conf c = CONF_INIT;
-    char *path = mem_printf("%s/%s/postgresql.conf", DEBIAN_DIR, cluster);
-    const char *dir = conf_read(&c, path, NULL) == 0 ? conf_get(&c, "data_directory") : NULL;
-    char *own = mem_printf("%s/%s", DEBIAN_DIR, cluster);
-    bool names = dir ? leads_to(dir, datadir) : leads_to(own, datadir);
-    conf_done(&c);
-    free(path);
-    free(own);
-    return names;
-}
-
-/* postgresql@15-main.service stands for the cluster 15/main. */
-static bool
-debian_unit_names(const char *unit, const char *datadir)
-{
-    static const char prefix[] = "postgresql@";
-    const char *dash = strchr(unit, '-'), *dot = strrchr(unit, '.');
-    if (strncmp(unit, prefix, sizeof prefix - 1) != 0 || !dash || dot < dash)
-        return false;
-    const char *version = unit + sizeof prefix - 1;
-    char *cluster =
-        mem_printf("%.*s/%.*s", (int)(dash - version), version, (int)(dot - dash - 1), dash + 1);
-    bool names = debian_names(cluster, datadir);
-    free(cluster);
-    return names;
 }
 
 /* Whether a unit's text starts servers; a shell's, or a scheduler's, only happens to hold one. */
@@ -340,52 +299,16 @@ look_at_systemd(struct survey *s, const char **dirs, const char *option)
         each_entry(*dir, look_at_wants, s);
 }
 
-/* auto, manual or disabled: the first word of start.conf that is no comment; without the file it is auto. */
-static bool
-debian_auto(const char *cluster)
-{
-    struct str text = STR_INIT;
-    char *path = mem_printf("%s/%s/start.conf", DEBIAN_DIR, cluster), *rest = NULL;
-    const char *mode = "auto";
-    io_read_file(&text, path, TEXT_BYTES_MAX, NULL);
-    char *copy = mem_strdup(text.data);
-    for (char *line = strtok_r(copy, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-        line[strcspn(line, "#")] = '\0';
-        line += strspn(line, " \t\r");
-        line[strcspn(line, " \t\r")] = '\0';
-        if (*line) {
-            mode = line;
-            break;
-        }
-    }
-    bool is_auto = strcmp(mode, "auto") == 0;
-    free(copy);
-    free(path);
-    str_free(&text);
-    return is_auto;
-}
-
 static void
-look_at_debian_cluster(struct survey *s, const char *dir, const char *name)
+look_at_debian(void *arg, const char *conf_dir)
 {
-    char *cluster = mem_printf("%s/%s", path_base(dir), name);
-    if (debian_names(cluster, s->o->datadir) && debian_auto(cluster)) {
-        char *what = mem_printf("%s/%s/start.conf says auto", DEBIAN_DIR, cluster);
-        char *end = mem_printf("write manual into %s/%s/start.conf and run systemctl daemon-reload",
-                               DEBIAN_DIR, cluster);
-        tell_start(s, what, end);
-        free(what);
-        free(end);
-    }
-    free(cluster);
-}
-
-static void
-look_at_debian_version(struct survey *s, const char *dir, const char *name)
-{
-    char *path = path_join(dir, name);
-    each_entry(path, look_at_debian_cluster, s);
-    free(path);
+    struct survey *s = arg;
+    char *what = mem_printf("%s/start.conf says auto", conf_dir);
+    char *end =
+        mem_printf("write manual into %s/start.conf and run systemctl daemon-reload", conf_dir);
+    tell_start(s, what, end);
+    free(what);
+    free(end);
 }
 
 /* The parent of a process, 0 when it cannot be told. */
@@ -442,16 +365,29 @@ tell_parent(struct order *o, int postmaster)
     str_free(&text);
 }
 
-/* A file that is written anew would take a link's place. */
+/* A file that is written anew would take a link's place, and is made beside the one that it replaces. */
 static void
-tell_links(struct order *o)
+tell_file(struct order *o, const char *path)
 {
-    static const char *const names[] = {"postgresql.conf", "postgresql.auto.conf", "pg_hba.conf"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char *path = order_path(o, names[i]);
-        struct stat st;
-        if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode))
-            message_append_text(o->result, "links", names[i]);
+    struct stat st;
+    char *dir = path_dir(path);
+    if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode))
+        message_append_text(o->result, "links", path);
+    if (access(dir, W_OK) != 0)
+        message_append_text(o->result, "closed", path);
+    free(dir);
+}
+
+static void
+tell_files(struct order *o)
+{
+    static const char *const files[][2] = {{"config_file", "postgresql.conf"},
+                                           {"hba_file", "pg_hba.conf"},
+                                           {NULL, "postgresql.auto.conf"}};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        const char *given = files[i][0] ? message_text(o->args, files[i][0], NULL) : NULL;
+        char *path = given ? mem_strdup(given) : order_path(o, files[i][1]);
+        tell_file(o, path);
         free(path);
     }
 }
@@ -476,8 +412,8 @@ op_survey(struct order *o, struct err *e)
         const char *dirs[] = {s.user_dir, "/etc/systemd/user", "/usr/lib/systemd/user", NULL};
         look_at_systemd(&s, dirs, "--user ");
     }
-    each_entry(DEBIAN_DIR, look_at_debian_version, &s);
-    tell_links(o);
+    debian_each_auto(o->datadir, message_text(o->args, "config_file", NULL), look_at_debian, &s);
+    tell_files(o);
     str_free(&s.seen);
     free(s.unit);
     free(s.user_dir);

@@ -50,6 +50,15 @@ path_canonical(char **out, const char *path, struct err *e)
 }
 
 bool
+path_leads_to(const char *path, const char *real)
+{
+    char *own;
+    bool same = path_canonical(&own, path, NULL) == 0 && strcmp(own, real) == 0;
+    free(own);
+    return same;
+}
+
+bool
 path_inside(const char *dir, const char *path)
 {
     size_t len = strlen(dir);

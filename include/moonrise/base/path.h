@@ -20,6 +20,9 @@ const char *path_base(const char *path);
 /* The absolute path without symbolic links, "." and "..". ERR_NOTFOUND when it does not exist. */
 int path_canonical(char **out, const char *path, struct err *e);
 
+/* Whether `path`, by whatever links, is the canonical path `real`. */
+bool path_leads_to(const char *path, const char *real);
+
 /* Whether `path` is `dir` or lies below it. Compares text: give canonical paths. */
 bool path_inside(const char *dir, const char *path);
 

@@ -3,6 +3,7 @@
  */
 #include "adoption.h"
 #include "aside.h"
+#include "layout.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/str.h"
@@ -36,6 +37,8 @@ op_adopt(struct order *o, struct err *e)
         return err_set(e, ERR_REFUSED, "%s is of system %s, not of %s", o->datadir, sysid,
                        o->sysid);
     if (message_text(o->args, "adoption", NULL) && (rc = adoption_keep(o, e)) < 0)
+        return rc;
+    if ((rc = layout_keep(o, e)) < 0)
         return rc;
     o->last = (struct epoch){.dbid = o->dbid, .content = o->content};
     snprintf(o->last.sysid, sizeof o->last.sysid, "%s", sysid);

@@ -2,6 +2,7 @@
  * disown: an instance that was adopted gets back the configuration it had before. It goes on running.
  */
 #include "adoption.h"
+#include "layout.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/str.h"
@@ -81,6 +82,8 @@ forget(const struct order *o, struct err *e)
         rc = rc == ERR_NOTFOUND ? 0 : rc;
         free(path);
     }
+    if (rc == 0)
+        rc = layout_forget(o, e);
     return rc < 0 ? rc : adoption_forget(o, e);
 }
 

@@ -2,6 +2,7 @@
 
 #include "adoption.h"
 #include "aside.h"
+#include "layout.h"
 #include "maker.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
@@ -399,6 +400,7 @@ op_inspect(struct order *o, struct err *e)
         tell_epoch(o->result, o);
         tell_patch(o->result, o->datadir);
         adoption_tell(o->result, o->datadir);
+        layout_tell(o->result, o->datadir);
         maker_tell(o->result, o->datadir);
         tell_places(o);
         message_set_bool(o->result, "standby_signal", file_exists(o->datadir, "standby.signal"));

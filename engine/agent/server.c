@@ -1,5 +1,6 @@
 #include "server.h"
 
+#include "layout.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/str.h"
@@ -54,13 +55,18 @@ command_done(struct command *c)
     free(c->argv);
 }
 
+/* A configuration elsewhere may name another data directory by now: that one is not ours to start. */
 static void
-command_make(struct command *c, const struct order *o)
+command_make(struct command *c, const struct order *o, const struct layout *l)
 {
     *c = (struct command){0};
     command_add(c, mem_printf("%s/postgres", o->bin));
     command_add(c, mem_strdup("-D"));
     command_add(c, mem_strdup(o->datadir));
+    if (l->outside) {
+        command_setting(c, "config_file", l->config_file);
+        command_setting(c, "data_directory", o->datadir);
+    }
     const char *listen = message_text(o->args, "listen", NULL);
     if (listen)
         command_setting(c, "listen_addresses", listen);
@@ -265,6 +271,21 @@ await_streams(bool *out, const struct order *o, const struct server_wait *wait, 
     return rc;
 }
 
+static int
+spawn(int *pid, const struct order *o, int log_fd, struct err *e)
+{
+    struct layout l;
+    int rc = layout_read(&l, o->datadir, e);
+    if (rc == 0) {
+        struct command c;
+        command_make(&c, o, &l);
+        rc = spawn_server(pid, (const char *const *)c.argv, o->datadir, log_fd, e);
+        command_done(&c);
+    }
+    layout_done(&l);
+    return rc;
+}
+
 /* Starts it, unless it runs. */
 static int
 launch(struct server *s, struct order *o, int64_t *log_from, struct err *e)
@@ -287,12 +308,8 @@ launch(struct server *s, struct order *o, int64_t *log_from, struct err *e)
     int log_fd = -1;
     if (rc == 0)
         rc = open_log(&log_fd, log_from, o, e);
-    if (rc == 0) {
-        struct command c;
-        command_make(&c, o);
-        rc = spawn_server(&s->pid, (const char *const *)c.argv, o->datadir, log_fd, e);
-        command_done(&c);
-    }
+    if (rc == 0)
+        rc = spawn(&s->pid, o, log_fd, e);
     if (log_fd >= 0)
         close(log_fd);
     return rc;

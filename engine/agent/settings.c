@@ -1,5 +1,6 @@
 #include "settings.h"
 
+#include "layout.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
@@ -16,15 +17,25 @@
 #define SOCKETS_PREFIX "/tmp/moonrise-" /* scripts/lib/instance.lua, socket_dir */
 
 static const char own_header[] = "# Written by moonrise; changes made here are lost.\n";
-static const char include_line[] = "include_if_exists 'moonrise.conf'\n";
+static const char include_word[] = "include_if_exists ";
 static const char hba_begin[] = "# moonrise begins; changes made here are lost\n";
 static const char hba_end[] = "# moonrise ends\n";
+
+const char *const settings_place[] = {
+    "port", "listen_addresses", "unix_socket_directories", "external_pid_file", "cluster_name",
+    NULL};
 
 bool
 settings_is_auto(const char *name)
 {
     return strcmp(name, "synchronous_standby_names") == 0 ||
            strcmp(name, "primary_conninfo") == 0 || strcmp(name, "primary_slot_name") == 0;
+}
+
+bool
+settings_is_role(const char *name)
+{
+    return settings_is_auto(name) || strncmp(name, "recovery_target", 15) == 0;
 }
 
 static int
@@ -88,25 +99,48 @@ mode_of(const char *path, const char *datadir)
     return stat(path, &st) == 0 ? st.st_mode & 0777 : datadir_file_mode(datadir);
 }
 
-/* Appends the include to postgresql.conf unless it is its last setting. */
+/* The line that includes moonrise.conf: a name without a directory is one beside the file that has it. */
+static void
+include_line(struct str *out, const struct layout *l, const char *datadir)
+{
+    char *path = l->outside ? path_join(datadir, "moonrise.conf") : mem_strdup("moonrise.conf");
+    str_puts(out, include_word);
+    conf_quote(out, path);
+    str_puts(out, "\n");
+    free(path);
+}
+
+/* Appends the include to a configuration file unless it is its last setting. */
 static int
-write_include(const char *datadir, struct err *e)
+append_include(const char *path, const struct str *line, const char *datadir, struct err *e)
 {
     struct str text = STR_INIT;
-    char *path = path_join(datadir, "postgresql.conf");
     int rc = io_read_file(&text, path, CONF_BYTES_MAX, e);
-    size_t len = sizeof include_line - 1;
-    bool there = text.len >= len && memcmp(text.data + text.len - len, include_line, len) == 0;
+    bool there = text.len >= line->len &&
+                 memcmp(text.data + text.len - line->len, line->data, line->len) == 0;
     if (rc == 0 && !there) {
         if (text.len > 0 && text.data[text.len - 1] != '\n')
             str_puts(&text, "\n");
-        str_puts(&text, include_line);
+        str_append(&text, line->data, line->len);
         rc = io_write_durable(path, text.data, text.len, mode_of(path, datadir), e);
     }
     str_free(&text);
-    free(path);
-    /* A directory whose configuration is elsewhere (Debian's /etc) is its administrator's. */
-    return rc == ERR_NOTFOUND ? 0 : rc;
+    return rc;
+}
+
+static int
+write_include(const char *datadir, struct err *e)
+{
+    struct str line = STR_INIT;
+    struct layout l;
+    int rc = layout_read(&l, datadir, e);
+    if (rc == 0) {
+        include_line(&line, &l, datadir);
+        rc = append_include(l.config_file, &line, datadir, e);
+    }
+    str_free(&line);
+    layout_done(&l);
+    return rc;
 }
 
 int
@@ -168,19 +202,21 @@ settings_hba(const char *datadir, const struct message *args, bool whole, struct
     if (message_count(args, "hba") == 0)
         return 0;
     struct str old = STR_INIT, out = STR_INIT;
-    char *path = path_join(datadir, "pg_hba.conf");
-    int rc = hba_text(&out, args, e);
+    struct layout l;
+    int rc = layout_read(&l, datadir, e);
+    if (rc == 0)
+        rc = hba_text(&out, args, e);
     if (rc == 0 && !whole) {
-        rc = io_read_file(&old, path, CONF_BYTES_MAX, e);
+        rc = io_read_file(&old, l.hba_file, CONF_BYTES_MAX, e);
         rc = rc == ERR_NOTFOUND ? 0 : rc;
         cut_block(&old);
         str_append(&out, old.data, old.len);
     }
     if (rc == 0)
-        rc = io_write_durable(path, out.data, out.len, mode_of(path, datadir), e);
+        rc = io_write_durable(l.hba_file, out.data, out.len, mode_of(l.hba_file, datadir), e);
     str_free(&old);
     str_free(&out);
-    free(path);
+    layout_done(&l);
     return rc;
 }
 
@@ -217,43 +253,59 @@ make_socket_dir(const char *dir, struct err *e)
     return rc;
 }
 
-/* Takes the include line out, wherever it stands now. */
+/* Takes the include line out, wherever it stands now, and however often. */
 static void
-cut_include(struct str *text)
+cut_include(struct str *text, const char *line)
 {
-    char *at = strstr(text->data, include_line);
-    size_t len = sizeof include_line - 1;
-    if (!at || (at > text->data && at[-1] != '\n'))
-        return;
-    memmove(at, at + len, text->len - (size_t)(at - text->data) - len + 1);
-    text->len -= len;
+    size_t len = strlen(line);
+    for (char *at = text->data; (at = strstr(at, line)) != NULL;) {
+        if (at > text->data && at[-1] != '\n') {
+            at += len;
+            continue;
+        }
+        memmove(at, at + len, text->len - (size_t)(at - text->data) - len + 1);
+        text->len -= len;
+    }
 }
 
+/* Takes the include line out of a file, or without one moonrise's block. */
 static int
-rewrite(const char *datadir, const char *name, void (*cut)(struct str *text), struct err *e)
+rewrite(const char *path, const char *line, struct err *e)
 {
     struct str text = STR_INIT;
-    char *path = path_join(datadir, name);
     int rc = io_read_file(&text, path, CONF_BYTES_MAX, e);
     size_t len = text.len;
-    if (rc == 0)
-        cut(&text);
-    if (rc == 0 && text.len != len)
-        rc = io_write_durable(path, text.data, text.len, mode_of(path, datadir), e);
+    if (rc < 0) {
+        str_free(&text);
+        return rc == ERR_NOTFOUND ? 0 : rc;
+    }
+    if (line)
+        cut_include(&text, line);
+    else
+        cut_block(&text);
+    if (text.len != len)
+        rc = io_write_durable(path, text.data, text.len, mode_of(path, path), e);
     str_free(&text);
-    free(path);
-    return rc == ERR_NOTFOUND ? 0 : rc;
+    return rc;
 }
 
 int
 settings_leave(const char *datadir, struct err *e)
 {
     char *path = path_join(datadir, "moonrise.conf");
-    int rc = rewrite(datadir, "postgresql.conf", cut_include, e);
+    struct str line = STR_INIT;
+    struct layout l;
+    int rc = layout_read(&l, datadir, e);
+    if (rc == 0) {
+        include_line(&line, &l, datadir);
+        rc = rewrite(l.config_file, line.data, e);
+    }
     if (rc == 0)
-        rc = rewrite(datadir, "pg_hba.conf", cut_block, e);
+        rc = rewrite(l.hba_file, NULL, e);
     if (rc == 0 && (rc = io_unlink_durable(path, e)) == ERR_NOTFOUND)
         rc = 0;
+    str_free(&line);
+    layout_done(&l);
     free(path);
     return rc;
 }

@@ -2,8 +2,9 @@
  * Moonrise's part of an instance's configuration, while no server writes it.
  *
  * moonrise.conf holds the cluster's settings and the place (port, sockets), postgresql.auto.conf what ALTER
- * SYSTEM changes: synchronous_standby_names, primary_conninfo, primary_slot_name. postgresql.conf only
- * includes moonrise.conf as its last line. Any thread.
+ * SYSTEM changes: synchronous_standby_names, primary_conninfo, primary_slot_name. Both are in the data
+ * directory; the configuration file, wherever that is (layout.h), only includes moonrise.conf as its last
+ * line. Any thread.
  */
 #ifndef AGENT_SETTINGS_H
 #define AGENT_SETTINGS_H
@@ -21,8 +22,14 @@ struct settings {
     struct conf auto_; /* postgresql.auto.conf */
 };
 
+/* Settings of place: they stay an instance's own whatever its source has. Ends with NULL. */
+extern const char *const settings_place[];
+
 /* Whether a setting lives in postgresql.auto.conf. */
 bool settings_is_auto(const char *name);
+
+/* Whether a setting says whose mirror an instance is, or where its replay ends: that is never taken over. */
+bool settings_is_role(const char *name);
 
 /* Reads both files of a directory; missing ones are empty. ERR_FORMAT, ERR_IO. Free with settings_done. */
 int settings_read(struct settings *s, const char *datadir, struct err *e);

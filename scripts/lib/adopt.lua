@@ -45,8 +45,11 @@ end
 
 local function configure(plan, found, epoch, more)
     local inst = found.inst
+    local files = found.files or {}
     local ok, err = plan.agents:order(inst, "adopt",
-        { epoch = epoch, adoption = plan.adoption, sysid = found.facts.sysid })
+        { epoch = epoch, adoption = plan.adoption, sysid = found.facts.sysid,
+          config_file = files.config_file, hba_file = files.hba_file,
+          ident_file = files.ident_file })
     if not ok then
         return nil, err
     end
@@ -61,9 +64,14 @@ local function configure(plan, found, epoch, more)
 end
 
 -- The server reads its files before it is stopped for them.
-local function try_files(plan, inst)
-    local result, err = mr.run({ plan.env.bin .. "/postgres", "-D", inst.datadir, "-C", "port" },
-        { timeout_ms = 10000 })
+local function try_files(plan, found)
+    local inst = found.inst
+    local argv = { plan.env.bin .. "/postgres", "-D", inst.datadir, "-C", "port" }
+    if found.files then
+        table.insert(argv, "-c")
+        table.insert(argv, "config_file=" .. found.files.config_file)
+    end
+    local result, err = mr.run(argv, { timeout_ms = 10000 })
     if result and result.code ~= 0 then
         err = mr.error("usage", ("it would not start again: %s"):format(
             result.stderr:gsub("%s+$", "")), { instance = cluster.name(inst),
@@ -74,7 +82,7 @@ end
 
 local function restart(plan, found, epoch)
     local inst = found.inst
-    local ok, err = try_files(plan, inst)
+    local ok, err = try_files(plan, found)
     if ok then
         term.info("Restarting %s", cluster.name(inst))
         -- It is stopped with care: what hangs is no reason to kill it.

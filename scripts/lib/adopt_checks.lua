@@ -46,23 +46,21 @@ end
 -- Files that a copy would share with its source, and those that moonrise writes.
 local function check_files(problems, found)
     local inst, facts = found.inst, found.facts
-    local dir = facts.settings.data_directory.setting
-    for name, file in pairs({ config_file = "postgresql.conf", hba_file = "pg_hba.conf" }) do
-        local path = facts.settings[name].setting
-        if path ~= dir .. "/" .. file then
-            refuse(problems, inst, ("move it to %s/%s, without data_directory, hba_file and "
-                .. "ident_file in it, and restart the server from there"):format(dir, file),
-                "its %s is %s, outside of its data directory", name, path)
-        end
-    end
+    local dir = facts.settings.data_directory.setting .. "/"
     for _, place in ipairs(facts.places) do
         local name, file = place:match("^(%S+) (.*)$")
-        refuse(problems, inst, "take it out of the file: the default is right there",
-            "%s is set in %s: a copy of this directory would use the original's", name, file)
+        if file:sub(1, #dir) == dir then
+            refuse(problems, inst, "take it out of the file: the default is right there",
+                "%s is set in %s: a copy of this directory would use the original's", name, file)
+        end
     end
-    for _, name in ipairs(found.survey.links or {}) do
+    for _, path in ipairs(found.survey.links or {}) do
         refuse(problems, inst, "put the file itself in its place",
-            "%s is a symbolic link, and would be replaced by a file", name)
+            "%s is a symbolic link, and would be replaced by a file", path)
+    end
+    for _, path in ipairs(found.survey.closed or {}) do
+        refuse(problems, inst, "let its owner write in that directory",
+            "%s cannot be written anew: its directory is closed to the user of the server", path)
     end
     for _, text in ipairs(facts.file_errors) do
         refuse(problems, inst, "mend the file first: its next start would fail", "%s", text)
@@ -248,6 +246,24 @@ function M.systems(adopted, problems)
                 "it is of the same system as %s", cluster.name(other))
         elseif found.inst.role == "p" then
             seen[found.facts.sysid] = found.inst
+        end
+    end
+end
+
+--- No two instances of a host have a configuration file in common: each gets lines of its own.
+---@param adopted Adopted[]
+---@param problems Error[] added to
+function M.files(adopted, problems)
+    local seen = {}
+    for _, found in ipairs(adopted) do
+        for _, name in ipairs({ "config_file", "hba_file" }) do
+            local path = found.facts.settings[name].setting
+            local key = found.inst.hostname .. " " .. path
+            if seen[key] then
+                refuse(problems, found.inst, "give each its own",
+                    "its %s %s is that of %s, too", name, path, cluster.name(seen[key]))
+            end
+            seen[key] = found.inst
         end
     end
 end

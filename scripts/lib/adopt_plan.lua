@@ -19,6 +19,7 @@ local M = {}
 ---@field survey table what is around it
 ---@field facts table what it says itself
 ---@field socket_dir string where it is reached now
+---@field files table? config_file, hba_file, ident_file: its configuration is not among its data
 ---@field wanted table<string, any> its moonrise.conf
 ---@field changes table[] what of that is not so yet
 ---@field hba string[] its lines of pg_hba.conf
@@ -45,6 +46,16 @@ local function about(inst, plan)
              passfile = plan.env.passfile }
 end
 
+-- The paths of a configuration outside of the data directory, as Debian's clusters have it.
+local function files_outside(facts)
+    local now, files = facts.settings, {}
+    for _, name in ipairs({ "config_file", "hba_file", "ident_file" }) do
+        files[name] = now[name].setting
+    end
+    local inside = now.data_directory.setting .. "/postgresql.conf"
+    return files.config_file ~= inside and files or nil
+end
+
 -- An instance that runs where the file says: what it says, and what is around it.
 local function look(plan, inst, word)
     local problem = adopt_checks.place(inst, word)
@@ -55,11 +66,15 @@ local function look(plan, inst, word)
     local post = word.postmaster
     found.socket_dir = post.socket_dir ~= "" and post.socket_dir or post.listen
     local err
-    found.survey, err = plan.agents:call(inst.hostname, "survey", about(inst, plan))
-    if found.survey then
-        found.facts, err = adopt_look.facts(plan, inst)
+    found.facts, err = adopt_look.facts(plan, inst)
+    if found.facts then
+        local args = about(inst, plan)
+        found.files = files_outside(found.facts)
+        args.config_file = found.facts.settings.config_file.setting
+        args.hba_file = found.facts.settings.hba_file.setting
+        found.survey, err = plan.agents:call(inst.hostname, "survey", args)
     end
-    if not found.facts then
+    if not found.survey then
         return nil, named(inst, err)
     end
     return found
@@ -200,6 +215,7 @@ local function judge(plan, problems)
         end
     end
     adopt_checks.systems(plan.adopted, problems)
+    adopt_checks.files(plan.adopted, problems)
     for _, found in ipairs(plan.adopted) do
         if found.inst.role == "p" then
             adopt_checks.others(found, find_adopted(plan, found.inst.content, "m"), problems)

@@ -16,7 +16,7 @@ local AT_NEXT_START = { listen_addresses = true, unix_socket_directories = true,
 local NOT_KEPT = { data_directory = true, config_file = true, hba_file = true, ident_file = true }
 
 -- A standby with a lower one shuts down when it is promoted.
-local AT_LEAST_THE_PRIMARYS = { "max_connections", "max_worker_processes", "max_wal_senders",
+M.AT_LEAST_THE_PRIMARYS = { "max_connections", "max_worker_processes", "max_wal_senders",
     "max_prepared_transactions", "max_locks_per_transaction" }
 
 local UNITS = { B = 1, kB = 2 ^ 10, MB = 2 ^ 20, GB = 2 ^ 30, TB = 2 ^ 40, us = 0.001, ms = 1,
@@ -29,7 +29,7 @@ local BOOLEANS = { on = "on", off = "off", ["true"] = "on", ["false"] = "off", y
 ---@param name string
 ---@return boolean
 function M.standbys_need(name)
-    for _, one in ipairs(AT_LEAST_THE_PRIMARYS) do
+    for _, one in ipairs(M.AT_LEAST_THE_PRIMARYS) do
         if one == name then
             return true
         end
@@ -114,7 +114,7 @@ function M.command_line(facts)
 end
 
 local function raise(wanted, facts, primary)
-    for _, name in ipairs(AT_LEAST_THE_PRIMARYS) do
+    for _, name in ipairs(M.AT_LEAST_THE_PRIMARYS) do
         local needed = tonumber(primary.wanted[name] or primary.facts.settings[name].setting)
         if needed and (tonumber(wanted[name]) or number(facts, name)) < needed then
             wanted[name] = needed

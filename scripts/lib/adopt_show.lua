@@ -92,6 +92,10 @@ function M.print(plan)
     print_instances(plan)
     term.info("Each primary gets the role moonrise, the coordinator also the database moonrise")
     for _, found in ipairs(plan.adopted) do
+        if found.files then
+            term.info("The configuration of dbid %d stays in %s", found.inst.dbid,
+                found.files.config_file:match("^(.*)/"))
+        end
         term.info("pg_hba.conf of dbid %d gets, before its other lines:", found.inst.dbid)
         for _, line in ipairs(found.hba) do
             term.info("   %s", line)

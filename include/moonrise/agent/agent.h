@@ -42,7 +42,8 @@
  *            standby_signal, backup_label: bool; patch: {type, stage, source, started_s, running: bool,
  *            bytes_done, bytes_total} of an unfinished recovery; free_bytes;
  *            tablespaces: [{oid, path}]; wal_dir; data_bytes (only with measure: true); adoption: text, of
- *            one that was adopted as it ran
+ *            one that was adopted as it ran; config_dir: where its configuration files are, when that is
+ *            not its data directory
  *   disk     -> writable: bool; disk_error: text when it is not. A block is written and flushed, in the
  *            directory and where its pg_wal leads to, which takes long on a disk that hangs. Nothing is
  *            left there, whenever the agent is killed
@@ -58,9 +59,15 @@
  *   sql      (statements: [texts], params: [texts] of a single one, wait_ms) -> rows: [{column: value}], command:
  *            the last one's. One after another in one session, as `user` or, without one, as this process's user,
  *            whom the superuser's line of pg_hba.conf lets in by peer. Commits wait for nobody
- *   survey   -> starts: [{what, end}] what starts the instance by itself, and how that is ended; parent:
+ *   configuration -> of an instance whose configuration files are not in its data directory: config (the
+ *            settings of the main file and all that it includes, but for those of place, of role, and of
+ *            moonrise.conf), hba, ident: texts; tls: {cert, key, ca}, without which a server with these
+ *            settings would not start. Of any other: nothing
+ *   survey   (config_file, hba_file: paths, in the data directory when absent) -> starts: [{what, end}]
+ *            what starts the instance by itself, and how that is ended; parent:
  *            the command line of the postmaster's parent process; unit: the systemd unit whose control
- *            group it is in; links: names of its configuration files that are symbolic links
+ *            group it is in; links, closed: paths of its configuration files that are symbolic links, or
+ *            that cannot be written anew
  *
  * Orders change an instance. They take also dbid, content, sysid, epoch, step, run under the instance's
  * epoch lock, and are refused with "stale" when (epoch, step) is not newer than the last (an identical
@@ -71,12 +78,13 @@
  *   initdb    (superuser, encoding, locale, settings: {}, hba: [lines], template_sql: [texts],
  *             init_sql: [texts]) makes the directory, configures it, runs the texts in template1 and
  *             in postgres; it is left stopped. Then adopt.
- *   adopt     (adoption: text|absent) creates or replaces moonrise.epoch -> sysid; with an adoption's
- *             identifier, of an instance that moonrise did not make, that and what ALTER SYSTEM has said
- *             are kept in moonrise.before
+ *   adopt     (adoption: text|absent; config_file, hba_file, ident_file: absolute paths, of one that does
+ *             not have them in its data directory, kept in moonrise.files) creates or replaces
+ *             moonrise.epoch -> sysid; with an adoption's identifier, of an instance that moonrise did not
+ *             make, that and what ALTER SYSTEM has said are kept in moonrise.before
  *   disown    (adoption, forget: bool (true)) takes back what that adoption and configure have written;
- *             with forget the epoch file, moonrise.json and moonrise.before go, too. Refused, and nothing
- *             touched, where moonrise.before is another adoption's; "notfound" where there is none
+ *             with forget the epoch file and moonrise.json, .files and .before go, too. Refused, and
+ *             nothing touched, where moonrise.before is another adoption's; "notfound" where there is none
  *   configure (settings: {name: value, or false to take it out}, hba: [lines]|absent,
  *             standby: bool|absent, reload: bool (true))
  *             writes moonrise's part of the configuration of a stopped or running instance -> running
@@ -102,6 +110,7 @@
  *   checkpoint (wait_ms) immediate, waits -> ms
  *   recover   (type: full|differential, role, source: {datadir, port, user, passfile}, slot,
  *             settings: as configure's, hba, listen, tablespaces: [{oid, target}], wal_dir,
+ *             configuration: the source's answer to that question,
  *             accept_foreign: bool, start: bool, wait_ms, max_rate, threads)
  *             progress: {stage, bytes_total, bytes_done, bytes_written, bytes_different, files_...}
  *             -> the same numbers, type, ms, pid, streaming; the target streams when it answers

@@ -1,6 +1,7 @@
 /*
  * What makes a finished copy an instance of its own: label, settings, history files.
  */
+#include "configuration.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
@@ -17,10 +18,6 @@
 #include <unistd.h>
 
 #define HISTORY_BYTES_MAX (1u << 20)
-
-/* Settings of place: they stay the target's whatever the source has. */
-static const char *const place_names[] = {"port", "listen_addresses", "unix_socket_directories",
-                                          "external_pid_file", "cluster_name"};
 
 static int
 write_label(const struct target *t, struct err *e)
@@ -44,15 +41,15 @@ static int
 blend(struct conf *out, const struct conf *own, struct err *e)
 {
     int rc = 0;
-    for (size_t i = 0; rc == 0 && i < sizeof place_names / sizeof *place_names; i++) {
-        const char *value = conf_get(own, place_names[i]);
-        conf_remove(out, place_names[i]);
+    for (const char *const *name = settings_place; rc == 0 && *name; name++) {
+        const char *value = conf_get(own, *name);
+        conf_remove(out, *name);
         if (value)
-            rc = conf_set(out, place_names[i], value, e);
+            rc = conf_set(out, *name, value, e);
     }
     for (size_t i = out->count; i-- > 0;) {
         char *name = out->items[i].name;
-        if (settings_is_auto(name) || strncmp(name, "recovery_target", 15) == 0) {
+        if (settings_is_role(name)) {
             char *copy = mem_strdup(name);
             conf_remove(out, copy);
             free(copy);
@@ -150,6 +147,8 @@ int
 target_dress(struct target *t, struct err *e)
 {
     int rc = write_label(t, e);
+    if (rc == 0)
+        rc = configuration_take(t->o, e);
     if (rc == 0)
         rc = write_settings(t, e);
     if (rc == 0)

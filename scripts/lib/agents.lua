@@ -209,6 +209,14 @@ function Set:reload(inst, options)
     return ask(self, inst, "reload", about(self, inst), options)
 end
 
+--- Asks for an instance's configuration, where that is not among its data (agent.h, configuration).
+---@param inst table
+---@return {config: string?, hba: string?, ident: string?, tls: table?}? files
+---@return Error? err
+function Set:configuration(inst)
+    return ask(self, inst, "configuration", about(self, inst))
+end
+
 --- Gives an order. `args.epoch` is required, `args.step` is the operation's own unless given.
 ---@param inst table
 ---@param op string

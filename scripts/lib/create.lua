@@ -2,6 +2,7 @@
 local arming = require("lib.arming")
 local catalog = require("lib.catalog")
 local cluster = require("lib.cluster")
+local configuration = require("lib.configuration")
 local create_plan = require("lib.create_plan")
 local fdw = require("lib.fdw")
 local hold = require("lib.hold")
@@ -222,14 +223,20 @@ local function make_mirror(ctx, pair, plan, options)
         return nil, err
     end
     local spec = instance.standby_spec(env, mirror, primary)
-    local done
-    done, err = ctx.agents:order(mirror, "recover", {
+    local args = {
         epoch = epoch, maker = plan.maker, type = "full", slot = spec.slot,
         settings = spec.settings, hba = spec.hba, listen = spec.listen, start = true,
         source = instance.recovery_source(env, mirror, primary),
-    }, { timeout_ms = 0, progress = options.progress and function(report)
-        options.progress(mirror, report)
-    end })
+    }
+    local done
+    done, err = configuration.add(ctx, args, { source = primary, target = mirror }, {})
+    if not done then
+        return nil, err
+    end
+    done, err = ctx.agents:order(mirror, "recover", args,
+        { timeout_ms = 0, progress = options.progress and function(report)
+            options.progress(mirror, report)
+        end })
     if not done then
         return nil, err
     end

@@ -6,6 +6,7 @@ local mr = require("moonrise")
 local agents = require("lib.agents")
 local arming = require("lib.arming")
 local cluster = require("lib.cluster")
+local configuration = require("lib.configuration")
 local history = require("lib.history")
 local hold = require("lib.hold")
 local instance = require("lib.instance")
@@ -188,6 +189,10 @@ local function copy(ctx, failed, kind, epoch, options)
     end
     local args = order_args(ctx, failed, kind, options)
     args.epoch = epoch
+    ok, err = configuration.add(ctx, args, failed, failed.word)
+    if not ok then
+        return nil, err
+    end
     return ctx.agents:order(failed.target, "recover", args,
         { timeout_ms = 0, progress = options.progress })
 end

@@ -144,6 +144,13 @@ function Set:history(inst, at, options)
     end)
 end
 
+-- Each has its configuration among its data.
+function Set:configuration(inst)
+    return travel(self, self.process.world.servers[inst.dbid], 3000, function()
+        return {}
+    end)
+end
+
 -- The host of an instance bears its dbid.
 function Set:call(host, op, args)
     local world = self.process.world

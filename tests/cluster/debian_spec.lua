@@ -1,0 +1,167 @@
+--- Instances in Debian's layout, whose configuration is not in their data directory: adopted,
+--- started and stopped, failed over, recovered, given back.
+
+local cluster_of = require("tests.lib.cluster")
+local debian = require("tests.lib.debian")
+local pg = require("tests.lib.pg")
+local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
+
+local read = place_of.read
+-- In no file but the primary's own; a standby may not have less of the first.
+local OWN = { max_locks_per_transaction = "77", work_mem = "5432kB" }
+
+local function at(cluster, place, settings)
+    return debian.new(cluster.place, { name = place.datadir:match("[^/]+$"), port = place.port,
+        settings = settings })
+end
+
+local function exists(path)
+    return read(path) ~= nil
+end
+
+-- What a server runs with.
+local function has(server, wanted)
+    for name, value in pairs(wanted) do
+        assert.equal(value, server:value(("current_setting('%s')"):format(name)), name)
+    end
+end
+
+local function fail_over(cluster)
+    local mirror = cluster:mirror(0)
+    cluster:primary(0):kill()
+    cluster:wait_row({ dbid = mirror.dbid, role = "p" }, 60)
+    wait.eventually("its promotion", 30, function()
+        return mirror:value("pg_is_in_recovery()") == "f"
+    end)
+    return mirror
+end
+
+local function files(list)
+    local texts = {}
+    for i, one in ipairs(list) do
+        texts[i] = one:files()
+    end
+    return texts
+end
+
+local function refuses_autostart(cluster, one)
+    local path = one.conf_dir .. "/start.conf"
+    cluster.place:must({ "sed", "-i", "s/^manual/auto/", path })
+    local result = cluster:moonrise({ "init", "--adopt", "--dry-run", cluster.file })
+    assert.equal(1, result.code)
+    assert.matches("something else starts it: " .. path .. " says auto", result.err, 1, true)
+    cluster.place:must({ "sed", "-i", "s/^auto/manual/", path })
+end
+
+-- An adoption that fails at its end: a mirror of the other segment cannot be made.
+local function taken_back(cluster, all)
+    local before, dir = files(all), cluster.place:path("closed")
+    cluster.place:must({ "chmod", "500", dir })
+    local result = cluster:moonrise({ "init", "--adopt", "-a", "-b", "1", cluster.file })
+    assert.equal(1, result.code)
+    assert.matches(dir, result.err, 1, true)
+    assert.matches("Everything is as before", result.out, 1, true)
+    assert.same(before, files(all))
+    for _, one in ipairs(all) do
+        assert.is_nil(read(one.datadir .. "/moonrise.files"))
+    end
+    cluster.place:must({ "chmod", "700", dir })
+end
+
+describe("Debian's layout", function()
+    local place, cluster, coordinator, primary
+
+    local function make(options)
+        cluster = cluster_of.new(place, options)
+        coordinator = at(cluster, cluster.config.coordinator)
+        primary = at(cluster, cluster.config.segments[1].primary, OWN)
+        coordinator:start()
+        return primary:start()
+    end
+
+    local function adopt()
+        local out = cluster:must({ "init", "--adopt", "-a", cluster.file })
+        cluster:wait_healthy(10)
+        return out
+    end
+
+    before_each(function()
+        place = place_of.new()
+    end)
+
+    after_each(function()
+        place:close()
+    end)
+
+    it("is adopted, and a mirror that has none gets its configuration", function()
+        if not debian.there() then
+            return pending("postgresql-common is not installed")
+        end
+        make({ settings = { max_connections = 30 } })
+        local out = adopt()
+        assert.matches("The configuration of dbid 2 stays in " .. primary.conf_dir, out, 1, true)
+        assert.equal(("include_if_exists '%s/moonrise.conf'\n"):format(primary.datadir),
+            read(primary.conf_dir .. "/postgresql.conf"):match("[^\n]*\n$"))
+        assert.matches("^# moonrise begins", read(primary.conf_dir .. "/pg_hba.conf"))
+        assert.is_false(exists(primary.datadir .. "/postgresql.conf"))
+        has(cluster:mirror(0), OWN)
+
+        cluster:must({ "stop", "-ar" })
+        cluster:wait_healthy(30)
+        has(cluster:primary(0), { config_file = primary.conf_dir .. "/postgresql.conf",
+            hba_file = primary.conf_dir .. "/pg_hba.conf", data_directory = primary.datadir })
+        cluster:primary(0):sql("create table ledger as select 1 as i")
+
+        cluster:watched()
+        local mirror = fail_over(cluster)
+        has(mirror, OWN)
+        has(mirror, { hba_file = mirror.datadir .. "/pg_hba.conf", external_pid_file = "",
+            cluster_name = "" })
+        mirror:sql("insert into ledger values (2)")
+        primary:set({ work_mem = "6543kB" })
+        cluster:recover()
+        cluster:must({ "recoverseg", "-ar" })
+        cluster:wait_healthy(60, true)
+        -- It has its own again, and what was changed there.
+        has(cluster:primary(0), { work_mem = "6543kB", max_locks_per_transaction = "77",
+            config_file = primary.conf_dir .. "/postgresql.conf" })
+        assert.equal("2", cluster:primary(0):value("select count(*) from ledger"))
+        cluster:unwatch(30)
+        cluster:must({ "recoverseg", "-a" })
+    end)
+
+    it("of a mirror stays its own, and all of it is given back", function()
+        if not debian.there() then
+            return pending("postgresql-common is not installed")
+        end
+        local server = make({ segments = 2, settings = { max_connections = 30 },
+            at = { mirror1 = "closed/mirror1" } })
+        local standby = at(cluster, cluster.config.segments[1].mirror, OWN)
+        standby:follow(server)
+        standby:start()
+        local other = cluster.config.segments[2].primary
+        pg.new(place, { name = "primary1", settings = { port = other.port,
+            listen_addresses = "127.0.0.1" } }):start()
+        place:must({ "mkdir", place:path("closed") })
+        refuses_autostart(cluster, primary)
+        taken_back(cluster, { coordinator, primary, standby })
+
+        adopt()
+        standby:set({ max_locks_per_transaction = "64" })
+        cluster:watched()
+        cluster:mirror(0):kill()
+        cluster:wait_row({ content = 0, role = "m", status = "d" }, 60)
+        cluster:must({ "recoverseg", "-a", "--differential" })
+        cluster:wait_healthy(60, true)
+        local own = { config_file = standby.conf_dir .. "/postgresql.conf",
+            hba_file = standby.conf_dir .. "/pg_hba.conf", max_locks_per_transaction = "77" }
+        has(cluster:mirror(0), own)
+        has(fail_over(cluster), own)
+        cluster:recover()
+        has(cluster:mirror(0), { config_file = primary.conf_dir .. "/postgresql.conf" })
+        cluster:unwatch(30)
+    end)
+end)
+
+teardown(place_of.close_all)

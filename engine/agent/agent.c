@@ -35,6 +35,7 @@ static const struct operation {
     {"history", op_history, ORDER_QUESTION},
     {"read", op_read, ORDER_QUESTION},
     {"reload", op_reload, ORDER_QUESTION},
+    {"try", op_try, ORDER_QUESTION},
     {"configuration", op_configuration, ORDER_QUESTION},
     {"survey", op_survey, ORDER_QUESTION},
     {"makedirs", op_makedirs, ORDER_QUESTION},

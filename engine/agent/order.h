@@ -92,6 +92,7 @@ int op_disk(struct order *o, struct err *e);
 int op_history(struct order *o, struct err *e);
 int op_read(struct order *o, struct err *e);
 int op_reload(struct order *o, struct err *e);
+int op_try(struct order *o, struct err *e);
 int op_configuration(struct order *o, struct err *e);
 int op_survey(struct order *o, struct err *e);
 int op_makedirs(struct order *o, struct err *e);

@@ -23,6 +23,7 @@
 #define POLL_MS        3
 #define OWN_LOCK_MS    10000 /* until the server has written its postmaster.pid */
 #define STREAM_WAIT_MS 10000
+#define TRY_MS         10000
 #define LOG_TAIL_BYTES 2048
 
 /* The command line, which owns its texts. */
@@ -327,6 +328,32 @@ server_start(struct server *out, struct order *o, const struct server_wait *wait
         return rc;
     out->in_recovery = file_exists(o->datadir, "standby.signal");
     return out->in_recovery ? await_streams(&out->streaming, o, wait, e) : 0;
+}
+
+/* The server says one setting, for which it reads all of its files; it does so also beside one that runs. */
+int
+op_try(struct order *o, struct err *e)
+{
+    struct layout l;
+    if (o->bin[0] != '/')
+        return err_set(e, ERR_ARGUMENT, "bin is no absolute path");
+    int rc = layout_read(&l, o->datadir, e);
+    if (rc == 0) {
+        struct command c;
+        struct str output = STR_INIT;
+        command_make(&c, o, &l);
+        command_add(&c, mem_strdup("-C"));
+        command_add(&c, mem_strdup("port"));
+        struct spawn s = {.argv = (const char *const *)c.argv,
+                          .cwd = o->datadir,
+                          .deadline_ms = order_deadline(o, "wait_ms", TRY_MS),
+                          .cancel = o->call->cancel};
+        rc = spawn_run(&output, &s, e);
+        str_free(&output);
+        command_done(&c);
+    }
+    layout_done(&l);
+    return rc;
 }
 
 /* A server that somebody else started from the files alone listens nowhere: it is started anew. */

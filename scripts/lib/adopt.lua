@@ -64,25 +64,18 @@ local function configure(plan, found, epoch, more)
 end
 
 -- The server reads its files before it is stopped for them.
-local function try_files(plan, found)
-    local inst = found.inst
-    local argv = { plan.env.bin .. "/postgres", "-D", inst.datadir, "-C", "port" }
-    if found.files then
-        table.insert(argv, "-c")
-        table.insert(argv, "config_file=" .. found.files.config_file)
+local function try_files(plan, inst)
+    local ok, err = plan.agents:ask(inst, "try", {})
+    if not ok and err.code == "child" then
+        err = mr.error("usage", "it would not start again: " .. err.message,
+            { instance = cluster.name(inst), hint = "it was not stopped; mend pg.settings" })
     end
-    local result, err = mr.run(argv, { timeout_ms = 10000 })
-    if result and result.code ~= 0 then
-        err = mr.error("usage", ("it would not start again: %s"):format(
-            result.stderr:gsub("%s+$", "")), { instance = cluster.name(inst),
-            hint = "it was not stopped; mend pg.settings" })
-    end
-    return result and result.code == 0 or nil, err
+    return ok, err
 end
 
 local function restart(plan, found, epoch)
     local inst = found.inst
-    local ok, err = try_files(plan, found)
+    local ok, err = try_files(plan, inst)
     if ok then
         term.info("Restarting %s", cluster.name(inst))
         -- It is stopped with care: what hangs is no reason to kill it.

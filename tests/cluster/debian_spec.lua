@@ -1,9 +1,9 @@
 --- Instances in Debian's layout, whose configuration is not in their data directory: adopted,
 --- started and stopped, failed over, recovered, given back.
 
+local certificates = require("tests.lib.certificates")
 local cluster_of = require("tests.lib.cluster")
 local debian = require("tests.lib.debian")
-local pg = require("tests.lib.pg")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
@@ -54,19 +54,37 @@ local function refuses_autostart(cluster, one)
     cluster.place:must({ "sed", "-i", "s/^auto/manual/", path })
 end
 
--- An adoption that fails at its end: a mirror of the other segment cannot be made.
-local function taken_back(cluster, all)
-    local before, dir = files(all), cluster.place:path("closed")
-    cluster.place:must({ "chmod", "500", dir })
+-- An adoption that fails, and leaves everything as it was.
+local function taken_back(cluster, all, words)
+    local before = files(all)
     local result = cluster:moonrise({ "init", "--adopt", "-a", "-b", "1", cluster.file })
     assert.equal(1, result.code)
-    assert.matches(dir, result.err, 1, true)
+    for _, text in ipairs(words) do
+        assert.matches(text, result.out .. result.err, 1, true)
+    end
     assert.matches("Everything is as before", result.out, 1, true)
     assert.same(before, files(all))
     for _, one in ipairs(all) do
         assert.is_nil(read(one.datadir .. "/moonrise.files"))
     end
-    cluster.place:must({ "chmod", "700", dir })
+end
+
+-- Before a server is restarted, by what its own files say.
+local function refuses_a_setting(cluster, all)
+    local text = read(cluster.file)
+    cluster.place:write("cluster.lua", (text:gsub('%["fsync"%]', '["wal_level"] = "some", %0')))
+    taken_back(cluster, all, { "it would not start again",
+        'invalid value for parameter "wal_level": "some"' })
+    cluster.place:write("cluster.lua", text)
+end
+
+-- The certificate of its primary is not where the last mirror is made.
+local function needs_a_certificate(cluster, all, certificate)
+    local text = read(certificate)
+    assert(os.remove(certificate))
+    taken_back(cluster, all, { "it has ssl on, as its primary has, and would not start with these "
+        .. "files: ", certificate })
+    cluster.place:write(certificate:match("[^/]+$"), text)
 end
 
 describe("Debian's layout", function()
@@ -78,12 +96,6 @@ describe("Debian's layout", function()
         primary = at(cluster, cluster.config.segments[1].primary, OWN)
         coordinator:start()
         return primary:start()
-    end
-
-    local function adopt()
-        local out = cluster:must({ "init", "--adopt", "-a", cluster.file })
-        cluster:wait_healthy(10)
-        return out
     end
 
     before_each(function()
@@ -99,7 +111,8 @@ describe("Debian's layout", function()
             return pending("postgresql-common is not installed")
         end
         make({ settings = { max_connections = 30 } })
-        local out = adopt()
+        local out = cluster:must({ "init", "--adopt", "-a", cluster.file })
+        cluster:wait_healthy(10)
         assert.matches("The configuration of dbid 2 stays in " .. primary.conf_dir, out, 1, true)
         assert.equal(("include_if_exists '%s/moonrise.conf'\n"):format(primary.datadir),
             read(primary.conf_dir .. "/postgresql.conf"):match("[^\n]*\n$"))
@@ -135,19 +148,22 @@ describe("Debian's layout", function()
         if not debian.there() then
             return pending("postgresql-common is not installed")
         end
-        local server = make({ segments = 2, settings = { max_connections = 30 },
-            at = { mirror1 = "closed/mirror1" } })
+        local server = make({ segments = 2, settings = { max_connections = 30 } })
         local standby = at(cluster, cluster.config.segments[1].mirror, OWN)
         standby:follow(server)
         standby:start()
-        local other = cluster.config.segments[2].primary
-        pg.new(place, { name = "primary1", settings = { port = other.port,
-            listen_addresses = "127.0.0.1" } }):start()
-        place:must({ "mkdir", place:path("closed") })
+        local certificate = certificates.authority(place, "spec"):sign("server")
+        local other = at(cluster, cluster.config.segments[2].primary, { ssl = "on",
+            ssl_cert_file = certificate.cert, ssl_key_file = certificate.key })
+        other:start()
+        local all = { coordinator, primary, standby, other }
         refuses_autostart(cluster, primary)
-        taken_back(cluster, { coordinator, primary, standby })
+        refuses_a_setting(cluster, all)
+        needs_a_certificate(cluster, all, certificate.cert)
 
-        adopt()
+        cluster:must({ "init", "--adopt", "-a", cluster.file })
+        cluster:wait_healthy(10)
+        has(cluster:mirror(1), { ssl = "on" })
         standby:set({ max_locks_per_transaction = "64" })
         cluster:watched()
         cluster:mirror(0):kill()

@@ -27,8 +27,7 @@ local function instance(cluster, name)
     end
     return { host = cluster.hosts[name] or "localhost",
         address = cluster.addresses[name] or "127.0.0.1",
-        port = cluster.port or place_of.free_port(),
-        datadir = cluster.place:path(cluster.at[name] or name) }
+        port = cluster.port or place_of.free_port(), datadir = cluster.place:path(name) }
 end
 
 local function describe(cluster, options)
@@ -75,16 +74,14 @@ end
 ---@param place table
 ---@param options? table {segments = 1, standby = false, mirrors = true, settings = {}, hba = nil,
 --- hosts = {}: by directory ("standby", "mirror0"), localhost unless named; addresses = {}:
---- likewise, 127.0.0.1 unless named; at = {}: likewise, other paths in the place; port = nil: all
---- have this one; tls = nil, fdw = nil,
+--- likewise, 127.0.0.1 unless named; port = nil: all have this one; tls = nil, fdw = nil,
 --- watch = nil, on_event = nil, lab = nil: the hosts on which it is, all of them named; moonrise
 --- is run on the coordinator's}
 ---@return table cluster {config (the table of cluster.lua), file (its path), place}
 function M.new(place, options)
     options = options or {}
     local cluster = setmetatable({ place = place, bin = pg.bin(), hosts = options.hosts or {},
-        addresses = options.addresses or {}, port = options.port, at = options.at or {},
-        lab = options.lab }, Cluster)
+        addresses = options.addresses or {}, port = options.port, lab = options.lab }, Cluster)
     cluster.config = describe(cluster, options)
     cluster.datadir = cluster.config.coordinator.datadir
     cluster.runner = cluster.lab and cluster.lab[cluster.config.coordinator.host] or place

@@ -59,6 +59,7 @@
  *   sql      (statements: [texts], params: [texts] of a single one, wait_ms) -> rows: [{column: value}], command:
  *            the last one's. One after another in one session, as `user` or, without one, as this process's user,
  *            whom the superuser's line of pg_hba.conf lets in by peer. Commits wait for nobody
+ *   try      has a server read its files as for a start; "child" with its words when it would not start
  *   configuration -> of an instance whose configuration files are not in its data directory: config (the
  *            settings of the main file and all that it includes, but for those of place, of role, and of
  *            moonrise.conf), hba, ident: texts; tls: {cert, key, ca}, without which a server with these

@@ -263,7 +263,8 @@ what was made; an init that was killed is simply run again.
 With --adopt the primaries are servers that run, and so may mirrors and the standby be: standbys of
 their primaries. What is missing is made by a copy. The plan lists what is found, each setting that
 changes, and whether a server has to be restarted for one. What streams from the servers besides is
-left alone; whatever else starts or manages them is named and refused.]],
+left alone; whatever else starts or manages them is named and refused. Configuration outside of a
+data directory, as in /etc/postgresql, stays there; a copy gets those settings among its data.]],
     examples = [[
   moonrise init --dry-run cluster.lua   read the file, show what would be made
   moonrise init -a cluster.lua          make it without asking

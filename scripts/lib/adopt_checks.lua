@@ -1,6 +1,7 @@
 --- What keeps a running instance from being adopted, each by its name, and what its operator has to
 --- know. Pure, but for names that are looked up.
 local adopt_settings = require("lib.adopt_settings")
+local agents = require("lib.agents")
 local arming = require("lib.arming")
 local cluster = require("lib.cluster")
 local instance = require("lib.instance")
@@ -176,6 +177,10 @@ local function check_receiver(problems, found, primary)
     end
 end
 
+local ANOTHER_PLACE = "leave it out of the file, and give that tablespace another place when it is "
+    .. "added later: moonrise addmirrors --tablespace-mapping %s=NEWDIR. A mirror on another host "
+    .. "has such a directory of its own"
+
 -- Two servers that see the same directories would write one tablespace.
 local function shared_spaces(problems, inst, theirs, own)
     local mine = {}
@@ -186,9 +191,10 @@ local function shared_spaces(problems, inst, theirs, own)
         local inside = (space.path .. "/"):sub(1, #theirs.inst.datadir + 1)
             == theirs.inst.datadir .. "/"
         local path = mine[space.oid] or not own and space.path
-        if inst.hostname == theirs.inst.hostname and not inside and path == space.path then
-            refuse(problems, inst, "a mirror on another host has such a directory of its own",
-                "its primary's tablespace %s is in %s, which it would share", space.oid, space.path)
+        if agents.same_host(inst.hostname, theirs.inst.hostname) and not inside
+            and path == space.path then
+            refuse(problems, inst, ANOTHER_PLACE:format(space.path), "its primary's tablespace %s is in %s, "
+                .. "which it would share", space.oid, space.path)
         end
     end
 end

@@ -163,11 +163,23 @@ write_note(const struct order *o, struct err *e)
     char *path = order_path(o, "moonrise.patch");
     str_printf(&text,
                "stage = 'removing'\norder = '%s'\nepoch = '%" PRIu64 "'\nstep = '%" PRIu32 "'\n"
-               "dbid = '%d'\n",
-               o->claim.op, o->claim.epoch, o->claim.step, o->dbid);
+               "dbid = '%d'\nsysid = '%s'\n",
+               o->claim.op, o->claim.epoch, o->claim.step, o->dbid, o->sysid);
     int rc = io_write_durable(path, text.data, text.len, 0600, e);
     free(path);
     str_free(&text);
+    return rc;
+}
+
+/* What was replaced may have been a mount point, or lie in a directory that is not ours: then it stays,
+ * empty. */
+static int
+remove_emptied(const struct order *o, struct err *e)
+{
+    bool may_stay = message_bool(o->args, "replaced", false);
+    int rc = tree_empty(o->datadir, NULL, e);
+    if (rc == 0 && rmdir(o->datadir) != 0 && errno != ENOENT && !may_stay)
+        rc = err_sys(e, errno, "cannot remove %s", o->datadir);
     return rc;
 }
 
@@ -191,7 +203,7 @@ op_remove_datadir(struct order *o, struct err *e)
     if (rc == 0)
         rc = tree_empty(o->datadir, whose, e);
     if (rc == 0)
-        rc = tree_remove(o->datadir, e);
+        rc = remove_emptied(o, e);
     if (rc == 0)
         message_set_bool(o->result, "removed", true);
     return rc;

@@ -262,7 +262,7 @@ tell_copying(struct message *patch, const char *datadir)
 static void
 tell_patch(struct message *m, const char *datadir)
 {
-    static const char *const keys[] = {"type", "stage", "source", "sysid"};
+    static const char *const keys[] = {"type", "stage", "source", "sysid", "dbid"};
     struct conf c = CONF_INIT;
     char *path = path_join(datadir, "moonrise.patch");
     int rc = conf_read(&c, path, NULL);
@@ -294,6 +294,24 @@ tell_free(struct order *o)
     if (rc == 0)
         message_set_int(o->result, "free_bytes", (int64_t)(fs.f_bavail * fs.f_frsize));
     free(place);
+}
+
+/* Names of hosts and paths say little about whether two places are one: the machine, as it was booted, and
+ * the directory's own number do. */
+static void
+tell_identity(struct order *o)
+{
+    struct str boot = STR_INIT;
+    struct stat st;
+    if (stat(o->datadir, &st) == 0 &&
+        io_read_file(&boot, "/proc/sys/kernel/random/boot_id", 4096, NULL) == 0) {
+        boot.data[strcspn(boot.data, "\n")] = '\0';
+        char *text =
+            mem_printf("%s %ju:%ju", boot.data, (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+        message_set_text(o->result, "identity", text);
+        free(text);
+    }
+    str_free(&boot);
 }
 
 /* Bytes of the files below a directory, its links not followed. */
@@ -393,6 +411,7 @@ op_inspect(struct order *o, struct err *e)
     tell_processes(o->result, &users);
     tell_free(o);
     if (kind != KIND_MISSING) {
+        tell_identity(o);
         tell_postmaster(o->result, o->datadir, &users);
         if (message_bool(o->args, "try", false))
             tell_serves(o);

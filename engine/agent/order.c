@@ -10,6 +10,7 @@
 #include "moonrise/base/str.h"
 #include "moonrise/loop/loop.h"
 #include "moonrise/pg/conf.h"
+#include "replaced.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -182,7 +183,7 @@ static int
 check_identity(const struct order *o, unsigned flags, struct err *e)
 {
     if (flags & ORDER_REMOVES)
-        return maker_check(o, e);
+        return message_bool(o->args, "replaced", false) ? replaced_check(o, e) : maker_check(o, e);
     return flags & ORDER_DISOWNS ? adoption_check(o, e) : 0;
 }
 

@@ -22,7 +22,8 @@ enum order_flag {
     ORDER_CREATES = 2,  /* allowed without an epoch file */
     ORDER_HOST = 4,     /* about the host: takes no data directory */
     ORDER_MAKES = 8,    /* makes the data directory when it is missing */
-    ORDER_REMOVES = 16, /* takes away what args.maker has made; where nothing is it has been done */
+    ORDER_REMOVES = 16, /* takes away what args.maker has made, or what args.replaced says has been
+                         * replaced; where nothing is it has been done */
     ORDER_DISOWNS = 32, /* carried out only where args.adoption is what moonrise.before says */
     ORDER_BARS = 64,    /* what the last order was stays on record */
 };

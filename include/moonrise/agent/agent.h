@@ -27,6 +27,7 @@
  *            activation. The catalog's epoch never goes back
  *   inspect  (measure: bool, try: bool) -> the host's word about an instance:
  *            kind: "missing" | "empty" | "foreign" (not a data directory) | "datadir" | "half-made"
+ *            identity: text, the same for two names of one directory and for no two directories
  *            stopped: bool   SAFETY.md's sense; processes: [{pid, state, exe, title}]
  *            serves: bool, only with try: true: a new session over its socket is answered within a second or two
  *            postmaster: {pid, alive, ours: bool, port, socket_dir, listen, status, start_s,
@@ -39,8 +40,8 @@
  *            recovery: {pid, title, progress} while a startup process runs; `progress` is a number that
  *                      grows while it works
  *            epoch: {valid, epoch, step, order, barred, marked, reason, sysid, dbid, why (not valid)}
- *            standby_signal, backup_label: bool; patch: {type, stage, source, started_s, running: bool,
- *            bytes_done, bytes_total} of an unfinished recovery; free_bytes;
+ *            standby_signal, backup_label: bool; patch: {type, stage, source, sysid, dbid, started_s,
+ *            running: bool, bytes_done, bytes_total} of an unfinished recovery; free_bytes;
  *            tablespaces: [{oid, path}]; wal_dir; data_bytes (only with measure: true); adoption: text, of
  *            one that was adopted as it ran; config_dir: where its configuration files are, when that is
  *            not its data directory
@@ -115,8 +116,10 @@
  *             accept_foreign: bool, start: bool, wait_ms, max_rate, threads)
  *             progress: {stage, bytes_total, bytes_done, bytes_written, bytes_different, files_...}
  *             -> the same numbers, type, ms, pid, streaming; the target streams when it answers
- *   remove_datadir (fence: bool) removes a directory that moonrise made, or was making, and that is
- *             stopped; with fence, what runs in it is ended first -> removed (absent: it was not there)
+ *   remove_datadir (maker | replaced: true, fence: bool) removes a directory that moonrise made, or was making,
+ *             and that is stopped; with fence, what runs in it is ended first -> removed (absent: it was not
+ *             there). With replaced: what a recovery to another place has left, by its sysid and dbid, and
+ *             only when it is marked or half-made
  *
  * The agent ends, with all its work, when its session ends; servers it has started live on.
  */

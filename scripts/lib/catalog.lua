@@ -332,6 +332,16 @@ function Catalog:pauses()
         order by content nulls last, hostname]]))
 end
 
+--- Places outside of the catalog's that hold, or may hold, something of an instance: dbid, content,
+--- hostname, address, port, datadir, since.
+---@return table[]? places
+---@return Error? err
+function Catalog:left_places()
+    return plain(self:query([[select dbid, content, hostname, address, port, datadir,
+        to_char(since, 'YYYY-MM-DD HH24:MI:SS') as since
+        from moonrise.left_place order by content, since]]))
+end
+
 --- Adds a row to the journal.
 ---@param kind string
 ---@param entry {content: integer?, dbid: integer?, text: string, data: table?}

@@ -100,6 +100,13 @@ function Session:leases()
     end)
 end
 
+-- Nobody is recovered to another place here.
+function Session:left_places()
+    return ask(self, function()
+        return {}
+    end)
+end
+
 function Session:state()
     return { config = nil, sysid = "7" }
 end

@@ -38,6 +38,9 @@ grant execute on function
     moonrise.pair_confirm(bigint, integer, jsonb, text),
     moonrise.instance_add(bigint, jsonb),
     moonrise.instance_remove(bigint, integer),
+    moonrise.move_begin(bigint, integer, integer, jsonb),
+    moonrise.move_done(bigint, integer, integer, jsonb, text, jsonb),
+    moonrise.place_forget(bigint, integer, text, text),
     moonrise.journal_add(text, integer, integer, text, jsonb),
     moonrise.fdw_database_set(text, boolean),
     moonrise.replication_sample_set(jsonb)

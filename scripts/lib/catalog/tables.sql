@@ -104,6 +104,20 @@ create table moonrise.content_lease (
 
 create sequence moonrise.lease_token;
 
+-- Places outside of gp_segment_configuration that hold, or may hold, something of an instance:
+-- where a recovery to another place has begun, and where one came from. Nothing there is started;
+-- what lies there goes once the pair is in sync (SAFETY.md, rule 10).
+create table moonrise.left_place (
+    dbid            smallint not null,
+    content         smallint not null,
+    port            integer not null check (port between 1 and 65535),
+    hostname        text not null check (hostname <> ''),
+    address         text not null check (address <> ''),
+    datadir         text not null check (datadir like '/%'),
+    since           timestamptz not null default clock_timestamp(),
+    primary key (hostname, datadir)
+);
+
 -- Databases whose foreign servers follow the primaries.
 create table moonrise.fdw_database (
     dbname          name primary key

@@ -1,0 +1,147 @@
+-- Recovery to another place: a mirror that is down gets another host, port or directory.
+
+-- The mirror that is about to be somewhere else, and may.
+create function moonrise.movable(content integer, dbid integer) returns gp_segment_configuration
+language plpgsql as $$
+declare
+    mirror gp_segment_configuration := mirror_of(content);
+begin
+    if mirror.dbid is distinct from dbid then
+        perform fail('MR003', format('dbid %s is not the mirror of content %s', dbid, content));
+    elsif content = -1 then
+        perform forbid('the standby coordinator is not recovered to another place like a segment',
+            'it is removed, and made anew: moonrise initstandby');
+    elsif mirror.status <> 'd' then
+        perform forbid(format('dbid %s is recorded as up: only what is down is recovered', dbid));
+    end if;
+    return mirror;
+end $$;
+
+-- Of {port, hostname, address, datadir}; nobody else is there, nor has been.
+create function moonrise.place_of(dbid integer, place jsonb) returns left_place
+language plpgsql as $$
+declare
+    new left_place := jsonb_populate_record(null::left_place, place);
+    other record;
+begin
+    select c.dbid, c.port, c.datadir into other from gp_segment_configuration c
+        where c.hostname = new.hostname and c.dbid <> place_of.dbid
+        and (c.port = new.port or c.datadir = new.datadir) limit 1;
+    if found then
+        perform fail('MR004', format('dbid %s has %s on host %s', other.dbid,
+            case when other.port = new.port then 'port ' || new.port
+                else 'directory ' || new.datadir end, new.hostname));
+    end if;
+    select l.dbid into other from left_place l where l.hostname = new.hostname
+        and l.datadir = new.datadir and l.dbid <> place_of.dbid;
+    if found then
+        perform fail('MR004', format('%s on host %s is what dbid %s has left behind', new.datadir,
+            new.hostname, other.dbid), 'it goes when that one is in sync');
+    end if;
+    return new;
+exception when invalid_text_representation or numeric_value_out_of_range then
+    perform fail('MR004', format('%s is no place: %s', place, sqlerrm));
+end $$;
+
+-- Notes where something will be written before it is: whoever comes after a killed run knows of it.
+-- -> an epoch for the orders
+create function moonrise.move_begin(token bigint, content integer, dbid integer, place jsonb)
+returns bigint
+language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
+declare
+    new left_place;
+begin
+    perform authorise(token, content);
+    perform movable(content, dbid);
+    new := place_of(dbid, place);
+    -- Where it is already nothing is left.
+    if (new.hostname, new.datadir) is distinct from (select (c.hostname, c.datadir)
+            from gp_segment_configuration c where c.dbid = move_begin.dbid) then
+        insert into left_place
+            values (dbid, content, new.port, new.hostname, new.address, new.datadir)
+        on conflict on constraint left_place_pkey do update set port = excluded.port,
+            address = excluded.address;
+    end if;
+    return reserve(content, format('move dbid %s to %s:%s:%s', dbid, new.hostname, new.port,
+        new.datadir));
+exception when check_violation or not_null_violation then
+    perform fail('MR004', format('%s is no place: %s', place, sqlerrm));
+end $$;
+
+-- A record of the coordinator's pair is on a majority of the hosts as they will be, and on the one
+-- that joins: what it may have from an earlier membership would count otherwise.
+create function moonrise.check_joining(old gp_segment_configuration, new left_place,
+    majority jsonb) returns void
+language plpgsql as $$
+declare
+    hosts text[] := array(select distinct case when c.dbid = old.dbid then new.hostname
+        else c.hostname end from gp_segment_configuration c);
+    before text[] := array(select distinct c.hostname from gp_segment_configuration c);
+    named integer := (select count(*) from unnest(hosts) h where majority -> 'hosts' ? h);
+begin
+    if hosts <@ before and before <@ hosts
+        or not exists (select from gp_segment_configuration where content = -1 and role = 'm') then
+        return;
+    elsif jsonb_typeof(majority -> 'hosts') is distinct from 'array' then
+        perform forbid('the cluster gets other hosts only with a record on a majority of them',
+            'name that record in the facts: {"majority": {"epoch": ..., "hosts": [...]}}');
+    elsif named < cardinality(hosts) / 2 + 1
+        or not (new.hostname = any (before) or majority -> 'hosts' ? new.hostname) then
+        perform forbid(format('the cluster gets other hosts only with a record on a majority of '
+            'them, the new one included: %s of %s have it', named, cardinality(hosts)));
+    elsif to_jsonb(last_epoch(-1)) is distinct from majority -> 'epoch' then
+        perform fail('MR003', format('the hosts have recorded epoch %s, the pair''s last one is %s',
+            majority ->> 'epoch', last_epoch(-1)), 'something happened to the pair in between');
+    end if;
+end $$;
+
+-- From now on the mirror is there. It is down until mirror_up, as before.
+create function moonrise.move_done(token bigint, content integer, dbid integer, place jsonb,
+    reason text, facts jsonb default '{}')
+returns bigint
+language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
+declare
+    old gp_segment_configuration;
+    new left_place;
+    taken bigint;
+begin
+    perform authorise(token, content);
+    old := movable(content, dbid);
+    new := place_of(dbid, place);
+    if (old.hostname, old.address, old.port, old.datadir)
+        = (new.hostname, new.address, new.port, new.datadir) then
+        return last_epoch(content);
+    end if;
+    perform check_joining(old, new, facts -> 'majority');
+    taken := pair_epoch(content);
+    delete from left_place l where l.hostname = new.hostname and l.datadir = new.datadir;
+    if (old.hostname, old.datadir) <> (new.hostname, new.datadir) then
+        insert into left_place
+            values (dbid, content, old.port, old.hostname, old.address, old.datadir);
+    end if;
+    update gp_segment_configuration c set port = new.port, hostname = new.hostname,
+        address = new.address, datadir = new.datadir where c.dbid = move_done.dbid;
+    perform note('move', content, dbid, reason, facts(taken, reason, facts
+        || jsonb_build_object('from', to_jsonb(old), 'to', to_jsonb(new))));
+    return taken;
+exception when check_violation or not_null_violation then
+    perform fail('MR004', format('%s is no place: %s', place, sqlerrm));
+end $$;
+
+-- Nothing of the instance is at that place any more, or what is there is its owner's.
+create function moonrise.place_forget(token bigint, content integer, hostname text, datadir text)
+returns boolean
+language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
+declare
+    gone left_place;
+begin
+    perform authorise_caller(token, content);
+    delete from left_place l where l.content = place_forget.content
+        and l.hostname = place_forget.hostname and l.datadir = place_forget.datadir
+        returning * into gone;
+    if found then
+        perform note('place', content, gone.dbid, format('dbid %s has nothing in %s:%s any more',
+            gone.dbid, gone.hostname, gone.datadir), to_jsonb(gone));
+    end if;
+    return gone.dbid is not null;
+end $$;

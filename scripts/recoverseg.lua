@@ -1,6 +1,7 @@
 --- `moonrise recoverseg`: segment recovery and the return of every role to its place.
 local mr = require("moonrise")
 local args = require("lib.args")
+local by_host = require("lib.by_host")
 local cluster = require("lib.cluster")
 local handover = require("lib.handover")
 local handover_resume = require("lib.handover_resume")
@@ -8,7 +9,11 @@ local policy = require("lib.policy")
 local promotion = require("lib.promotion")
 local rebalance = require("lib.rebalance")
 local recovery = require("lib.recovery")
+local hba = require("lib.hba")
+local hold = require("lib.hold")
+local left_places = require("lib.left_places")
 local recovery_plan = require("lib.recovery_plan")
+local recovery_targets = require("lib.recovery_targets")
 local session = require("lib.session")
 local stop_requests = require("lib.stop_requests")
 local survivors = require("lib.survivors")
@@ -18,6 +23,12 @@ local options = {
     { key = "full", short = "F", help = "full recovery: every block is copied" },
     { key = "differential", long = "differential",
         help = "compare all blocks, copy those that differ" },
+    { key = "input", short = "i", arg = "FILE",
+        help = "recover what this recovery file names, to where it says" },
+    { key = "output", short = "o", arg = "FILE",
+        help = "write a recovery file of what is down, and recover nothing" },
+    { key = "spares", short = "p", arg = "HOST[,HOST...]",
+        help = "recover what is down to spare hosts, each failed host to one" },
     { key = "replace_foreign", long = "replace-foreign",
         help = "with -F and -a: also replace a directory that belongs to another cluster" },
     { key = "tablespaces", long = "tablespace-mapping", arg = "OLD=NEW", repeatable = true,
@@ -65,22 +76,29 @@ local function check_meaning(opts)
         return "-r copies nothing: --max-rate does not go with it"
     elseif opts.promote and (opts.tablespaces or opts.max_rate) then
         return "--promote copies nothing: --tablespace-mapping and --max-rate do not go with it"
+    elseif opts.output and (opts.tablespaces or opts.max_rate or opts.policy) then
+        return "-o copies nothing: --tablespace-mapping, --max-rate and --policy do not go with it"
     elseif (opts.accept_loss or opts.primary_is_gone) and not opts.promote then
         return "--accept-loss and --primary-is-gone go with --promote"
     end
     return args.sentence("--accept-loss", opts.accept_loss, 500)
 end
 
+-- Each is a command of its own, or says where or how the others copy.
+local EXCLUSIVE = {
+    { { "full", "-F" }, { "differential", "--differential" } },
+    { { "spares", "-p" }, { "input", "-i" }, { "rebalance", "-r" }, { "promote", "--promote" } },
+    { { "output", "-o" }, { "input", "-i" }, { "rebalance", "-r" }, { "promote", "--promote" } },
+    { { "output", "-o" }, { "differential", "--differential" } },
+    { { "spares", "-p" }, { "differential", "--differential" } },
+    { { "rebalance", "-r" }, { "differential", "--differential" } },
+    { { "rebalance", "-r" }, { "full", "-F" } },
+    { { "promote", "--promote" }, { "full", "-F" } },
+    { { "promote", "--promote" }, { "differential", "--differential" } },
+}
+
 local function check(opts)
-    local groups = {
-        { { "full", "-F" }, { "differential", "--differential" } },
-        { { "rebalance", "-r" }, { "full", "-F" } },
-        { { "rebalance", "-r" }, { "differential", "--differential" } },
-        { { "promote", "--promote" }, { "rebalance", "-r" } },
-        { { "promote", "--promote" }, { "full", "-F" } },
-        { { "promote", "--promote" }, { "differential", "--differential" } },
-    }
-    for _, group in ipairs(groups) do
+    for _, group in ipairs(EXCLUSIVE) do
         local problem = args.exclusive(opts, group)
         if problem then
             return problem
@@ -89,6 +107,9 @@ local function check(opts)
     local _, problem = nil, check_meaning(opts)
     if not problem then
         _, problem = parse_mapping(opts.tablespaces)
+    end
+    if not problem and opts.spares then
+        _, problem = recovery_targets.parse_hosts(opts.spares)
     end
     if not problem then
         _, problem = policy.parse(opts.policy, opts.rebalance and "rebalance" or "recovery")
@@ -208,34 +229,55 @@ local function confirm(plan, opts)
     return go, code
 end
 
--- What came of plan.entries, and of plan.behind.
+-- What came of plan.entries, and of plan.behind. Each starts as soon as its own copy is done.
 local function carry_out(ctx, plan, opts)
     local progress = term.progress({ off = opts.no_progress, sequential = opts.sequential })
     local jobs, first = {}, #plan.entries
-    for _, pair in ipairs(plan.behind) do
-        table.insert(jobs, function()
-            return recovery.bring_in_sync(ctx, pair)
-        end)
-    end
     for i, entry in ipairs(plan.entries) do
-        table.insert(jobs, i, function()
+        jobs[i] = { host = entry.target.hostname, run = function()
             return run_entry(ctx, entry, opts, progress)
-        end)
+        end }
+    end
+    for i, pair in ipairs(plan.behind) do
+        jobs[first + i] = { host = pair.mirror.hostname, run = function()
+            return recovery.bring_in_sync(ctx, pair)
+        end }
     end
     local done = stop_requests.guard("Stop the recoveries that are not finished", function()
-        return mr.parallel(jobs, opts.batch, function(job)
-            return job()
+        return by_host.run(jobs, function(job)
+            return job.host
+        end, opts, function(job)
+            return job.run()
         end)
     end)
     progress:finish()
     return { unpack(done, 1, first) }, { unpack(done, first + 1, #jobs) }
 end
 
-local function recover_all(ctx, opts)
-    local plan, err = recovery_plan.make(ctx, opts)
-    if not plan then
-        return nil, err
+-- What was left by earlier runs, and whom the coordinators let in when somebody has moved.
+local function tidy_up(ctx, plan)
+    local contents, moved = {}, #plan.left > 0
+    for _, place in ipairs(plan.left) do
+        contents[place.content] = true
     end
+    for _, entry in ipairs(plan.entries) do
+        moved = moved or entry.from ~= nil
+    end
+    local problems = left_places.of_contents(ctx, contents)
+    if not moved then
+        return problems
+    end
+    local followed, err = hold.content(ctx, -1, "recover", "pg_hba.conf", function(lease)
+        return hba.follow(ctx, -1, lease.token)
+    end)
+    if not followed then
+        term.warn("the coordinators' pg_hba.conf does not follow yet: %s; the next moonrise " ..
+            "recoverseg tries it again", tostring(err))
+    end
+    return problems
+end
+
+local function tell_skipped(plan)
     for _, entry in ipairs(plan.skipped) do
         term.error(entry.err)
         term.warn("%s: skipped", cluster.name(entry.target))
@@ -246,20 +288,37 @@ local function recover_all(ctx, opts)
             instance = cluster.name(fault.pair.primary),
             hint = "moonrise start starts what can be started; a person may choose the mirror" }))
     end
+    return #plan.skipped + #plan.double_faults
+end
+
+local function recover_all(ctx, opts)
+    if opts.output then
+        return recovery_targets.write(ctx, opts)
+    end
+    local targets, err = recovery_targets.of(ctx, opts)
+    local plan
+    if not err then
+        plan, err = recovery_plan.make(ctx, opts, targets)
+    end
+    if not plan then
+        return nil, err
+    end
+    local failures, results, armed = tell_skipped(plan), nil, nil
     local work = #plan.entries + #plan.behind
-    if work > 0 then
-        recovery_plan.print(plan)
-    elseif #plan.skipped + #plan.double_faults == 0 then
+    if work == 0 and failures == 0 then
         term.info("No segments to recover")
     end
-    local failures, results, armed = #plan.skipped + #plan.double_faults, nil, nil
-    if work > 0 and not opts.dry_run then
+    if work + #plan.left > 0 then
+        recovery_plan.print(plan)
+    end
+    if work + #plan.left > 0 and not opts.dry_run then
         local go, code = confirm(plan, opts)
         if not go then
             return code
         end
         results, armed = carry_out(ctx, plan, opts)
         failures = failures + report(plan, results) + report_armed(plan, armed)
+        tidy_up(ctx, plan)
     end
     if opts.json then
         term.json(as_json(plan, results, armed))
@@ -319,11 +378,23 @@ end
 
 return {
     summary = "recover failed instances, return roles to their places",
-    usage = "[-F | --differential | -r | --promote DBID] [options]",
+    usage = "[-F | --differential] [-i FILE | -p HOSTS] [-o FILE] | -r | --promote DBID",
     description = [[
 Recovers every instance that the catalog calls down, in place: stops what is left of it, makes its
 data equal to its primary's by moving the blocks that differ, starts it as the mirror and waits
 until it streams. A run that was interrupted anywhere is simply run again and goes on.
+
+-i FILE recovers what the file names, and nothing else. Each line is the place of an instance that
+is down, host|address|port|datadir or address|port|datadir; a second place after a blank is where
+it shall be from now on. A leading I|, D| or F| is the type of a recovery in place (I compares all
+blocks as D does), -F or --differential that of the lines without one; to another place all is
+copied. # begins a comment. -o FILE writes such a file. -p does it for all that is down: the
+instances of each failed host go to one spare host, to the same directories and, where they are
+free, ports.
+
+An instance that gets another place is where it was until its copy streams; after a failure it
+still is, and the same command goes on with the copy. Its old directory is sealed, so that nobody
+starts it, and removed as soon as the new one is in sync, or when its host answers.
 
 A directory that belongs to another cluster is left alone, unless -F is given and the question
 about it is answered; with -a nobody is asked, and --replace-foreign says it.
@@ -342,6 +413,8 @@ left half-way is finished or undone by the watcher, or by the next recoverseg or
     examples = [[
   moonrise recoverseg              plan, ask, recover what is down
   moonrise recoverseg -a --differential
+  moonrise recoverseg -o FILE      write down what is down; edit it, then recoverseg -i FILE
+  moonrise recoverseg -p sdw9      to a spare host
   moonrise recoverseg -r           return primaries and mirrors to their preferred roles
   moonrise recoverseg --promote 5 --accept-loss "ticket 17, J. Doe: sdw2 has burnt down"]],
     options = options,

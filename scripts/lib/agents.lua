@@ -166,6 +166,25 @@ function Set:inspect(inst, args, options)
     return ask(self, inst, "inspect", full, options)
 end
 
+--- Reads one of an instance's files (agent.h, read).
+---@param inst table
+---@param name string
+---@return {text: string}? file
+---@return Error? err
+function Set:read(inst, name)
+    return ask(self, inst, "read", about(self, inst, { name = name }))
+end
+
+--- Asks a host about a name, and whether a server could listen there (agent.h, address).
+---@param host string
+---@param address string
+---@param port? integer
+---@return {known: boolean, free: boolean?, why: string?}? answer
+---@return Error? err
+function Set:address(host, address, port)
+    return self:call(host, "address", { address = address, port = port }, { timeout_ms = 10000 })
+end
+
 --- Asks which checkpoint an instance's WAL holds at a position (agent.h, history).
 ---@param inst table
 ---@param at {checkpoint: string, position: string?} of its mirror: LSNs of its last checkpoint, and of

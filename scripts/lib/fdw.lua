@@ -259,6 +259,65 @@ function M.point(ctx, pair)
     return changed
 end
 
+local ALTER_SQL = [[
+select format('alter server %I options (set host %L, set port %L)', $1::name, $2::text, $3::text)
+    as statement]]
+
+-- Both of a pair's places, the one that serves first.
+local function relist(conn, server, pair)
+    local host, port = places(pair)
+    local rows, err = conn:query(ALTER_SQL, { server.name, host, port })
+    if rows then
+        rows, err = conn:query(rows[1].statement, nil, { timeout_ms = STATEMENT_MS })
+    end
+    return rows, err
+end
+
+local function move_in(conn, pair, old)
+    local before = { primary = pair.primary, mirror = old }
+    local servers, err = conn:query(SERVERS_SQL, nil, { timeout_ms = STATEMENT_MS })
+    for _, server in ipairs(servers or {}) do
+        if lists(before, server.host, server.port) then
+            local ok
+            ok, err = relist(conn, server, pair)
+            if not ok then
+                return nil, err
+            end
+        end
+    end
+    return servers, err
+end
+
+--- Has the foreign servers that list a pair's mirror at its old place list it at its new one, in
+--- every database registered. As the coordinator's superuser, on its socket.
+---@param ctx table {env, cat}
+---@param pair {primary: table, mirror: table} as it is now
+---@param old table the mirror's row, with its old place
+---@return boolean? ok
+---@return Error? err
+function M.move(ctx, pair, old)
+    local databases, err = ctx.cat:query("select dbname::text from fdw_database order by 1")
+    local coordinator
+    if databases then
+        coordinator, err = coordinator_of(ctx)
+    end
+    if not coordinator then
+        return nil, err
+    end
+    for _, row in ipairs(databases) do
+        local conn, ok
+        conn, err = mr.connect(instance.superuser(coordinator, row.dbname, "moonrise fdw"))
+        if conn then
+            ok, err = move_in(conn, pair, old)
+            conn:close()
+        end
+        if not ok then
+            return nil, err
+        end
+    end
+    return true
+end
+
 local function create_server(env, pair, dbname)
     local host, port = places(pair)
     local options = { "host " .. literal(host), "port " .. literal(port),

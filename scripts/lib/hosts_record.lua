@@ -151,6 +151,60 @@ function M.in_sync(ctx, pair, epoch)
     end
 end
 
+-- The hosts with one instance at another place.
+local function hosts_with(instances, moved)
+    local list = {}
+    for i, inst in ipairs(instances) do
+        list[i] = inst.dbid == moved.dbid and moved or inst
+    end
+    return M.hosts(list)
+end
+
+-- The record that says of the coordinator's pair what the catalog says now.
+local function current(ctx, instances)
+    local pair = cluster.pair(instances, -1)
+    local state, err = ctx.cat:state()
+    local pair_state
+    if state then
+        pair_state, err = ctx.cat:pair_state(-1)
+    end
+    if not pair_state then
+        return nil, err
+    end
+    return M.of(pair, pair.primary.mode, pair_state.epoch, state.epoch), state.sysid
+end
+
+--- Has a majority of the hosts hold the current record, as they will be when an instance is at
+--- another place: two majorities of different sets of hosts need not share one. Among them the one
+--- that joins, which may have an old record of an earlier membership. The facts for move_done.
+---@param ctx {env: Env, agents: table, cat: table}
+---@param instances table[]
+---@param moved table one of them, with its new place
+---@return table? facts {} when the hosts stay the same, or the coordinator has no standby
+---@return Error? err code "refused": no majority
+function M.joining(ctx, instances, moved)
+    local hosts, before = hosts_with(instances, moved), M.hosts(instances)
+    local pair = cluster.pair(instances, -1)
+    if table.concat(hosts, "\n") == table.concat(before, "\n") or not pair.mirror then
+        return {}
+    end
+    local now, sysid = current(ctx, instances)
+    if not now then
+        return nil, sysid
+    end
+    local there = { env = ctx.env, agents = ctx.agents, sysid = sysid }
+    local joined, err = M.write(there, moved.hostname, now)
+    local written
+    if joined then
+        written, err = M.write_majority(there, hosts, now)
+    end
+    if not written then
+        return nil, err
+    end
+    table.insert(written, moved.hostname)
+    return { majority = { epoch = now.epoch, hosts = written } }
+end
+
 ---@class Out
 ---@field token? integer the content's lease; nil for the watcher
 ---@field reason string

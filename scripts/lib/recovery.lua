@@ -10,6 +10,9 @@ local configuration = require("lib.configuration")
 local history = require("lib.history")
 local hold = require("lib.hold")
 local instance = require("lib.instance")
+local left_places = require("lib.left_places")
+local move = require("lib.move")
+local quiet = require("lib.quiet")
 local streaming = require("lib.streaming")
 local term = require("lib.term")
 
@@ -17,7 +20,6 @@ local M = {}
 
 -- A walk through a big directory on a cold disk takes minutes.
 local MEASURE_MS = 600000
-local STOP_DEADLINE_MS = 20000
 local STREAM_DEADLINE_MS = 120000
 local ARM_DEADLINE_MS = 10000
 
@@ -30,6 +32,9 @@ local ARM_DEADLINE_MS = 10000
 ---@field possible table<string, boolean> "start", "differential", "full"
 ---@field why string why "start" or "differential" is not possible, or ""
 ---@field foreign_system? boolean the directory belongs to another cluster
+---@field from? table of a recovery to another place: the catalog's row; `target` has the new place
+---@field resumes? boolean of such a one: what an earlier run has copied there is gone on with
+---@field takes_out? boolean of such a one: the mirror is up, and taken out of the pair first
 
 -- The system that a directory belongs to, by its pg_control or, when that is not in its place, by
 -- the unfinished recovery that has moved it; nil when nothing tells.
@@ -74,10 +79,12 @@ end
 --- Asks the hosts of a failed mirror and its primary.
 ---@param ctx table
 ---@param pair table {content, primary, mirror}
+---@param to? Place where it shall be instead of where it is
 ---@return Failed? failed
 ---@return Error? err
-function M.examine(ctx, pair)
-    local word, err = ctx.agents:inspect(pair.mirror)
+function M.examine(ctx, pair, to)
+    local target = to and move.row(pair.mirror, to) or pair.mirror
+    local word, err = ctx.agents:inspect(target)
     if not word then
         return nil, err
     end
@@ -87,8 +94,8 @@ function M.examine(ctx, pair)
     if not source_word then
         return nil, err
     end
-    local failed = { content = pair.content, target = pair.mirror, source = pair.primary,
-                     word = word, source_word = source_word }
+    local failed = { content = pair.content, target = target, source = pair.primary,
+                     from = to and pair.mirror, word = word, source_word = source_word }
     if source_word.stopped then
         return nil, mr.error("refused", "its primary does not run", {
             instance = cluster.name(pair.primary),
@@ -97,6 +104,9 @@ function M.examine(ctx, pair)
         return nil, mr.error("refused", "somebody else has started its primary: it listens nowhere",
             { instance = cluster.name(pair.primary),
               hint = "no mirror reaches it; moonrise start starts it as it should be" })
+    end
+    if to then
+        return move.check(ctx, failed)
     end
     failed.possible, failed.why = possible_types(ctx, failed)
     return failed
@@ -148,42 +158,8 @@ local function order_args(ctx, failed, kind, options)
     }
 end
 
--- Whether there is a postmaster to talk to; one that was stopped by a signal hears nobody.
-local function runs(word)
-    local postmaster = word.postmaster or {}
-    for _, process in ipairs(word.processes or {}) do
-        if process.pid == postmaster.pid and process.state:lower() == "t" then
-            return false
-        end
-    end
-    return postmaster.alive == true
-end
-
--- A target that still runs is stopped first: with care while it answers, else as a fence.
-local function quiet_target(ctx, failed, epoch)
-    if failed.word.stopped then
-        return true
-    end
-    local target = failed.target
-    if failed.word.epoch and failed.word.epoch.valid and runs(failed.word) then
-        local done = ctx.agents:order(target, "stop",
-            { epoch = epoch, mode = "fast", wait_ms = STOP_DEADLINE_MS },
-            { timeout_ms = STOP_DEADLINE_MS + 5000 })
-        if done and done.stopped then
-            return true
-        end
-    end
-    -- After the stop of the same epoch, which a fence otherwise precedes.
-    local fenced, err = ctx.agents:order(target, "fence",
-        { epoch = epoch, step = agents.steps.stop + 1 })
-    if not fenced then
-        return nil, err
-    end
-    return true
-end
-
 local function copy(ctx, failed, kind, epoch, options)
-    local ok, err = quiet_target(ctx, failed, epoch)
+    local ok, err = quiet.stop(ctx, failed.target, failed.word, epoch)
     if not ok then
         return nil, err
     end
@@ -199,9 +175,9 @@ end
 
 -- A mirror that runs and does not stream is no mirror: its catalog row stays as it was.
 local function start(ctx, failed, epoch)
-    if not runs(failed.word) then
-        local quiet, why = quiet_target(ctx, failed, epoch)
-        if not quiet then
+    if not quiet.runs(failed.word) then
+        local stopped, why = quiet.stop(ctx, failed.target, failed.word, epoch)
+        if not stopped then
             return nil, why
         end
     end
@@ -232,6 +208,9 @@ local function settle(ctx, failed, token, kind, text)
         ok, err = ctx.cat:call("timeline_seen", token, failed.content,
             failed.source_word.control.newest_timeline)
     end
+    if ok and failed.from then
+        ok, err = move.done(ctx, failed, token, text)
+    end
     if ok then
         ok, err = ctx.cat:call("mirror_up", token, failed.content, text)
     end
@@ -247,6 +226,17 @@ local function settle(ctx, failed, token, kind, text)
     return true
 end
 
+-- Whether a row is the one that the plan was made for.
+local function is_as_planned(row, failed)
+    local planned = failed.from or failed.target
+    for _, column in ipairs({ "dbid", "hostname", "port", "datadir" }) do
+        if row[column] ~= planned[column] then
+            return false
+        end
+    end
+    return row.status == "d" or failed.takes_out == true
+end
+
 -- The plan may be minutes old, and the word with it. What is asked under the lease holds: the
 -- target is still the pair's mirror and down, and the word is of now.
 local function refresh(ctx, failed)
@@ -254,7 +244,7 @@ local function refresh(ctx, failed)
     if not pair then
         return nil, err
     elseif pair.primary.dbid ~= failed.source.dbid or not pair.mirror
-        or pair.mirror.dbid ~= failed.target.dbid or pair.mirror.status ~= "d" then
+        or not is_as_planned(pair.mirror, failed) then
         return nil, mr.error("busy", "its pair has changed since the plan was made",
             { hint = "run recoverseg again" })
     end
@@ -264,8 +254,13 @@ end
 
 -- One try by one type, with an epoch of its own.
 local function attempt(ctx, failed, kind, token, options)
-    local epoch, err = ctx.cat:call("epoch_reserve", token, failed.content,
-        ("recover dbid %d (%s)"):format(failed.target.dbid, kind))
+    local epoch, err
+    if failed.from then
+        epoch, err = move.begin(ctx, failed, token)
+    else
+        epoch, err = ctx.cat:call("epoch_reserve", token, failed.content,
+            ("recover dbid %d (%s)"):format(failed.target.dbid, kind))
+    end
     if not epoch then
         return nil, err
     end
@@ -328,6 +323,30 @@ function M.bring_in_sync(ctx, pair)
     end)
 end
 
+-- All of a recovery, under the lease of its content.
+local function recover(ctx, failed, kind, token, options)
+    local began = mr.clock()
+    local numbers, err = attempts(ctx, failed, kind, token, options)
+    local ok
+    if numbers then
+        ok, err = settle(ctx, failed, token, numbers.type,
+            ("recover dbid %d (%s)"):format(failed.target.dbid, numbers.type))
+    end
+    if not ok then
+        if failed.from then
+            move.undo(ctx, failed)
+        end
+        return nil, err
+    end
+    if failed.from then
+        move.finish(ctx, failed, token)
+    end
+    left_places.of_content(ctx, failed.content, token)
+    numbers.took_ms = mr.clock() - began
+    record(ctx, failed, numbers)
+    return numbers
+end
+
 --- Recovers one instance under the lease of its content. Where a start is not enough it copies.
 ---@param ctx table
 ---@param failed Failed
@@ -338,23 +357,13 @@ end
 function M.recover(ctx, failed, kind, options)
     return hold.content(ctx, failed.content, "recover", kind, function(lease)
         local ok, err = refresh(ctx, failed)
+        if ok and failed.takes_out then
+            ok, err = move.take_out(ctx, failed, lease.token)
+        end
         if not ok then
             return nil, err
         end
-        local began = mr.clock()
-        local numbers
-        numbers, err = attempts(ctx, failed, kind, lease.token, options)
-        if not numbers then
-            return nil, err
-        end
-        ok, err = settle(ctx, failed, lease.token, numbers.type,
-            ("recover dbid %d (%s)"):format(failed.target.dbid, numbers.type))
-        if not ok then
-            return nil, err
-        end
-        numbers.took_ms = mr.clock() - began
-        record(ctx, failed, numbers)
-        return numbers
+        return recover(ctx, failed, kind, lease.token, options)
     end)
 end
 

@@ -1,9 +1,11 @@
 --- What `recoverseg` is about to do: candidates, prices, the policy's choice, and its printed form.
 local mr = require("moonrise")
+local by_host = require("lib.by_host")
 local cluster = require("lib.cluster")
 local double_fault = require("lib.double_fault")
 local history = require("lib.history")
 local instance = require("lib.instance")
+local move = require("lib.move")
 local policy = require("lib.policy")
 local recovery = require("lib.recovery")
 local survivors = require("lib.survivors")
@@ -97,20 +99,40 @@ local function in_order(failed_list, answers)
     return list
 end
 
+-- What somebody has asked for just this instance: a line of a recovery file, another place.
+local function asked_for(failed, opts)
+    local wanted = failed.wanted or {}
+    if failed.from then
+        local goes_on = failed.word.kind == "datadir"
+        return { type = goes_on and "differential" or "full",
+                 reason = failed.resumes and "an earlier run is gone on with"
+                    or "to another place" }
+    elseif wanted.type == "incremental" then
+        return { type = failed.possible.differential and "differential" or "full",
+                 reason = "incremental was asked for: all blocks are compared instead" }
+    end
+    local kind = wanted.type or forced(opts)
+    return kind and { type = kind, reason = "asked for" }
+end
+
 local function choose(ctx, failed_list, rates, opts)
-    local force = forced(opts)
-    if force then
-        local list = {}
-        for i, failed in ipairs(failed_list) do
-            list[i] = { failed = failed, choice = { type = force, reason = "asked for" } }
-        end
-        return list
-    end
-    local facts = { instances = {} }
+    local list, open, facts = {}, {}, { instances = {} }
     for _, failed in ipairs(failed_list) do
-        table.insert(facts.instances, facts_of(failed, rates))
+        local choice = asked_for(failed, opts)
+        if choice then
+            table.insert(list, { failed = failed, choice = choice })
+        else
+            table.insert(open, failed)
+            table.insert(facts.instances, facts_of(failed, rates))
+        end
     end
-    return in_order(failed_list, policy.ask(ctx, "recovery", facts).instances)
+    if #open > 0 then
+        local answers = policy.ask(ctx, "recovery", facts).instances
+        for _, item in ipairs(in_order(open, answers)) do
+            table.insert(list, item)
+        end
+    end
+    return list
 end
 
 local function refuse(failed, message, hint)
@@ -127,7 +149,7 @@ end
 -- which stands in many a crontab, does not say it.
 local function foreign_refusal(failed, opts)
     local hint
-    if not opts.full then
+    if not opts.full and (failed.wanted or {}).type ~= "full" then
         hint = "a full recovery (-F) replaces everything in it, and asks before it does"
     elseif opts.yes and not opts.replace_foreign then
         hint = "-a alone does not replace it: add --replace-foreign, or leave -a out and answer"
@@ -171,43 +193,101 @@ local function candidates(ctx, faults, fits)
     end)
 end
 
---- The plan: { entries = Failed[] with type, reason and price, behind = pairs whose mirror is up
---- and not in sync, skipped = {target, err}[], double_faults = DoubleFault[] }.
----@param ctx table
----@param opts table recoverseg's options
----@return table? plan
----@return Error? err
-function M.make(ctx, opts)
+local function limits_of(opts)
+    return { hosts = opts.hosts or 16, batch = opts.batch or 64 }
+end
+
+local function by_content(targets)
+    local list = {}
+    for _, target in ipairs(targets or {}) do
+        list[target.row.content] = target
+    end
+    return list
+end
+
+-- Those that concern who was asked for.
+local function faults_of(ctx, opts, targets)
     local faults, err = double_fault.find(ctx, opts.batch or 64)
-    local pairs_down
-    if faults then
-        pairs_down, err = candidates(ctx, faults, is_down)
+    local mine, named = {}, by_content(targets)
+    for _, fault in ipairs(faults or {}) do
+        table.insert(mine, (not targets or named[fault.content]) and fault or nil)
     end
-    if not pairs_down then
-        return nil, err
+    return faults and mine, err
+end
+
+-- The pairs whose mirrors are to be recovered, each with its target, if they were named.
+local function requests(ctx, faults, targets)
+    local named = by_content(targets)
+    local found, err = candidates(ctx, faults, function(pair)
+        return is_down(pair) and (not targets or named[pair.content] ~= nil)
+    end)
+    local list = {}
+    for i, pair in ipairs(found or {}) do
+        list[i] = { pair = pair, wanted = named[pair.content] or {} }
     end
-    local plan = { entries = {}, double_faults = faults }
-    plan.behind, err = candidates(ctx, faults, is_behind)
-    local in_sync
-    if plan.behind then
-        in_sync, err = candidates(ctx, faults, is_in_sync)
-    end
-    if not in_sync then
-        return nil, err
-    end
-    plan.skipped = older_copies(ctx, in_sync, opts.batch or 64)
+    return found and list, err
+end
+
+local function examine(ctx, plan, wanted, opts)
     local examined = {}
-    local results = mr.parallel(pairs_down, opts.batch or 64, function(pair)
-        return recovery.examine(ctx, pair)
+    local results = by_host.run(wanted, function(request)
+        return (request.wanted.to or request.pair.mirror).hostname
+    end, limits_of(opts), function(request)
+        return recovery.examine(ctx, request.pair, request.wanted.to)
     end)
     for i, result in ipairs(results) do
         if result.error then
-            table.insert(plan.skipped, { target = pairs_down[i].mirror, err = result.error })
+            table.insert(plan.skipped, { target = wanted[i].pair.mirror, err = result.error })
         else
+            result.wanted = wanted[i].wanted
             table.insert(examined, result)
         end
     end
-    local rates = measured_rates(ctx)
+    return examined
+end
+
+-- Beside what is down: what is behind, and what must not be made equal to its primary. Who names
+-- instances asks for nothing else.
+local function look_round(ctx, plan, opts, targets)
+    plan.behind, plan.skipped, plan.left = {}, {}, {}
+    if targets then
+        return true
+    end
+    local err, in_sync
+    plan.behind, err = candidates(ctx, plan.double_faults, is_behind)
+    if plan.behind then
+        in_sync, err = candidates(ctx, plan.double_faults, is_in_sync)
+    end
+    if in_sync then
+        plan.skipped = older_copies(ctx, in_sync, opts.batch or 64)
+        plan.left, err = ctx.cat:left_places()
+    end
+    return in_sync and plan.left and true, err
+end
+
+--- The plan: { entries = Failed[] with type, reason and price, behind = pairs whose mirror is up
+--- and not in sync, skipped = {target, err}[], double_faults = DoubleFault[], left = LeftPlace[] }.
+---@param ctx table
+---@param opts table recoverseg's options
+---@param targets? Target[] nil: all that are down, where they are
+---@return table? plan
+---@return Error? err
+function M.make(ctx, opts, targets)
+    local faults, err = faults_of(ctx, opts, targets)
+    local wanted
+    if faults then
+        wanted, err = requests(ctx, faults, targets)
+    end
+    if not wanted then
+        return nil, err
+    end
+    local plan = { entries = {}, double_faults = faults }
+    local ok
+    ok, err = look_round(ctx, plan, opts, targets)
+    if not ok then
+        return nil, err
+    end
+    local examined, rates = examine(ctx, plan, wanted, opts), measured_rates(ctx)
     for _, item in ipairs(choose(ctx, examined, rates, opts)) do
         local entry, skipped = settle(item.failed, item.choice, rates, opts)
         table.insert(entry and plan.entries or plan.skipped, entry or skipped)
@@ -244,7 +324,10 @@ function M.print_double_fault(fault)
 end
 
 local function print_entry(entry)
-    term.info("   Recovery of    %s", cluster.name(entry.target))
+    term.info("   Recovery of    %s", cluster.name(entry.from or entry.target))
+    if entry.from then
+        term.info("      to          %s", move.name(entry.target))
+    end
     term.info("      from        %s", cluster.name(entry.source))
     term.info("      type        %s (%s)", entry.type, entry.reason)
     if entry.type ~= "start" then
@@ -273,6 +356,11 @@ function M.print(plan)
     end
     for _, pair in ipairs(plan.behind) do
         term.info("   Up, not in sync  %s: nothing is copied", cluster.name(pair.mirror))
+        term.info("-----------------------------------------------------")
+    end
+    for _, place in ipairs(plan.left) do
+        term.info("   Left since %s by dbid %d: %s", place.since, place.dbid, move.name(place))
+        term.info("      it is sealed, and removed when content %d is in sync", place.content)
         term.info("-----------------------------------------------------")
     end
 end

@@ -84,7 +84,8 @@ run(struct order *o, struct db *db, int64_t deadline_ms, struct err *e)
     return rc;
 }
 
-/* Commits wait for nobody: what an adoption takes back must not hang at a mirror that is gone. */
+/* Commits wait for nobody: what an adoption takes back must not hang at a mirror that is gone. That is said in
+ * the session, so that pg_settings goes on telling in reset_val what others have. */
 int
 op_sql(struct order *o, struct err *e)
 {
@@ -99,8 +100,11 @@ op_sql(struct order *o, struct err *e)
                               .passfile = o->passfile,
                               .dbname = o->dbname,
                               .name = "moonrise",
+                              .waits = true,
                               .statement_ms = deadline_ms - clock_ms()};
     rc = sql_connect(&db, &place, o, e);
+    if (rc == 0)
+        rc = sql_run(db, "set synchronous_commit = local", deadline_ms, e);
     if (rc == 0)
         rc = run(o, db, deadline_ms, e);
     db_close(db);

@@ -230,6 +230,7 @@ describe("init --adopt", function()
         local before = { shape(coordinator), shape(primary) }
         local plan = cluster:must({ "init", "--adopt", "--dry-run", cluster.file })
         assert.matches("No instance is restarted", plan, 1, true)
+        assert.is_nil(plan:find("synchronous_commit", 1, true), plan)
         assert.matches("Left alone: pg_receivewal from its socket streams from dbid 2 by the " ..
             "slot others", plan, 1, true)
         assert.matches("max_slot_wal_keep_size +'%-1' +'%d+MB'", plan)

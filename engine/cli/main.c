@@ -68,8 +68,8 @@ is_verbose(int argc, char **argv)
     return false;
 }
 
-int
-main(int argc, char **argv)
+static int
+run(int argc, char **argv)
 {
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
     const char *base = slash ? slash + 1 : argc > 0 ? argv[0] : "moonrise";
@@ -97,4 +97,13 @@ main(int argc, char **argv)
         spec.argv = argv + 2;
     }
     return script_main(&spec);
+}
+
+/* Threads may still be closing their ssh sessions: exit() would take down the libraries that they use. */
+int
+main(int argc, char **argv)
+{
+    int code = run(argc, argv);
+    fflush(NULL);
+    _exit(code);
 }

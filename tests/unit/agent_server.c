@@ -196,33 +196,6 @@ strangers_are_left_alone(void **state)
     free(dir);
 }
 
-static bool
-serves(struct lab *lab)
-{
-    struct message *word = lab_ok(lab, &one, "inspect", "\"try\":true");
-    bool yes = message_bool(word, "serves", false);
-    message_free(word);
-    return yes;
-}
-
-/* Without being asked to it tries nothing. A postmaster that hangs lets nobody in, at once or after a while. */
-static void
-says_whether_it_serves(void **state)
-{
-    struct lab *lab = *state;
-    int pid = lab_postmaster(lab, &one);
-    assert_true(serves(lab));
-    struct message *word = lab_ok(lab, &one, "inspect", "");
-    assert_false(message_bool(word, "serves", false));
-    message_free(word);
-    kill(pid, SIGSTOP);
-    int64_t began = clock_ms();
-    assert_false(serves(lab));
-    assert_in_range(clock_ms() - began, 900, 2500);
-    kill(pid, SIGCONT);
-    assert_true(serves(lab));
-}
-
 static void
 a_hung_server_is_ended_after_its_deadline(void **state)
 {
@@ -498,7 +471,6 @@ main(int argc, char **argv)
         cmocka_unit_test(sees_the_shared_memory),
         cmocka_unit_test(sees_a_deleted_program),
         cmocka_unit_test(strangers_are_left_alone),
-        cmocka_unit_test(says_whether_it_serves),
         cmocka_unit_test(a_hung_server_is_ended_after_its_deadline),
         cmocka_unit_test(pg_control_goes_back),
         cmocka_unit_test(aside_and_back),

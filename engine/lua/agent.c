@@ -73,6 +73,8 @@ object_close(struct open_object *o)
     struct session *s = a->session;
     a->session = NULL;
     session_free(s);
+    if (!a->ended)
+        err_set(&a->why, ERR_CANCELLED, "the agent was closed");
     object_tell(a);
 }
 

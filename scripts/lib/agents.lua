@@ -63,6 +63,9 @@ end
 
 -- All who need a host wait for the same attempt to reach it.
 local function awaited(set, host, agent, timeout_ms)
+    if M.is_local(host) then
+        return agent -- a child, which needs no waiting for
+    end
     local ok, err = agent:ready(math.min(timeout_ms or CONNECT_MS, CONNECT_MS))
     if ok then
         return agent
@@ -75,7 +78,7 @@ end
 local function agent_of(set, host, timeout_ms)
     local agent, failed, err = set.open[host], set.failed[host]
     if agent and agent:is_open() then
-        return M.is_local(host) and agent or awaited(set, host, agent, timeout_ms)
+        return awaited(set, host, agent, timeout_ms)
     elseif failed and mr.clock() < failed.till then
         return nil, failed.err
     end
@@ -96,7 +99,7 @@ local function agent_of(set, host, timeout_ms)
         agent = other
     end
     set.open[host] = agent
-    return M.is_local(host) and agent or awaited(set, host, agent, timeout_ms)
+    return awaited(set, host, agent, timeout_ms)
 end
 
 --- Calls an operation of a host's agent.

@@ -88,6 +88,7 @@ end
 function Place:command_line(argv, env)
     local words = { "env", "-u", "PGDATABASE", "-u", "PGOPTIONS", "-u", "PGHOST", "-u", "PGPORT",
         "HOME=" .. self:path("home"), "XDG_STATE_HOME=" .. self:path("home/state"),
+        "MOONRISE_SSH_DIR=" .. self:path("home/.ssh"),
         "MOONRISE_TEST_DIR=" .. self.dir, "LC_ALL=C.UTF-8" }
     for name, value in pairs(env or {}) do
         words[#words + 1] = name .. "=" .. value

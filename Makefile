@@ -28,7 +28,7 @@ PACKAGES  := gcc libc6-dev pkg-config libpq-dev libssl-dev libuv1-dev libluajit-
     lua-busted lua-check lua-dkjson clang-format postgresql postgresql-contrib procps iproute2 \
     rsync openssl
 # Nobody who only looks at the demo gets a server that others can log in to.
-TEST_PACKAGES := openssh-server openssh-client
+TEST_PACKAGES := openssh-server openssh-client libnss-wrapper
 WANTED    = $(PACKAGES)
 GP        := state recoverseg start stop initstandby activatestandby addmirrors movemirrors
 # Only of commands that are there.

@@ -128,3 +128,19 @@ mem_printf(const char *fmt, ...)
     va_end(again);
     return text;
 }
+
+char **
+mem_words(const char *const *words)
+{
+    size_t count = 0, bytes = 0;
+    for (; words[count]; count++)
+        bytes += strlen(words[count]) + 1;
+    char **copy = mem_alloc((count + 1) * sizeof(*copy) + bytes);
+    char *text = (char *)(copy + count + 1);
+    for (size_t i = 0; i < count; i++) {
+        copy[i] = text;
+        text = stpcpy(text, words[i]) + 1;
+    }
+    copy[count] = NULL;
+    return copy;
+}

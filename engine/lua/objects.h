@@ -27,6 +27,7 @@ int agent_open(lua_State *L);
 int prober_open(lua_State *L);
 int sandbox_open(lua_State *L);
 int run_program(lua_State *L);
+int run_on(lua_State *L);
 int signal_handle(lua_State *L);
 int daemon_start(lua_State *L);
 

@@ -34,8 +34,6 @@ host_dispose(struct channel_to_host *c)
 {
     fdwatch_free(c->watch);
     ssh_close(c->ssh);
-    for (size_t i = 0; c->argv[i]; i++)
-        free(c->argv[i]);
     free(c->argv);
     free(c->host);
     str_free(&c->unsent);
@@ -162,18 +160,6 @@ host_left(void *arg)
     host_dispose(arg);
 }
 
-static char **
-host_words(const char *const *argv)
-{
-    size_t count = 0;
-    while (argv[count])
-        count++;
-    char **words = mem_zalloc((count + 1) * sizeof(*words));
-    for (size_t i = 0; i < count; i++)
-        words[i] = mem_strdup(argv[i]);
-    return words;
-}
-
 int
 channel_ssh(struct channel **out, struct loop *l, const struct channel_host *host,
             const struct channel_events *ev, struct err *e)
@@ -182,7 +168,7 @@ channel_ssh(struct channel **out, struct loop *l, const struct channel_host *hos
     c->base = (struct channel){host_write, host_pid, host_free, *ev};
     c->l = l;
     c->host = mem_strdup(host->name);
-    c->argv = host_words(host->argv);
+    c->argv = mem_words(host->argv);
     c->connect_ms = host->connect_ms;
     str_init(&c->unsent);
     struct job_spec spec = {

@@ -207,6 +207,16 @@ function mr.receive_wal(options) end
 ---@return Error? err
 function mr.run(argv, options) end
 
+--- Runs a program on another host, by ssh (ssh.h), and waits until it has ended; its words reach it
+--- whatever login shell there is. More than 64 MiB of output is an error.
+---@param host string as ssh knows it
+---@param argv string[]
+---@param options? {stdin: string?, timeout_ms: number?, connect_ms: number?} timeout_ms is none,
+--- connect_ms (10000) for the way there
+---@return string? output
+---@return Error? err "child" with the last line of its standard error, and as mr.agent tells them
+function mr.run_on(host, argv, options) end
+
 ---@class Agent
 local Agent = {}
 

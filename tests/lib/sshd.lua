@@ -1,6 +1,6 @@
 --- A real sshd that an ordinary user runs, and the ~/.ssh of somebody who may log in there: another
---- "host" for specs. Whoever logs in has the environment that the spec wants (`env`), so that a host
---- may have a home of its own.
+--- "host" for specs. Whoever logs in has the environment that the spec wants (`env`), so that a
+--- host may have a home of its own.
 local ffi = require("ffi")
 
 local place_of = require("tests.lib.place")
@@ -8,18 +8,17 @@ local wait = require("tests.lib.wait")
 
 local M = {}
 
-local SSHD = "/usr/sbin/sshd"
+local RUN = place_of.top() .. "/tests/lib/run_sshd"
 
-ffi.cdef("int setenv(const char *name, const char *value, int overwrite); unsigned geteuid(void);")
+ffi.cdef("int setenv(const char *name, const char *value, int overwrite);")
 
 --- Why specs that need an sshd cannot run here, or nil.
 ---@return string? reason
 function M.missing()
-    if not io.open(SSHD, "rb") then
-        return "there is no " .. SSHD
-    elseif ffi.C.geteuid() == 0 then
-        return "root's sshd would let in the accounts of this machine"
-    end
+    local pipe = assert(io.popen(place_of.quote(RUN)))
+    local reason = pipe:read("*l")
+    pipe:close()
+    return reason
 end
 
 --- The lines of an sshd_config.
@@ -34,9 +33,12 @@ function M.config(spec)
         "UsePAM no", "StrictModes no", "PidFile none", "PasswordAuthentication no",
         "KbdInteractiveAuthentication no", spec.more,
     }
+    local env = {}
     for name, value in pairs(spec.env or {}) do
-        lines[#lines + 1] = ("SetEnv %s=%s"):format(name, value)
+        env[#env + 1] = ("%s=%s"):format(name, value)
     end
+    -- Of several such lines sshd takes the first.
+    lines[#lines + 1] = #env > 0 and "SetEnv " .. table.concat(env, " ") or nil
     return table.concat(lines, "\n") .. "\n"
 end
 
@@ -81,7 +83,7 @@ function M.start(place, alias, options)
     append(client .. "/known_hosts", ("[%s]:%d %s"):format(spec.address, spec.port,
         place_of.read(dir .. "/host_key.pub")))
     local sshd = setmetatable({ alias = alias, dir = dir, port = spec.port }, Sshd)
-    sshd.program = place:start({ SSHD, "-D", "-e", "-f", dir .. "/sshd_config" })
+    sshd.program = place:start({ RUN, dir })
     sshd.program:says("Server listening on", 30)
     return sshd
 end

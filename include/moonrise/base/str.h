@@ -36,4 +36,7 @@ void *mem_realloc(void *p, size_t bytes);
 char *mem_strdup(const char *text);
 char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* A copy of a NULL-terminated list of texts, in one piece: free it with free(). */
+char **mem_words(const char *const *words);
+
 #endif

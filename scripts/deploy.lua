@@ -98,9 +98,9 @@ return {
     usage = "HOST... [-B N] [options]",
     description = [[
 Sends the program, its scripts and policies by ssh, as the user who calls this, who must be let in
-by a key. They go to ]] .. deploy.place .. [[ there, and ~/.local/bin/moonrise leads
-to them unless that name is taken. Nothing there leads to a build before it has arrived whole and run
-once; the one before it stays, for agents that still run from it.
+by a key. They go to ]] .. deploy.place .. [[ there, and ~/.local/bin/moonrise
+leads to them unless that name is taken. Nothing leads to a build before it has arrived whole and
+run once; the one before it stays, for agents that still run from it.
 
 An agent on another host is started from there when that is of the same version as the caller, else
 from the place where the caller's own program is (/usr/local/bin/moonrise after make install). So

@@ -1,6 +1,12 @@
 #include "ssh_link.h"
 
+#include "moonrise/base/io.h"
+#include "moonrise/base/str.h"
+
 #include <stdio.h>
+#include <string.h>
+
+#define HOSTKEY_FILE_BYTES (16 << 20)
 
 /* "ED25519 SHA256:...", as OpenSSH shows it. */
 static void
@@ -34,16 +40,55 @@ hostkey_entry(ssh_session s, char *out, size_t size)
     ssh_string_free_char(name);
 }
 
+/* Whether a line revokes this key of this host. */
+static bool
+hostkey_revokes(const char *line, const char *entry, ssh_key key)
+{
+    static const char mark[] = "@revoked";
+    struct ssh_knownhosts_entry *found = NULL;
+    line += strspn(line, " \t");
+    if (strncmp(line, mark, strlen(mark)) != 0)
+        return false;
+    line += strlen(mark);
+    line += strspn(line, " \t");
+    bool is = ssh_known_hosts_parse_line(entry, line, &found) == SSH_OK && found &&
+              ssh_key_cmp(key, found->publickey, SSH_KEY_CMP_PUBLIC) == 0;
+    SSH_KNOWNHOSTS_ENTRY_FREE(found);
+    return is;
+}
+
+/* libssh skips such lines, so a key that is on record besides would do. */
+static bool
+hostkey_is_revoked(ssh_session s, enum ssh_options_e which, const char *entry)
+{
+    char *path = NULL;
+    ssh_key key = NULL;
+    struct str text = STR_INIT;
+    bool revoked = false;
+    if (ssh_options_get(s, which, &path) == SSH_OK && ssh_get_server_publickey(s, &key) == SSH_OK &&
+        io_read_file(&text, path, HOSTKEY_FILE_BYTES, NULL) == 0)
+        for (char *rest = text.data, *line; !revoked && (line = strsep(&rest, "\n"));)
+            revoked = hostkey_revokes(line, entry, key);
+    str_free(&text);
+    SSH_KEY_FREE(key);
+    ssh_string_free_char(path);
+    return revoked;
+}
+
 int
 link_check_host(struct link *l, struct err *e)
 {
     ssh_session s = l->session;
     char key[160], entry[300], *file = NULL;
     enum ssh_known_hosts_e known = ssh_session_is_known_server(s);
-    if (known == SSH_KNOWN_HOSTS_OK)
-        return 0;
     hostkey_name(s, key, sizeof(key));
     hostkey_entry(s, entry, sizeof(entry));
+    if (hostkey_is_revoked(s, SSH_OPTIONS_KNOWNHOSTS, entry) ||
+        hostkey_is_revoked(s, SSH_OPTIONS_GLOBAL_KNOWNHOSTS, entry))
+        return err_set(e, ERR_HOSTKEY, "the host shows a key that is revoked in known_hosts: %s",
+                       key);
+    if (known == SSH_KNOWN_HOSTS_OK)
+        return 0;
     ssh_options_get(s, SSH_OPTIONS_KNOWNHOSTS, &file);
     const char *path = file ? file : "~/.ssh/known_hosts";
     switch (known) {

@@ -68,6 +68,18 @@ test_host_key_changed(void **state)
     open_fails("box", SSHD_CONNECT_MS, ERR_HOSTKEY, &e);
 }
 
+/* It is on record, and revoked as well. */
+static void
+test_host_key_revoked(void **state)
+{
+    struct sshd *d = sshd_need(state);
+    struct err e;
+    tmpdir_do(d->dir,
+              "cd $DIR/ssh; sed 's/^/@revoked /' known_hosts >more; cat more >>known_hosts");
+    open_fails("box", SSHD_CONNECT_MS, ERR_HOSTKEY, &e);
+    sshd_has(e.message, "revoked");
+}
+
 static void
 test_key_refused(void **state)
 {
@@ -233,6 +245,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         SSHD_TEST(test_host_key_unknown, sshd_default),
         SSHD_TEST(test_host_key_changed, sshd_default),
+        SSHD_TEST(test_host_key_revoked, sshd_default),
         SSHD_TEST(test_key_refused, sshd_default),
         SSHD_TEST(test_nobody_there, sshd_default),
         SSHD_TEST(test_never_answers, sshd_default),

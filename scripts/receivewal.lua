@@ -13,8 +13,10 @@ local function compression(text)
         text = text == "0" and "none" or "gzip:" .. text
     end
     local method, detail = text:match("^([^:]+):?(.*)$")
-    if method == "none" then
-        return detail == "" and {} or nil, "-Z none: no compression has no level"
+    if method == "none" and detail == "" then
+        return {}
+    elseif method == "none" then
+        return nil, "-Z none: no compression has no level"
     elseif not LEVELS[method] then
         return nil, ("-Z %s: the methods are gzip, lz4 and none"):format(text)
     end

@@ -8,6 +8,7 @@ package.path = here .. "/?.lua;" .. package.path
 
 local cluster = require("cluster")
 local copies = require("copies")
+local receivewal = require("receivewal")
 
 local benches = {
     { "failover", cluster.failover },
@@ -19,6 +20,7 @@ local benches = {
     { "identical_local", copies.identical_local },
     { "cold_local", copies.cold_local },
     { "full_local", copies.full_local },
+    { "receivewal", receivewal.receivewal },
 }
 
 local function line(name, result)

@@ -1,5 +1,5 @@
---- receivewal against stock servers: pg_receivewal's options, files and exit codes, and what it does
---- when it is killed, when the server goes away, is replaced, or the disk is full.
+--- receivewal against stock servers: pg_receivewal's options, files and exit codes, and what it
+--- does when it is killed, when the server goes away, is replaced, or the disk is full.
 
 local dice_of = require("tests.lib.dice")
 local namespace = require("tests.lib.namespace")

@@ -5,6 +5,7 @@ local by_host = require("lib.by_host")
 local cluster = require("lib.cluster")
 local handover = require("lib.handover")
 local handover_resume = require("lib.handover_resume")
+local move = require("lib.move")
 local policy = require("lib.policy")
 local promotion = require("lib.promotion")
 local rebalance = require("lib.rebalance")
@@ -194,7 +195,7 @@ local function as_json(plan, results, armed)
         table.insert(list, {
             dbid = entry.target.dbid, content = entry.content,
             type = result.type or entry.type, reason = entry.reason, max_rate = entry.max_rate,
-            read_bytes = entry.price.read_bytes, error = result.error and tostring(result.error),
+            to = entry.from and move.place(entry.target), read_bytes = entry.price.read_bytes, error = result.error and tostring(result.error),
             bytes_written = result.bytes_written, bytes_different = result.bytes_different,
             took_ms = result.took_ms,
         })

@@ -62,7 +62,10 @@ function M.name(place)
     return ("%s:%d:%s"):format(place.hostname, place.port, place.datadir)
 end
 
-local function place_of(row)
+--- The place of a row.
+---@param row table
+---@return Place
+function M.place(row)
     return { hostname = row.hostname, address = row.address, port = row.port,
              datadir = row.datadir }
 end
@@ -241,7 +244,7 @@ function M.begin(ctx, failed, token)
     end
     local epoch
     epoch, err = ctx.cat:call("move_begin", token, failed.content, failed.target.dbid,
-        place_of(failed.target))
+        M.place(failed.target))
     if not epoch then
         return nil, err
     end
@@ -264,7 +267,7 @@ local function record(ctx, failed, token, text)
         return nil, err
     end
     return ctx.cat:call("move_done", token, failed.content, failed.target.dbid,
-        place_of(failed.target), text, next(facts) and facts or "{}")
+        M.place(failed.target), text, next(facts) and facts or "{}")
 end
 
 --- The catalog's row moves. From here on there is no way back.

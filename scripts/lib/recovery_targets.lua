@@ -193,8 +193,10 @@ function M.of(ctx, opts)
     if not instances then
         return nil, err
     end
-    return (opts.input and M.of_file(opts.input, instances))
-        or M.of_spares(ctx, opts.spares, instances)
+    if opts.input then
+        return M.of_file(opts.input, instances)
+    end
+    return M.of_spares(ctx, opts.spares, instances)
 end
 
 local function why_not_reached(ctx, host, cache)

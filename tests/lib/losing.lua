@@ -30,18 +30,30 @@ function Pair:heal()
     self.target = self.cluster:mirror(0)
 end
 
---- Records the mirror as down by the catalog's own function: nobody watches here. Its primary waits
---- for nobody then.
-function Pair:record_down()
-    self.cluster:catalog([[
+-- By the catalog's own function: nobody watches here. The primary waits for nobody then.
+local function record_down(cluster, content)
+    cluster:catalog(([[
         begin;
-        select moonrise.mirror_down(moonrise.lease_take(0, 'spec', 'spec', 'x', '1 minute'), 0,
+        select moonrise.mirror_down(moonrise.lease_take(%d, 'spec', 'spec', 'x', '1 minute'), %d,
             'spec');
-        select moonrise.lease_drop(token) from content_lease where content = 0;
-        commit]])
-    local primary = self.cluster:primary(0)
+        select moonrise.lease_drop(token) from content_lease where content = %d;
+        commit]]):format(content, content, content))
+    local primary = cluster:primary(content)
     primary:sql("alter system set synchronous_standby_names = ''")
     primary:sql("select pg_reload_conf()")
+end
+
+--- Kills the mirror of a cluster that nobody watches, and records it as down.
+---@param cluster table
+---@param content integer
+function M.of(cluster, content)
+    cluster:mirror(content):kill()
+    record_down(cluster, content)
+end
+
+--- Records the mirror as down.
+function Pair:record_down()
+    record_down(self.cluster, 0)
 end
 
 --- Kills the mirror.

@@ -195,7 +195,8 @@ local function as_json(plan, results, armed)
         table.insert(list, {
             dbid = entry.target.dbid, content = entry.content,
             type = result.type or entry.type, reason = entry.reason, max_rate = entry.max_rate,
-            to = entry.from and move.place(entry.target), read_bytes = entry.price.read_bytes, error = result.error and tostring(result.error),
+            to = entry.from and move.place(entry.target),
+            read_bytes = entry.price.read_bytes, error = result.error and tostring(result.error),
             bytes_written = result.bytes_written, bytes_different = result.bytes_different,
             took_ms = result.took_ms,
         })

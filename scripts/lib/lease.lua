@@ -31,6 +31,7 @@ select json_build_object(
             p.reason),
         'left_ms', extract(epoch from p.until - clock_timestamp()) * 1000))
         from moonrise.paused_content p),
+    'left', (select json_agg(l) from moonrise.left_place l),
     'state', (select json_build_object('name', s.name, 'epoch', s.epoch, 'state', s.state,
         'watcher', s.watcher, 'config', md5(s.config)) from moonrise.cluster_state s),
     'sysid', (select system_identifier::text from pg_control_system()),
@@ -76,8 +77,8 @@ local function parse(text, begun)
     end
     return { instances = raw.instances or {}, pairs = by_content(raw.pairs),
              state = raw.state or {}, leases = by_content(raw.leases),
-             pauses = by_content(raw.pauses), sysid = raw.sysid, cycle = raw.cycle,
-             version = raw.version, held = raw.held, at = now, begun = begun }
+             left = raw.left or {}, pauses = by_content(raw.pauses), sysid = raw.sysid,
+             cycle = raw.cycle, version = raw.version, held = raw.held, at = now, begun = begun }
 end
 
 local function drop(self)
@@ -115,7 +116,7 @@ function Lease:take()
 end
 
 --- Reads all that the watcher decides by, in one statement; that is also the sign of life.
----@return table? snapshot {instances, pairs, leases, pauses, state, sysid, cycle, version, held,
+---@return table? snapshot {instances, pairs, leases, left, pauses, state, sysid, cycle, version, held,
 --- begun, at}
 ---@return Error? err the session is gone, and the lease with it
 function Lease:read()

@@ -24,6 +24,7 @@ local mr = require("moonrise")
 local policy = require("lib.policy")
 local sight = require("lib.sight")
 local term = require("lib.term")
+local watcher_places = require("lib.watcher_places")
 
 local M = {}
 
@@ -266,6 +267,7 @@ function Watcher:apply(snapshot)
     self.snapshot = snapshot
     self.hosts:look(snapshot)
     half_started.look(self, snapshot)
+    watcher_places.look(self, snapshot)
     return changed
 end
 

@@ -3,6 +3,7 @@
 local checkup = require("tests.lib.checkup")
 local losing = require("tests.lib.losing")
 local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
 
 local SOON_S = 20
 local SETTINGS = { autovacuum = "off" }
@@ -141,6 +142,34 @@ describe("recoverseg to another place:", function()
         to = new_place("other name", "127.0.0.1")
         to.datadir = pair.target.datadir
         refused("its new directory is its old one")
+    end)
+
+    it("keeps the old directory, sealed, until the new one is in sync", function()
+        pair:lose()
+        local primary, old, to = cluster:primary(0), pair.target, new_place("patient")
+        primary:sql("alter system set synchronous_commit = local")
+        primary:sql("select pg_reload_conf()")
+        cluster:must(moves(to))
+        is_at(to)
+        cluster:wait_row({ dbid = old.dbid, status = "u", mode = "n" }, SOON_S)
+        assert.is_not_nil(place_of.read(old.datadir .. "/PG_VERSION"))
+        assert.is_nil(place_of.read(old.datadir .. "/global/pg_control"))
+        local start = place:run({ old.bin .. "/pg_ctl", "-D", old.datadir, "-w", "start" })
+        assert.are_not.equal(0, start.code)
+        assert.matches(old.datadir, cluster:moonrise({ "state", "-e" }).out, 1, true)
+        local watch = cluster:watch()
+        primary:sql("alter system reset synchronous_commit")
+        primary:sql("select pg_reload_conf()")
+        cluster:wait_healthy(60)
+        wait.eventually("the old directory to go", 60, function()
+            return not place_of.read(old.datadir .. "/PG_VERSION"), watch:output()
+        end)
+        wait.eventually("it to be forgotten", SOON_S, function()
+            return #cluster:catalog("select * from left_place") == 0
+        end)
+        watch:kill("TERM")
+        watch:wait(SOON_S)
+        has_moved(to)
     end)
 
     -- Has a change of the instance's row fail, or wait for whoever holds a lock.

@@ -39,7 +39,7 @@ function M.healthy()
     local name = require("lib.instance").stream_name({ content = -1, dbid = 8 })
     return {
         source = "coordinator", cluster = { name = "sales", epoch = 7, state = "running" },
-        leases = {},
+        leases = {}, left = {},
         instances = {
             row(1, -1, "p", 6000, "/data/coordinator/gpseg-1"),
             row(8, -1, "m", 6001, "/data/standby/gpseg-1"),

@@ -225,6 +225,16 @@ local function work(out, facts)
     section(out, "Work in Progress", { "Content", "Command", "Step", "Process", "State" }, rows)
 end
 
+-- No fault of the cluster: a host that is gone for good keeps what it has.
+local function left(out, facts)
+    local rows = {}
+    for _, place in ipairs(facts.left or {}) do
+        table.insert(rows, { place.hostname, place.port, place.dbid, place.datadir, place.since })
+    end
+    section(out, "Directories Left behind (removed when the Pair Is in Sync and the Host Answers)",
+        { "Host", "Port", "Dbid", "Directory", "Since" }, rows)
+end
+
 -- Somebody asked for it, in one database or for one role: told, but no fault of the cluster.
 local function weaker(out, facts)
     local rows = {}
@@ -259,6 +269,7 @@ function M.lines(facts)
     hosts(out, facts, problems)
     recoveries(out, facts)
     work(out, facts)
+    left(out, facts)
     weaker(out, facts)
     if #problems == 0 then
         table.insert(out, sheet.info(("-"):rep(RULE)))

@@ -132,7 +132,7 @@ end
 
 -- What is asked of the catalog, by the facts that it becomes.
 local ASKED = { instances = "instances", cluster = "state", leases = "leases", pauses = "pauses",
-    unconfirmed = "unconfirmed" }
+    unconfirmed = "unconfirmed", left = "left_places" }
 
 local function read(source)
     local facts = {}
@@ -167,6 +167,7 @@ end
 ---@field instances table[] gp_segment_configuration
 ---@field leases table[] work in progress
 ---@field pauses table[] of failover: lib/catalog.lua's
+---@field left LeftPlace[] what instances have left behind
 ---@field unconfirmed integer[] contents whose pairs have not confirmed their epochs
 ---@field records? {hosts: integer, needed: integer, failing: {host: string, text: string}[]} of the
 --- coordinator's pair; nil when it has no standby, and where the hosts were not asked

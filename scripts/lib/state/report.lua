@@ -57,7 +57,7 @@ function M.of(facts)
         cluster = facts.cluster.name, epoch = facts.cluster.epoch, source = facts.source,
         coordinator_error = facts.coordinator_error, ok = #problems == 0, instances = list,
         problems = mr.json_array(problems), leases = mr.json_array(facts.leases),
-        pauses = mr.json_array(facts.pauses),
+        pauses = mr.json_array(facts.pauses), left = mr.json_array(facts.left),
     }
 end
 

@@ -1,6 +1,6 @@
 /*
  * The tables and objects that scripts see, one file each: what the module puts together. Private to
- * engine/lua. Every `int x(lua_State *)` is a bound function; scripts/meta/moonrise.lua is its manual.
+ * engine/lua. Every `int x(lua_State *)` is a bound function; scripts/meta is its manual.
  */
 #ifndef MOONRISE_ENGINE_LUA_OBJECTS_H
 #define MOONRISE_ENGINE_LUA_OBJECTS_H

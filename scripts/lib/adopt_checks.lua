@@ -193,8 +193,9 @@ local function shared_spaces(problems, inst, theirs, own)
         local path = mine[space.oid] or not own and space.path
         if agents.same_host(inst.hostname, theirs.inst.hostname) and not inside
             and path == space.path then
-            refuse(problems, inst, ANOTHER_PLACE:format(space.path), "its primary's tablespace %s is in %s, "
-                .. "which it would share", space.oid, space.path)
+            refuse(problems, inst, ANOTHER_PLACE:format(space.path),
+                "its primary's tablespace %s is in %s, which it would share", space.oid,
+                space.path)
         end
     end
 end

@@ -1,4 +1,4 @@
---- Holds the annotations (scripts/meta/moonrise.lua) against the names that scripts can reach.
+--- Holds the annotations (scripts/meta) against the names that scripts can reach.
 
 local M = {}
 
@@ -81,7 +81,11 @@ function M.check(tree, build)
     if not bound then
         return { problem }
     end
-    return M.compare(M.annotated(tree:text("scripts/meta/moonrise.lua")), bound)
+    local texts = {}
+    for _, name in ipairs(tree:match("^scripts/meta/")) do
+        table.insert(texts, tree:text(name))
+    end
+    return M.compare(M.annotated(table.concat(texts, "\n")), bound)
 end
 
 return M

@@ -165,7 +165,8 @@ file_open(struct patch_worker *w, struct patch_file *f, struct err *e)
 }
 
 /* The process has no descriptor left: gives back what this worker has, else waits for the others, also those
- * of other recoveries. Who has a file open ends it without a further descriptor. */
+ * of other recoveries. Who has a file open ends it without a further descriptor; so a worker whose questions
+ * are open takes their answers first. */
 static int
 worker_starved(struct patch_worker *w, int *waited_ms, struct err *e)
 {
@@ -175,6 +176,8 @@ worker_starved(struct patch_worker *w, int *waited_ms, struct err *e)
     w->dir_fd = -1;
     if (w->finished_count)
         return worker_flush(w, false, e);
+    if (w->asked_count)
+        return ERR_BUSY;
     if (*waited_ms >= STARVED_MS || patch_run_stopped(w->run))
         return e->code;
     nanosleep(&(struct timespec){.tv_nsec = STARVED_PAUSE_MS * 1000000L}, NULL);
@@ -257,29 +260,69 @@ file_different_bytes(const struct patch_answer *a)
     return sum;
 }
 
+static void
+worker_count(struct patch_worker *w, const struct patch_range *r)
+{
+    atomic_fetch_add_explicit(&w->run->progress->bytes_done, r->bytes, memory_order_relaxed);
+}
+
+int
+patch_file_ask(struct patch_worker *w, const struct patch_range *r, bool *asked, struct err *e)
+{
+    struct patch_file *f = r->file;
+    int rc = file_begin(w, f, e);
+    *asked = false;
+    if (rc || f->state != FILE_OPEN || r->bytes == 0) {
+        if (rc != ERR_BUSY)
+            worker_count(w, r);
+        return rc;
+    }
+    struct patch_ask ask = {
+        .file = f->source, .offset = r->offset, .bytes = r->bytes, .have = w->target_bytes};
+    struct patch_piece piece = {w->target_bytes, r->bytes, r->offset};
+    if (!f->fresh && r->offset < f->io.size && patch_io_read(&f->io, &piece, &ask.have_bytes, e))
+        return file_wrap(w->run, f, e);
+    *asked = true;
+    w->asked[(w->asked_first + w->asked_count++) % PATCH_WINDOW_MAX] = *r;
+    return w->run->source->ask(w->stream, &ask, e);
+}
+
+/* Somebody else may find out at the same time. What has been written of it goes with it. */
+static void
+file_gone(struct patch_file *f)
+{
+    pthread_mutex_lock(&f->lock);
+    if (f->state == FILE_OPEN)
+        f->state = FILE_GONE;
+    pthread_mutex_unlock(&f->lock);
+}
+
+/* The source was cut meanwhile. */
+static void
+file_cut(struct patch_file *f, uint64_t end)
+{
+    pthread_mutex_lock(&f->lock);
+    if (f->end > end)
+        f->end = end;
+    pthread_mutex_unlock(&f->lock);
+}
+
 static int
-file_copy_range(struct patch_worker *w, struct patch_file *f, const struct patch_range *r,
-                struct err *e)
+file_take(struct patch_worker *w, const struct patch_range *r, struct err *e)
 {
     struct patch_run *run = w->run;
+    struct patch_file *f = r->file;
     struct patch_answer answer = {.data = w->source_bytes};
-    struct patch_ask ask = {.offset = r->offset, .bytes = r->bytes, .have = w->target_bytes};
-    struct patch_piece piece = {w->target_bytes, r->bytes, r->offset};
-    int rc = 0;
-    if (!f->fresh && r->offset < f->io.size)
-        rc = patch_io_read(&f->io, &piece, &ask.have_bytes, e);
-    if (rc)
-        return file_wrap(run, f, e);
-    rc = run->source->range(run->source, f->source, &ask, &answer, e);
+    int rc = run->source->answer(w->stream, &answer, e);
     if (rc)
         return rc;
-    must(answer.bytes <= r->bytes);
-    if (answer.bytes < r->bytes) {
-        pthread_mutex_lock(&f->lock);
-        if (f->end > r->offset + answer.bytes)
-            f->end = r->offset + answer.bytes;
-        pthread_mutex_unlock(&f->lock);
+    if (answer.gone) {
+        file_gone(f);
+        return 0;
     }
+    must(answer.bytes <= r->bytes);
+    if (answer.bytes < r->bytes)
+        file_cut(f, r->offset + answer.bytes);
     uint64_t different = file_different_bytes(&answer);
     if (different == 0)
         return 0;
@@ -288,13 +331,13 @@ file_copy_range(struct patch_worker *w, struct patch_file *f, const struct patch
 }
 
 int
-patch_file_range(struct patch_worker *w, const struct patch_range *r, struct err *e)
+patch_file_answer(struct patch_worker *w, struct patch_range *r, struct err *e)
 {
-    struct patch_file *f = r->file;
-    int rc = file_begin(w, f, e);
-    if (rc == 0 && f->state == FILE_OPEN && r->bytes)
-        rc = file_copy_range(w, f, r, e);
-    atomic_fetch_add_explicit(&w->run->progress->bytes_done, r->bytes, memory_order_relaxed);
+    *r = w->asked[w->asked_first];
+    w->asked_first = (w->asked_first + 1) % PATCH_WINDOW_MAX;
+    w->asked_count--;
+    int rc = patch_run_stopped(w->run) ? 0 : file_take(w, r, e);
+    worker_count(w, r);
     return rc;
 }
 
@@ -343,19 +386,30 @@ patch_file_release(struct patch_run *run, struct patch_worker *w, struct patch_f
     return rc;
 }
 
-void
-patch_worker_init(struct patch_worker *w, struct patch_run *run)
+static bool
+worker_stopped(void *run)
+{
+    return patch_run_stopped(run);
+}
+
+int
+patch_worker_init(struct patch_worker *w, struct patch_run *run, struct err *e)
 {
     *w = (struct patch_worker){.run = run, .dir_fd = -1, .finished_most = PATCH_FLUSH_FILES};
     w->source_bytes = aligned_alloc(PATCH_BUFFER_ALIGN, PATCH_RANGE_BYTES);
     w->target_bytes = aligned_alloc(PATCH_BUFFER_ALIGN, PATCH_RANGE_BYTES);
     must(w->source_bytes && w->target_bytes);
+    struct patch_link link = {worker_stopped, run, run->progress};
+    int rc = run->source->connect(run->source, &w->stream, &w->window, &link, e);
+    must(rc || (w->window > 0 && w->window <= PATCH_WINDOW_MAX));
+    return rc;
 }
 
 int
 patch_worker_done(struct patch_worker *w, struct err *e)
 {
     int rc = worker_flush(w, patch_run_stopped(w->run), e);
+    w->run->source->disconnect(w->stream);
     if (w->dir_fd >= 0)
         close(w->dir_fd);
     free(w->source_bytes);

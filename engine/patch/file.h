@@ -24,9 +24,15 @@ struct patch_worker {
     } finished[PATCH_FLUSH_FILES]; /* files to be flushed together: one journal commit for all */
     int finished_count;
     int finished_most; /* when to flush: one, once descriptors have run out */
+    void *stream;      /* to the source */
+    uint32_t window;   /* how many ranges may be asked for at once */
+    struct patch_range asked[PATCH_WINDOW_MAX]; /* a ring: those that have no answer yet */
+    uint32_t asked_first;
+    uint32_t asked_count;
 };
 
-void patch_worker_init(struct patch_worker *w, struct patch_run *run);
+/* Opens the worker's stream; patch_worker_done also after a failure. */
+int patch_worker_init(struct patch_worker *w, struct patch_run *run, struct err *e);
 
 /* Flushes the finished files (unless the run has stopped) and frees everything. */
 int patch_worker_done(struct patch_worker *w, struct err *e);
@@ -35,8 +41,12 @@ int patch_worker_done(struct patch_worker *w, struct err *e);
 struct patch_file *patch_file_new(const struct patch_dir *dir, uint32_t at,
                                   const struct patch_entry *entry, uint32_t ranges);
 
-/* Makes one range equal. */
-int patch_file_range(struct patch_worker *w, const struct patch_range *r, struct err *e);
+/* Asks the source for one range: *asked is false where nothing is to be asked, and the range is done with.
+ * ERR_BUSY, with questions open: there is no descriptor left; to be called again after an answer. */
+int patch_file_ask(struct patch_worker *w, const struct patch_range *r, bool *asked, struct err *e);
+
+/* Takes the answer to the oldest question and makes that range, *r, equal. */
+int patch_file_answer(struct patch_worker *w, struct patch_range *r, struct err *e);
 
 /* Gives one range back, worked on or not; the last one finishes the file, if the run has not stopped,
  * and frees it. `w` is NULL after the workers have ended. */

@@ -55,6 +55,12 @@ list_path_ok(const char *path)
     }
 }
 
+bool
+patch_path_ok(const char *dir, const char *name)
+{
+    return list_path_ok(dir) && list_name_ok(name, strlen(name));
+}
+
 int
 patch_list_dir(struct patch_list *l, const struct patch_listed_dir *dir, struct err *e)
 {
@@ -245,6 +251,24 @@ uint64_t
 patch_list_files(const struct patch_list *l)
 {
     return l->total_files;
+}
+
+int
+patch_list_visit(const struct patch_list *l, const struct patch_list_visitor *v, struct err *e)
+{
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < l->dir_count; i++) {
+        const struct patch_dir *d = &l->dirs[i];
+        struct patch_listed_dir dir = {d->root, d->path, d->mode, d->kind};
+        struct patch_entry entry;
+        rc = v->dir(v->arg, &dir, e);
+        for (uint32_t at = d->first; rc == 0 && at < d->end; at = entry.next) {
+            patch_list_entry(l, at, &entry);
+            struct patch_listed_file file = {entry.name, entry.size, entry.mode, entry.flags};
+            rc = v->file(v->arg, &file, e);
+        }
+    }
+    return rc;
 }
 
 void

@@ -28,8 +28,6 @@ struct patch_entry {
     uint32_t next; /* where the entry after it begins */
 };
 
-struct patch_list *patch_list_new(void);
-
 /* Ends the building: orders the directories, parents first. ERR_FORMAT when one is listed twice or lacks
  * its parent. */
 int patch_list_sort(struct patch_list *l, struct err *e);
@@ -50,7 +48,5 @@ void patch_list_mark(struct patch_list *l, uint32_t at, enum patch_entry_flag fl
 /* Sums over all entries: bytes of the files that are copied, and how many. */
 uint64_t patch_list_bytes(const struct patch_list *l);
 uint64_t patch_list_files(const struct patch_list *l);
-
-void patch_list_free(struct patch_list *l);
 
 #endif

@@ -55,24 +55,73 @@ run_stopped(void *run)
     return patch_run_stopped(run);
 }
 
-/* A worker: ranges until there are none. */
+/* The next range to be asked for. A worker waits for one only while no answer is owed to it. */
+static bool
+crew_next(struct patch_worker *w, struct patch_range *r)
+{
+    if (w->asked_count >= w->window)
+        return false;
+    return w->asked_count ? patch_queue_try(&w->run->queue, r) : patch_queue_pop(&w->run->queue, r);
+}
+
+/* One question. False: it could not be asked for want of descriptors, and is asked again later. */
+static bool
+crew_ask(struct patch_worker *w, const struct patch_range *r)
+{
+    struct patch_run *run = w->run;
+    struct err e = {0};
+    bool asked = false;
+    int rc = patch_run_stopped(run) ? 0 : patch_file_ask(w, r, &asked, &e);
+    if (rc == ERR_BUSY)
+        return false;
+    if (rc)
+        patch_run_fail(run, &e);
+    if (!asked && patch_file_release(run, w, r->file, &e))
+        patch_run_fail(run, &e);
+    return true;
+}
+
+static void
+crew_answer(struct patch_worker *w)
+{
+    struct patch_run *run = w->run;
+    struct patch_range r;
+    struct err e = {0};
+    if (patch_file_answer(w, &r, &e) || patch_file_release(run, w, r.file, &e))
+        patch_run_fail(run, &e);
+}
+
+/* A worker: ranges until there are none, those that are asked for next before the answers to the last. */
+static void
+crew_copy(struct patch_worker *w)
+{
+    struct patch_run *run = w->run;
+    struct patch_range r;
+    bool later = false;
+    for (;;) {
+        while (later || crew_next(w, &r)) {
+            if (!later)
+                patch_rate_take(&run->rate, r.bytes, run_stopped, run);
+            if ((later = !crew_ask(w, &r)))
+                break;
+        }
+        if (w->asked_count == 0)
+            return;
+        crew_answer(w);
+    }
+}
+
 static void *
 crew_work(void *arg)
 {
     const struct crew_member *member = arg;
     struct patch_run *run = member->run;
     struct patch_worker w;
-    struct patch_range r;
     struct err e = {0};
-    patch_worker_init(&w, run);
-    while (patch_queue_pop(&run->queue, &r)) {
-        patch_rate_take(&run->rate, r.bytes, run_stopped, run);
-        int rc = patch_run_stopped(run) ? 0 : patch_file_range(&w, &r, &e);
-        if (rc)
-            patch_run_fail(run, &e);
-        if (patch_file_release(run, &w, r.file, &e))
-            patch_run_fail(run, &e);
-    }
+    if (patch_worker_init(&w, run, &e))
+        patch_run_fail(run, &e);
+    else
+        crew_copy(&w);
     if (patch_worker_done(&w, &e))
         patch_run_fail(run, &e);
     return NULL;

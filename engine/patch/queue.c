@@ -49,6 +49,17 @@ patch_queue_pop(struct patch_queue *q, struct patch_range *out)
     return got;
 }
 
+bool
+patch_queue_try(struct patch_queue *q, struct patch_range *out)
+{
+    pthread_mutex_lock(&q->lock);
+    bool got = q->count > 0 && !q->aborted;
+    if (got)
+        queue_take(q, out);
+    pthread_mutex_unlock(&q->lock);
+    return got;
+}
+
 void
 patch_queue_close(struct patch_queue *q)
 {

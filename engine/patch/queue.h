@@ -38,6 +38,9 @@ bool patch_queue_push(struct patch_queue *q, const struct patch_range *r);
 /* Waits for a range. False when none will come. */
 bool patch_queue_pop(struct patch_queue *q, struct patch_range *out);
 
+/* Takes a range if there is one, without waiting. */
+bool patch_queue_try(struct patch_queue *q, struct patch_range *out);
+
 void patch_queue_close(struct patch_queue *q);
 void patch_queue_abort(struct patch_queue *q);
 

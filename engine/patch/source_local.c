@@ -60,33 +60,44 @@ local_open(struct patch_source *s, void **file, const struct patch_name *name, s
     return 0;
 }
 
-void
-patch_answer_compare(struct patch_answer *answer, const struct patch_ask *ask)
+/* The files are near: the one question that is open is worked on when its answer is wanted. */
+static int
+local_connect(struct patch_source *s, void **stream, uint32_t *window,
+              const struct patch_link *link, struct err *e)
 {
-    memset(answer->differs, 0, sizeof(answer->differs));
-    if (ask->have_bytes >= answer->bytes && memcmp(answer->data, ask->have, answer->bytes) == 0)
-        return;
-    for (uint32_t from = 0; from < answer->bytes; from += PATCH_UNIT_BYTES) {
-        uint32_t to = from + PATCH_UNIT_BYTES;
-        if (to > answer->bytes)
-            to = answer->bytes;
-        answer->differs[from / PATCH_UNIT_BYTES] =
-            to > ask->have_bytes || memcmp(answer->data + from, ask->have + from, to - from) != 0;
-    }
+    (void)s;
+    (void)link;
+    (void)e;
+    *window = 1;
+    *stream = mem_zalloc(sizeof(struct patch_ask));
+    return 0;
 }
 
 static int
-local_range(struct patch_source *s, void *file, const struct patch_ask *ask,
-            struct patch_answer *answer, struct err *e)
+local_ask(void *stream, const struct patch_ask *ask, struct err *e)
 {
-    (void)s;
-    struct source_file *f = file;
+    (void)e;
+    *(struct patch_ask *)stream = *ask;
+    return 0;
+}
+
+static int
+local_answer(void *stream, struct patch_answer *answer, struct err *e)
+{
+    const struct patch_ask *ask = stream;
+    struct source_file *f = ask->file;
     struct patch_piece piece = {answer->data, ask->bytes, ask->offset};
     int rc = patch_io_read(&f->io, &piece, &answer->bytes, e);
     if (rc)
         return err_wrap(e, "%s", f->path);
     patch_answer_compare(answer, ask);
     return 0;
+}
+
+static void
+local_disconnect(void *stream)
+{
+    free(stream);
 }
 
 static void
@@ -144,8 +155,15 @@ int
 patch_source_local(struct patch_source **out, const struct patch_spec *spec, struct err *e)
 {
     struct source_local *local = mem_zalloc(sizeof(*local));
-    local->base = (struct patch_source){local_list,  local_open,    local_range,
-                                        local_close, local_control, local_free};
+    local->base = (struct patch_source){.list = local_list,
+                                        .connect = local_connect,
+                                        .open = local_open,
+                                        .ask = local_ask,
+                                        .answer = local_answer,
+                                        .close = local_close,
+                                        .disconnect = local_disconnect,
+                                        .control = local_control,
+                                        .free = local_free};
     local->spec = spec;
     local->roots = mem_alloc(((size_t)spec->tablespace_count + 1) * sizeof(*local->roots));
     for (int i = 0; i <= spec->tablespace_count; i++)

@@ -1,7 +1,8 @@
 /*
  * Times a patch of directories, for tests/bench and by hand:
  *
- *   patch_bench make DIR MB         fills DIR like a data directory: segments of 1 GB and small files
+ *   patch_bench make DIR MB         fills DIR like a data directory: segments of 1 GB and small files, of
+ *                                   pages that compress as real ones do, lz4 to a half, zstd to a third
  *   patch_bench spoil DIR PPM SEED  changes PPM millionths of the 8 KiB blocks of its large files
  *   patch_bench full|differential SOURCE TARGET [THREADS]
  *                                   one patch: prints seconds, bytes, the largest memory used
@@ -34,14 +35,76 @@ next(uint64_t *seed)
 }
 
 static void
-write_random(const char *path, uint64_t bytes, uint64_t *seed)
+put32(uint8_t *at, uint32_t v)
 {
-    static uint64_t buf[(1u << 20) / 8];
+    memcpy(at, &v, sizeof(v));
+}
+
+/* One row as a table of orders has them: a tuple header, a number, an identifier and an amount nobody could
+ * guess, words. Returns its length, a multiple of 8. */
+static unsigned
+fill_tuple(uint8_t *t, uint32_t row, uint64_t *seed)
+{
+    static const char *const words[] = {
+        "open",    "closed", "shipped", "order",  "customer", "north",   "south",   "express",
+        "invoice", "paid",   "pending", "return", "account",  "special", "request", "carefully",
+        "deposit", "final",  "regular", "quick",  "blue",     "green",   "package", "warehouse"};
+    unsigned at = 24;
+    put32(t, 7341 + row / 4096); /* t_xmin */
+    put32(t + 12, row / 48);     /* t_ctid */
+    t[18] = 6;                   /* t_infomask2: attributes */
+    t[21] = 9;                   /* t_infomask: xmin committed */
+    t[22] = 24;                  /* t_hoff */
+    put32(t + at, row);
+    for (int i = 0; i < 2; i++) {
+        uint64_t v = next(seed);
+        memcpy(t + at + 8 + 8 * i, &v, 8);
+    }
+    put32(t + at + 24, 8000 + (uint32_t)(next(seed) % 365)); /* a date */
+    at += 29;
+    for (uint64_t n = 4 + next(seed) % 7; n > 0; n--) {
+        const char *word = words[next(seed) % (sizeof(words) / sizeof(words[0]))];
+        size_t len = strlen(word);
+        memcpy(t + at, word, len);
+        t[at + len] = ' ';
+        at += (unsigned)len + 1;
+    }
+    return (at + 7) & ~7u;
+}
+
+/* A page as a heap has them (src/include/storage/bufpage.h), so that it compresses like one. */
+static void
+fill_page(uint8_t *page, uint32_t number, uint64_t *seed)
+{
+    unsigned lower = 24, upper = BLOCK;
+    uint8_t tuple[256];
+    uint64_t lsn = (uint64_t)number * 8800 + next(seed) % 8192;
+    memset(page, 0, BLOCK);
+    for (uint32_t row = number * 64;; row++) {
+        memset(tuple, 0, sizeof(tuple));
+        unsigned len = fill_tuple(tuple, row, seed);
+        if (lower + 4 + len + 300 > upper) /* some room is left for updates */
+            break;
+        upper -= len;
+        memcpy(page + upper, tuple, len);
+        put32(page + lower, upper | 1u << 15 | len << 17);
+        lower += 4;
+    }
+    memcpy(page, &lsn, sizeof(lsn));
+    put32(page + 8, (uint32_t)next(seed) & 0xffff); /* pd_checksum */
+    put32(page + 12, lower | upper << 16);
+    put32(page + 16, BLOCK | (BLOCK | 4) << 16);
+}
+
+static void
+write_pages(const char *path, uint64_t bytes, uint64_t *seed)
+{
+    static uint8_t buf[1u << 20];
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    while (fd >= 0 && bytes > 0) {
+    for (uint32_t page = 0; fd >= 0 && bytes > 0;) {
         size_t n = bytes < sizeof(buf) ? bytes : sizeof(buf);
-        for (size_t i = 0; i < n / 8; i++)
-            buf[i] = next(seed);
+        for (size_t at = 0; at < n; at += BLOCK)
+            fill_page(buf + at, page++, seed);
         if (write(fd, buf, n) != (ssize_t)n)
             break;
         bytes -= n;
@@ -66,12 +129,12 @@ make(const char *dir, unsigned mb)
     for (unsigned i = 0; mb > 0; i++) {
         unsigned n = mb < SEGMENT_MB ? mb : SEGMENT_MB;
         snprintf(path, sizeof(path), i ? "%s/base/5/16384.%u" : "%s/base/5/16384", dir, i);
-        write_random(path, (uint64_t)n << 20, &seed);
+        write_pages(path, (uint64_t)n << 20, &seed);
         mb -= n;
     }
     for (unsigned i = 0; i < SMALL_FILES; i++) {
         snprintf(path, sizeof(path), "%s/base/5/%u", dir, 1000 + i);
-        write_random(path, (uint64_t)BLOCK * (1 + i % 4), &seed);
+        write_pages(path, (uint64_t)BLOCK * (1 + i % 4), &seed);
     }
 }
 
@@ -81,16 +144,16 @@ spoil(const char *dir, uint64_t ppm, uint64_t seed)
     for (unsigned i = 0;; i++) {
         char path[4096];
         struct stat st;
-        uint64_t block[BLOCK / 8];
+        uint8_t block[BLOCK];
         snprintf(path, sizeof(path), i ? "%s/base/5/16384.%u" : "%s/base/5/16384", dir, i);
         int fd = open(path, O_WRONLY);
         if (fd < 0 || fstat(fd, &st) != 0)
             return;
         uint64_t blocks = (uint64_t)st.st_size / BLOCK;
         for (uint64_t n = blocks * ppm / 1000000; n > 0; n--) {
-            for (size_t k = 0; k < BLOCK / 8; k++)
-                block[k] = next(&seed);
-            if (pwrite(fd, block, BLOCK, (off_t)(next(&seed) % blocks * BLOCK)) != BLOCK)
+            uint64_t at = next(&seed) % blocks;
+            fill_page(block, (uint32_t)at, &seed);
+            if (pwrite(fd, block, BLOCK, (off_t)(at * BLOCK)) != BLOCK)
                 perror(path);
         }
         fsync(fd);

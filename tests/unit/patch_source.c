@@ -99,6 +99,14 @@ struct liar {
     uint32_t root;
 };
 
+/* The questions that one worker has open. */
+struct liar_stream {
+    uint32_t bytes[5];
+    size_t count;
+};
+
+static bool liar_late; /* what is asked for has vanished by then */
+
 static int
 liar_list(struct patch_source *s, struct patch_list *l, struct err *e)
 {
@@ -120,16 +128,41 @@ liar_open(struct patch_source *s, void **file, const struct patch_name *name, st
     return strcmp(name->name, "vanished") == 0 ? err_set(e, ERR_NOTFOUND, "vanished") : 0;
 }
 
+/* Five questions at once. */
 static int
-liar_range(struct patch_source *s, void *file, const struct patch_ask *ask,
-           struct patch_answer *answer, struct err *e)
+liar_connect(struct patch_source *s, void **stream, uint32_t *window, const struct patch_link *link,
+             struct err *e)
 {
     (void)s;
-    (void)file;
+    (void)link;
     (void)e;
-    memset(answer->data, 'x', ask->bytes);
-    answer->bytes = ask->bytes;
-    patch_answer_compare(answer, ask);
+    *window = 5;
+    *stream = calloc(1, sizeof(struct liar_stream));
+    return 0;
+}
+
+static int
+liar_ask(void *stream, const struct patch_ask *ask, struct err *e)
+{
+    struct liar_stream *open = stream;
+    (void)e;
+    assert_true(open->count < 5);
+    open->bytes[open->count++] = ask->bytes;
+    return 0;
+}
+
+static int
+liar_answer(void *stream, struct patch_answer *answer, struct err *e)
+{
+    struct liar_stream *open = stream;
+    struct patch_ask ask = {.bytes = open->bytes[0]};
+    (void)e;
+    assert_true(open->count > 0);
+    memmove(open->bytes, open->bytes + 1, --open->count * sizeof(open->bytes[0]));
+    memset(answer->data, 'x', ask.bytes);
+    answer->bytes = ask.bytes;
+    answer->gone = liar_late;
+    patch_answer_compare(answer, &ask);
     return 0;
 }
 
@@ -144,7 +177,13 @@ static int
 run_liar(struct tree *t, const char *path, const char *name, uint32_t root)
 {
     struct liar liar = {
-        .base = {.list = liar_list, .open = liar_open, .range = liar_range, .close = liar_close},
+        .base = {.list = liar_list,
+                 .connect = liar_connect,
+                 .open = liar_open,
+                 .ask = liar_ask,
+                 .answer = liar_answer,
+                 .close = liar_close,
+                 .disconnect = free},
         .path = path,
         .name = name,
         .root = root,
@@ -201,20 +240,26 @@ write_control(const char *path, uint64_t sysid)
     close(fd);
 }
 
-/* Listed, and gone when it was opened: what the target has under its name is stale. */
+/* Listed, and gone when it was opened, or when it was asked for: what the target has under its name is
+ * stale. */
 static void
 test_vanished(void **state)
 {
+    static const char *const names[] = {"vanished", "late"};
     (void)state;
-    struct tree t;
-    tree_new(&t, 1);
-    tree_mkdir(&t, "t/base");
-    tree_file(&t, "t/base/vanished");
-    assert_int_equal(run_liar(&t, "base", "vanished", 0), 0);
-    char *path = tree_path(&t, "t/base/vanished");
-    assert_int_not_equal(access(path, F_OK), 0);
-    free(path);
-    tree_free(&t);
+    for (int i = 0; i < 2; i++) {
+        struct tree t;
+        tree_new(&t, 1);
+        tree_mkdir(&t, "t/base");
+        char *path = tree_path(&t, "t/base/%s", names[i]);
+        tree_write(&t, path, 5u << 20, false);
+        liar_late = i == 1;
+        assert_int_equal(run_liar(&t, "base", names[i], 0), 0);
+        liar_late = false;
+        assert_int_not_equal(access(path, F_OK), 0);
+        free(path);
+        tree_free(&t);
+    }
 }
 
 static void

@@ -58,6 +58,7 @@ struct patch_progress {
     _Atomic uint64_t files_done;
     _Atomic uint64_t files_deleted;
     _Atomic uint64_t bytes_different; /* of blocks that were not equal */
+    _Atomic uint64_t bytes_moved;     /* sent and received, by a source of another host */
 };
 
 struct patch_tablespace {

@@ -13,7 +13,7 @@ str_init(struct str *s)
     *s = (struct str)STR_INIT;
 }
 
-static void
+void
 str_reserve(struct str *s, size_t more)
 {
     if (s->cap > s->len + more)

@@ -302,3 +302,28 @@ message_append_text(struct message *m, const char *key, const char *text)
 {
     message_add(m, key, message_string(text));
 }
+
+struct message *
+message_of_error(const struct err *e)
+{
+    struct message *m = message_new();
+    message_set_text(m, "code", err_name(e->code));
+    message_set_text(m, "message", e->message);
+    if (e->hint[0])
+        message_set_text(m, "hint", e->hint);
+    if (e->sqlstate[0])
+        message_set_text(m, "sqlstate", e->sqlstate);
+    if (e->sys_errno)
+        message_set_int(m, "errno", e->sys_errno);
+    return m;
+}
+
+void
+message_error(struct err *out, const struct message *m)
+{
+    int code = err_code_of(message_text(m, "code", ""));
+    err_set(out, code ? code : ERR_PROTOCOL, "%s", message_text(m, "message", "no reason given"));
+    out->sys_errno = (int)message_int(m, "errno", 0);
+    snprintf(out->sqlstate, sizeof(out->sqlstate), "%s", message_text(m, "sqlstate", ""));
+    snprintf(out->hint, sizeof(out->hint), "%s", message_text(m, "hint", ""));
+}

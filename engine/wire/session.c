@@ -172,16 +172,6 @@ session_called(struct session *s, const struct frame *f, struct err *e)
     return rc;
 }
 
-static void
-session_error_of(struct err *out, const struct message *m)
-{
-    int code = err_code_of(message_text(m, "code", ""));
-    err_set(out, code ? code : ERR_PROTOCOL, "%s", message_text(m, "message", "no reason given"));
-    out->sys_errno = (int)message_int(m, "errno", 0);
-    snprintf(out->sqlstate, sizeof(out->sqlstate), "%s", message_text(m, "sqlstate", ""));
-    snprintf(out->hint, sizeof(out->hint), "%s", message_text(m, "hint", ""));
-}
-
 /* What comes back for a call of ours. One that is not known was withdrawn meanwhile. */
 static int
 session_answered(struct session *s, const struct frame *f, struct err *e)
@@ -196,7 +186,7 @@ session_answered(struct session *s, const struct frame *f, struct err *e)
     } else if (f->type == FRAME_REPLY) {
         calls_finish(&s->calls, f->id, m, NULL);
     } else {
-        session_error_of(&failure, m);
+        message_error(&failure, m);
         calls_finish(&s->calls, f->id, NULL, &failure);
     }
     message_free(m);
@@ -220,6 +210,10 @@ session_frame(struct session *s, const struct frame *f, struct err *e)
         return 0;
     case FRAME_PONG:
         return 0;
+    case FRAME_ASK:
+    case FRAME_BLOCKS:
+    case FRAME_LIST:
+        return err_set(e, ERR_PROTOCOL, "the other end sent a frame that is none of a session");
     default:
         return session_answered(s, f, e);
     }
@@ -420,15 +414,7 @@ session_fail(struct session *s, uint32_t id, const struct err *e)
 {
     if (!calls_unserve(&s->calls, id))
         return;
-    struct message *m = message_new();
-    message_set_text(m, "code", err_name(e->code));
-    message_set_text(m, "message", e->message);
-    if (e->hint[0])
-        message_set_text(m, "hint", e->hint);
-    if (e->sqlstate[0])
-        message_set_text(m, "sqlstate", e->sqlstate);
-    if (e->sys_errno)
-        message_set_int(m, "errno", e->sys_errno);
+    struct message *m = message_of_error(e);
     session_send(s, FRAME_FAIL, id, m);
     message_free(m);
 }

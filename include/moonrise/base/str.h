@@ -20,6 +20,8 @@ struct str {
     }
 
 void str_init(struct str *s);
+/* Makes room for `more` bytes, to be filled in by the caller, behind those that are there. */
+void str_reserve(struct str *s, size_t more);
 void str_append(struct str *s, const void *bytes, size_t len);
 void str_puts(struct str *s, const char *text);
 void str_printf(struct str *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

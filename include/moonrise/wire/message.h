@@ -54,4 +54,8 @@ void message_set_take(struct message *m, const char *key, struct message *object
 void message_append_take(struct message *m, const char *key, struct message *object);
 void message_append_text(struct message *m, const char *key, const char *text);
 
+/* The body of FRAME_FAIL, to be freed with message_free, and the error that one says. */
+struct message *message_of_error(const struct err *e);
+void message_error(struct err *out, const struct message *m);
+
 #endif

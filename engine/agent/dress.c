@@ -4,20 +4,15 @@
 #include "configuration.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
-#include "moonrise/base/path.h"
 #include "moonrise/base/str.h"
 #include "settings.h"
 #include "source.h"
 #include "target.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define HISTORY_BYTES_MAX (1u << 20)
 
 static int
 write_label(const struct target *t, struct err *e)
@@ -80,9 +75,11 @@ static int
 write_settings(const struct target *t, struct err *e)
 {
     struct settings s, own;
-    int rc = settings_read(&s, t->source->datadir, e);
+    const struct source *source = t->source;
+    int rc = settings_parse(&s, source_file(source, "moonrise.conf"),
+                            source_file(source, "postgresql.auto.conf"), e);
     if (rc < 0)
-        return rc;
+        return err_wrap(e, "the settings of the source %s", source->datadir);
     rc = settings_read(&own, t->o->datadir, e);
     if (rc == 0) {
         rc = blend(&s.own, &own.own, e);
@@ -106,27 +103,15 @@ write_settings(const struct target *t, struct err *e)
 static int
 copy_histories(const struct target *t, struct err *e)
 {
-    char *from = path_join(t->source->datadir, "pg_wal"), *to = order_path(t->o, "pg_wal");
-    DIR *dir = opendir(from);
-    struct dirent *entry;
-    int rc = dir ? 0 : err_sys(e, errno, "%s", from);
-    while (rc == 0 && (entry = readdir(dir)) != NULL) {
-        const char *end = strchr(entry->d_name, '.');
-        struct str text = STR_INIT;
-        if (!end || strcmp(end, ".history") != 0)
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < t->source->file_count; i++) {
+        const struct source_file *f = &t->source->files[i];
+        if (strncmp(f->name, "pg_wal/", 7) != 0)
             continue;
-        char *in = path_join(from, entry->d_name), *out = path_join(to, entry->d_name);
-        rc = io_read_file(&text, in, HISTORY_BYTES_MAX, e);
-        if (rc == 0)
-            rc = io_write_durable(out, text.data, text.len, 0600, e);
-        str_free(&text);
-        free(in);
+        char *out = order_path(t->o, f->name);
+        rc = io_write_durable(out, f->text.data, f->text.len, 0600, e);
         free(out);
     }
-    if (dir)
-        closedir(dir);
-    free(from);
-    free(to);
     return rc;
 }
 

@@ -1,12 +1,13 @@
 /*
  * recover: a full or differential recovery of a stopped instance of this host from a live primary of this
- * host. The order of steps, and why it is right, is SAFETY.md's rule 5 and "Why a recovery is right".
+ * host, or of another one (args.source.host). The order of steps, and why it is right, is SAFETY.md's rule 5 and "Why a recovery is right".
  */
 #include "moonrise/base/err.h"
 #include "moonrise/base/str.h"
 #include "moonrise/loop/loop.h"
+#include "moonrise/patch/source.h"
 #include "order.h"
-#include "process.h"
+#include "remote_blocks.h"
 #include "server.h"
 #include "source.h"
 #include "target.h"
@@ -39,9 +40,9 @@ struct recovery {
     struct source source;
     struct target target;
     struct copying copy;
-    char *source_dir; /* while the target starts: the session with the source is over by then */
     int64_t source_checked; /* when its postmaster was looked for, and when it was there */
     int64_t source_seen;
+    bool source_unknown; /* its host does not say: the target's own deadline holds */
 };
 
 static void *
@@ -60,6 +61,7 @@ tell_numbers(struct message *m, struct patch_progress *p)
     message_set_int(m, "bytes_done", (int64_t)atomic_load(&p->bytes_done));
     message_set_int(m, "bytes_written", (int64_t)atomic_load(&p->bytes_written));
     message_set_int(m, "bytes_different", (int64_t)atomic_load(&p->bytes_different));
+    message_set_int(m, "bytes_moved", (int64_t)atomic_load(&p->bytes_moved));
     message_set_int(m, "files_total", (int64_t)atomic_load(&p->files_total));
     message_set_int(m, "files_done", (int64_t)atomic_load(&p->files_done));
     message_set_int(m, "files_deleted", (int64_t)atomic_load(&p->files_deleted));
@@ -123,6 +125,10 @@ copy(struct recovery *r, struct err *e)
         .progress = &c->progress,
         .cancel = &c->stop,
     };
+    struct remote_blocks far = {
+        .way = &r->source.ssh.way, .spec = &c->spec, .control = &r->source.remote};
+    if (r->source.host && remote_blocks_new(&c->spec.source, &far, e) < 0)
+        return e ? e->code : ERR_IO;
     if (pthread_create(&thread, NULL, copy_thread, c) != 0)
         return err_set(e, ERR_IO, "no thread for the copy");
     int rc = watch_copy(r, e);
@@ -137,6 +143,8 @@ finish(struct recovery *r, struct err *e)
 {
     int rc = source_end(&r->source, e);
     if (rc == 0)
+        rc = source_files(&r->source, e);
+    if (rc == 0)
         rc = target_dress(&r->target, e);
     if (rc == 0)
         rc = patch_finish(&r->copy.spec, e);
@@ -148,23 +156,22 @@ finish(struct recovery *r, struct err *e)
 /* Without its source the target never becomes consistent: the end of the backup is in WAL that it still
  * has to receive. */
 static int
-source_lives(void *arg, struct err *e)
+watch_source(void *arg, struct err *e)
 {
     struct recovery *r = arg;
-    struct process_list users;
     int64_t now = clock_ms();
-    if (now - r->source_checked < CHECK_MS)
+    bool lives;
+    if (r->source_unknown || now - r->source_checked < CHECK_MS)
         return 0;
     r->source_checked = now;
-    bool unknown = process_scan(&users, r->source_dir, NULL) < 0;
-    if (unknown || process_postmaster(&users))
+    r->source_unknown = source_lives(&lives, &r->source, NULL) < 0;
+    if (r->source_unknown || lives)
         r->source_seen = now;
-    process_list_done(&users);
     if (now - r->source_seen <= SOURCE_GONE_MS)
         return 0;
     err_set(e, ERR_NOTFOUND,
-            "the source %s has stopped, and the copy in %s still needs WAL from it", r->source_dir,
-            r->o->datadir);
+            "the source %s has stopped, and the copy in %s still needs WAL from it",
+            r->source.datadir, r->o->datadir);
     return err_hint(e, "start the source again, then run the recovery again: moonrise recoverseg");
 }
 
@@ -174,7 +181,7 @@ start(struct recovery *r, struct err *e)
     struct server s;
     struct server_wait wait = {.deadline_ms = order_deadline(r->o, "wait_ms", STREAM_MS),
                                .stream_ms = STREAM_MS,
-                               .watch = source_lives,
+                               .watch = watch_source,
                                .watch_arg = r};
     r->source_checked = r->source_seen = clock_ms();
     report(r, "starting");
@@ -234,8 +241,6 @@ op_recover(struct order *o, struct err *e)
     int rc = recover(r, e);
     /* Ours goes before the start: it does not hold against our own children. */
     target_done(&r->target);
-    r->source_dir = r->source.datadir ? mem_strdup(r->source.datadir) : NULL;
-    source_close(&r->source);
     if (rc == 0 && message_bool(o->args, "start", true))
         rc = start(r, e);
     if (rc == 0) {
@@ -244,7 +249,9 @@ op_recover(struct order *o, struct err *e)
         message_set_text(o->result, "type", message_text(o->args, "type", ""));
         message_set_bool(o->result, "resumed", r->target.resumes);
     }
-    free(r->source_dir);
+    if (r->copy.spec.source)
+        r->copy.spec.source->free(r->copy.spec.source);
+    source_close(&r->source);
     free(r);
     return rc;
 }

@@ -59,6 +59,18 @@ settings_read(struct settings *s, const char *datadir, struct err *e)
     return rc;
 }
 
+int
+settings_parse(struct settings *s, const struct str *own, const struct str *auto_, struct err *e)
+{
+    *s = (struct settings){.own = CONF_INIT, .auto_ = CONF_INIT};
+    int rc = own ? conf_parse(&s->own, own->data, own->len, e) : 0;
+    if (rc == 0 && auto_)
+        rc = conf_parse(&s->auto_, auto_->data, auto_->len, e);
+    if (rc < 0)
+        settings_done(s);
+    return rc;
+}
+
 struct merge {
     struct settings *s;
     bool false_removes;

@@ -15,6 +15,7 @@
 
 struct err;
 struct message;
+struct str;
 
 /* Settings of an instance, in their two files. */
 struct settings {
@@ -33,6 +34,10 @@ bool settings_is_role(const char *name);
 
 /* Reads both files of a directory; missing ones are empty. ERR_FORMAT, ERR_IO. Free with settings_done. */
 int settings_read(struct settings *s, const char *datadir, struct err *e);
+
+/* The same of their texts; NULL is a missing one. */
+int settings_parse(struct settings *s, const struct str *own, const struct str *auto_,
+                   struct err *e);
 
 /* Sets what the object `settings` of the message says, and takes what goes to moonrise.conf out of
  * postgresql.auto.conf, which would win over it; with `false_removes` a false takes the setting out.

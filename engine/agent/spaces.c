@@ -9,7 +9,6 @@
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
 #include "moonrise/base/str.h"
-#include "moonrise/pg/pidfile.h"
 #include "source.h"
 #include "target.h"
 
@@ -22,37 +21,6 @@
 #include <unistd.h>
 
 #define LINK_BYTES 4096
-
-/* How the directories that the source's server sees are reached from here: "" when it sees ours. */
-static char *
-source_prefix(const struct source *source)
-{
-    struct pidfile pf;
-    struct stat ours, theirs;
-    char path[64], *prefix = NULL;
-    if (pidfile_read(&pf, source->datadir, NULL) < 0)
-        return mem_strdup("");
-    snprintf(path, sizeof path, "/proc/%d/ns/mnt", pf.pid);
-    if (stat("/proc/self/ns/mnt", &ours) == 0 && stat(path, &theirs) == 0 &&
-        (ours.st_ino != theirs.st_ino || ours.st_dev != theirs.st_dev))
-        prefix = mem_printf("/proc/%d/root", pf.pid);
-    pidfile_done(&pf);
-    return prefix ? prefix : mem_strdup("");
-}
-
-/* Where the source's link leads, as seen from here. What is seen through another process is not made
- * canonical: /proc/PID/root would be taken for a link to our own root. */
-static int
-source_place(char **out, const char *prefix, const char *path, struct err *e)
-{
-    *out = NULL;
-    if (*prefix == '\0')
-        return path_canonical(out, path, e);
-    if (*path != '/')
-        return err_set(e, ERR_REFUSED, "a tablespace's link is not absolute: \"%s\"", path);
-    *out = mem_printf("%s%s", prefix, path);
-    return 0;
-}
 
 /* The target of a link in pg_tblspc of a data directory, or NULL. */
 static char *
@@ -92,18 +60,19 @@ same_directory(const char *a, const char *b)
  * directory as on the source; where an earlier recovery sent it; the same path in another namespace.
  * NULL when there is none. */
 static char *
-choose_place(const struct target *t, const char *oid, const char *path, const char *real)
+choose_place(const struct target *t, const struct source_space *space)
 {
+    const char *oid = space->oid, *real = space->place.path;
     const char *to = mapped(t, oid), *home = t->source->datadir;
     if (to)
         return mem_strdup(to);
     if (path_inside(home, real))
         return path_join(t->o->datadir, real + strlen(home) + 1);
     char *own = t->own_system ? read_link(t->o->datadir, oid) : NULL;
-    if (own && !same_directory(own, real))
+    if (own && !source_is_at(t->source, &space->place, own))
         return own;
     free(own);
-    return path_inside("/proc", real) ? mem_strdup(path) : NULL;
+    return t->source->host || path_inside("/proc", real) ? mem_strdup(space->path) : NULL;
 }
 
 static int
@@ -115,12 +84,15 @@ refuse_shared(const char *oid, const char *real, struct err *e)
                     real);
 }
 
+/* What the source uses is on the same machine, or under the same names elsewhere. */
 static bool
-may_go_to(const struct target *t, const char *real, const char *to)
+may_go_to(const struct target *t, const struct source_place *place, const char *to)
 {
     const char *home = t->source->datadir;
-    return to[0] == '/' && !strpbrk(to, "\n\\") && !path_inside(real, to) &&
-           !(path_inside(home, to) && !path_inside(t->o->datadir, to)) && !same_directory(real, to);
+    if (to[0] != '/' || strpbrk(to, "\n\\") || source_is_at(t->source, place, to))
+        return false;
+    return t->source->host || (!path_inside(place->path, to) &&
+                               !(path_inside(home, to) && !path_inside(t->o->datadir, to)));
 }
 
 /* Whether one of the target's own links leads there: an earlier recovery has sent it, and goes on. */
@@ -166,50 +138,34 @@ check_unused(const struct target *t, const char *oid, const char *to, struct err
 
 /* Adds one of the source's links. */
 static int
-add_space(struct target *t, const char *oid, const char *prefix, const char *path, struct err *e)
+add_space(struct target *t, const struct source_space *space, struct err *e)
 {
-    char *real;
-    int rc = source_place(&real, prefix, path, e);
-    if (rc < 0)
-        return rc;
-    char *to = choose_place(t, oid, path, real);
+    char *to = choose_place(t, space);
+    int rc = 0;
     if (!to)
-        rc = refuse_shared(oid, real, e);
-    else if (!may_go_to(t, real, to))
-        rc =
-            err_set(e, ERR_REFUSED, "tablespace %s cannot go to '%s': the source uses it", oid, to);
+        rc = refuse_shared(space->oid, space->place.path, e);
+    else if (!may_go_to(t, &space->place, to))
+        rc = err_set(e, ERR_REFUSED, "tablespace %s cannot go to '%s': the source uses it",
+                     space->oid, to);
     else
-        rc = check_unused(t, oid, to, e);
+        rc = check_unused(t, space->oid, to, e);
     if (rc == 0)
         rc = io_make_dirs(to, 0700, e);
     if (rc < 0) {
-        free(real);
         free(to);
         return rc;
     }
     t->spaces = mem_realloc(t->spaces, (size_t)(t->space_count + 1) * sizeof *t->spaces);
-    t->spaces[t->space_count++] =
-        (struct patch_tablespace){.oid = mem_strdup(oid), .source = real, .target = to};
+    t->spaces[t->space_count++] = (struct patch_tablespace){
+        .oid = mem_strdup(space->oid), .source = mem_strdup(space->place.path), .target = to};
     return 0;
 }
 
 int
 target_spaces(struct target *t, struct err *e)
 {
-    char *dir_name = path_join(t->source->datadir, "pg_tblspc");
-    char *prefix = source_prefix(t->source);
-    DIR *dir = opendir(dir_name);
-    struct dirent *entry;
-    int rc = dir ? 0 : err_sys(e, errno, "%s", dir_name);
-    while (rc == 0 && (entry = readdir(dir)) != NULL) {
-        char *link = read_link(t->source->datadir, entry->d_name);
-        if (link) /* else a directory in place: part of the data directory */
-            rc = add_space(t, entry->d_name, prefix, link, e);
-        free(link);
-    }
-    if (dir)
-        closedir(dir);
-    free(prefix);
-    free(dir_name);
+    int rc = source_spaces(t->source, e);
+    for (size_t i = 0; rc == 0 && i < t->source->space_count; i++)
+        rc = add_space(t, &t->source->spaces[i], e);
     return rc;
 }

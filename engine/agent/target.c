@@ -83,11 +83,8 @@ static int
 check_places(const struct target *t, struct err *e)
 {
     const char *from = t->source->datadir, *to = t->o->datadir;
-    struct stat a, b;
-    if (stat(from, &a) != 0 || stat(to, &b) != 0)
-        return err_sys(e, errno, "%s or %s", from, to);
-    if ((a.st_dev == b.st_dev && a.st_ino == b.st_ino) || path_inside(from, to) ||
-        path_inside(to, from))
+    bool inside = !t->source->host && (path_inside(from, to) || path_inside(to, from));
+    if (inside || source_is_at(t->source, &t->source->home, to))
         return err_set(e, ERR_REFUSED, "source %s and target %s are one, or inside of one another",
                        from, to);
     return 0;

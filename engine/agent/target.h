@@ -15,7 +15,7 @@ struct source;
 
 struct target {
     struct order *o;
-    const struct source *source;
+    struct source *source;
     enum patch_type type;
     struct patch_tablespace *spaces; /* texts owned */
     int space_count;

@@ -89,6 +89,8 @@ run(int argc, char **argv)
     }
     if (argc > 1 && strcmp(argv[1], "--version") == 0)
         return printf("moonrise " MOONRISE_VERSION "\n") < 0;
+    if (argc > 2 && strcmp(argv[1], "agent") == 0 && strcmp(argv[2], "--feed") == 0)
+        return feeder_main();
     if (argc > 1 && strcmp(argv[1], "agent") == 0)
         return agent_main();
     if (argc > 1) {

@@ -87,7 +87,9 @@ crew_answer(struct patch_worker *w)
     struct patch_run *run = w->run;
     struct patch_range r;
     struct err e = {0};
-    if (patch_file_answer(w, &r, &e) || patch_file_release(run, w, r.file, &e))
+    if (patch_file_answer(w, &r, &e))
+        patch_run_fail(run, &e);
+    if (patch_file_release(run, w, r.file, &e))
         patch_run_fail(run, &e);
 }
 

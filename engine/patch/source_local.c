@@ -39,16 +39,30 @@ local_root(const struct source_local *local, uint32_t root)
     return root == 0 ? local->spec->source_dir : local->spec->tablespaces[root - 1].source;
 }
 
+/* No link is followed on the way: what is asked for from another host leads nowhere else. */
+static int
+open_below(struct patch_io *io, int root, const struct patch_name *name, struct err *e)
+{
+    int dir = patch_open_below(root, name->dir, false);
+    if (dir < 0 && (errno == ENOTDIR || errno == ELOOP))
+        return err_set(e, ERR_NOTFOUND, "no directory");
+    if (dir < 0)
+        return err_sys(e, errno, "cannot open its directory");
+    int rc = patch_io_open_source(io, dir, name->name, e);
+    close(dir);
+    return rc;
+}
+
 static int
 local_open(struct patch_source *s, void **file, const struct patch_name *name, struct err *e)
 {
     const struct source_local *local = (const struct source_local *)s;
-    char *below = patch_join(name->dir, name->name);
     struct source_file *f = mem_zalloc(sizeof(*f));
+    char *below = patch_join(name->dir, name->name);
     patch_io_init(&f->io);
     f->path = mem_printf("%s/%s", local_root(local, name->root), below);
-    int rc = patch_io_open_source(&f->io, local->roots[name->root], below, e);
     free(below);
+    int rc = open_below(&f->io, local->roots[name->root], name, e);
     if (rc) {
         err_wrap(e, "%s", f->path);
         patch_io_close(&f->io);

@@ -4,11 +4,17 @@
  *   patch_bench make DIR MB         fills DIR like a data directory: segments of 1 GB and small files, of
  *                                   pages that compress as real ones do, lz4 to a half, zstd to a third
  *   patch_bench spoil DIR PPM SEED  changes PPM millionths of the 8 KiB blocks of its large files
- *   patch_bench full|differential SOURCE TARGET [THREADS]
- *                                   one patch: prints seconds, bytes, the largest memory used
+ *   patch_bench full|differential SOURCE TARGET [THREADS [HOST PROGRAM | PROGRAM ARGS...]]
+ *                                   one patch: prints seconds, bytes, the largest memory used; from feeders
+ *                                   that ssh starts on a host, or of this one
  */
+#include "../lib/child_way.h"
+
+#include "../../engine/agent/remote_blocks.h"
+#include "../../engine/agent/remote_ssh.h"
 #include "moonrise/base/err.h"
 #include "moonrise/patch/patch.h"
+#include "moonrise/patch/source.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -162,20 +168,32 @@ spoil(const char *dir, uint64_t ppm, uint64_t seed)
 }
 
 static int
-run(enum patch_type type, const char *source, const char *target, int threads)
+run(enum patch_type type, int argc, char **argv)
 {
     struct patch_progress p = {0};
+    struct child_way way;
+    struct remote_ssh ssh;
     /* As after a clean stop: what was written to the target was flushed. */
     struct patch_spec spec = {.type = type,
-                              .source_dir = source,
-                              .target_dir = target,
+                              .source_dir = argv[2],
+                              .target_dir = argv[3],
                               .target_flushed = true,
-                              .threads = threads,
+                              .threads = argc > 4 ? atoi(argv[4]) : 0,
                               .progress = &p};
     struct err e = {0};
     struct timespec from;
     struct timespec to;
     struct rusage use;
+    signal(SIGPIPE, SIG_IGN);
+    if (argc > 5) {
+        bool far = argc == 7;
+        child_way_init(&way, (const char *const *)argv + 5);
+        remote_ssh_init(&ssh, argv[5], NULL);
+        ssh.program = argv[6];
+        struct remote_blocks what = {.way = far ? &ssh.way : &way.way, .spec = &spec};
+        if (remote_blocks_new(&spec.source, &what, &e) != 0)
+            return 1;
+    }
     clock_gettime(CLOCK_MONOTONIC, &from);
     if (patch_run(&spec, &e) != 0) {
         fprintf(stderr, "%s\n", e.message);
@@ -183,13 +201,16 @@ run(enum patch_type type, const char *source, const char *target, int threads)
     }
     clock_gettime(CLOCK_MONOTONIC, &to);
     getrusage(RUSAGE_SELF, &use);
-    printf(
-        "%.3f s  total %llu  different %llu  written %llu  user %ld.%02ld  sys %ld.%02ld  rss %ld "
-        "KiB\n",
-        (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9,
-        (unsigned long long)p.bytes_total, (unsigned long long)p.bytes_different,
-        (unsigned long long)p.bytes_written, use.ru_utime.tv_sec, use.ru_utime.tv_usec / 10000,
-        use.ru_stime.tv_sec, use.ru_stime.tv_usec / 10000, use.ru_maxrss);
+    if (spec.source)
+        spec.source->free(spec.source);
+    printf("%.3f s  total %llu  different %llu  written %llu  moved %llu  user %ld.%02ld  sys "
+           "%ld.%02ld  rss %ld "
+           "KiB\n",
+           (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9,
+           (unsigned long long)p.bytes_total, (unsigned long long)p.bytes_different,
+           (unsigned long long)p.bytes_written, (unsigned long long)p.bytes_moved,
+           use.ru_utime.tv_sec, use.ru_utime.tv_usec / 10000, use.ru_stime.tv_sec,
+           use.ru_stime.tv_usec / 10000, use.ru_maxrss);
     return 0;
 }
 
@@ -204,9 +225,11 @@ main(int argc, char **argv)
         spoil(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
         return 0;
     }
-    if (argc == 4 || argc == 5) {
+    if (argc >= 4) {
         enum patch_type type = strcmp(argv[1], "full") == 0 ? PATCH_FULL : PATCH_DIFFERENTIAL;
-        return run(type, argv[2], argv[3], argc == 5 ? atoi(argv[4]) : 0);
+        int code = run(type, argc, argv);
+        fflush(NULL);
+        _exit(code); /* threads of ssh sessions that are being closed may live a little longer */
     }
     fprintf(stderr, "usage: patch_bench make|spoil|full|differential ...\n");
     return 2;

@@ -110,11 +110,14 @@
  *   follow    (conninfo, slot) points a mirror at its primary
  *   slot      (name, create: bool) makes or drops a physical slot -> made | dropped
  *   checkpoint (wait_ms) immediate, waits -> ms
- *   recover   (type: full|differential, role, source: {datadir, port, user, passfile}, slot,
+ *   recover   (type: full|differential, role, source: {host|absent, datadir, port, user, passfile}, slot,
  *             settings: as configure's, hba, listen, tablespaces: [{oid, target}], wal_dir,
  *             configuration: the source's answer to that question,
  *             accept_foreign: bool, start: bool, wait_ms, max_rate, threads)
- *             progress: {stage, bytes_total, bytes_done, bytes_written, bytes_different, files_...}
+ *             source.host: where the source is, by ssh from here; absent: on this host. user and passfile are
+ *             those of its host
+ *             progress: {stage, bytes_total, bytes_done, bytes_written, bytes_different, bytes_moved (between
+ *             the hosts), files_...}
  *             -> the same numbers, type, ms, pid, streaming; the target streams when it answers
  *   remove_datadir (maker | replaced: true, fence: bool) removes a directory that moonrise made, or was making,
  *             and that is stopped; with fence, what runs in it is ended first -> removed (absent: it was not
@@ -133,6 +136,9 @@ struct message;
 
 /* Serves on standard input and output until the session ends. Returns the process's exit code. */
 int agent_main(void);
+
+/* The same for the end of a copy that stands next to the source's files (engine/agent/feeder.c). */
+int feeder_main(void);
 
 /* One operation and what it is given. */
 struct agent_call {

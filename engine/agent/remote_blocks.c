@@ -1,0 +1,355 @@
+#include "remote_blocks.h"
+
+#include "feed.h"
+#include "moonrise/base/err.h"
+#include "moonrise/base/str.h"
+#include "moonrise/pg/control.h"
+#include "moonrise/wire/message.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+/* A worker is silent while it writes, and waits for its disk; and as long as --max-rate says. */
+#define BLOCKS_SILENCE_MS 900000
+/* What a list may take: 17 bytes a file, so many times more files than any host has. */
+#define BLOCKS_LIST_BYTES ((uint64_t)512 << 20)
+
+struct blocks {
+    struct patch_source base; /* first: the interface is a pointer to it */
+    struct remote_blocks what;
+    uint64_t seed;
+    /* The stream that has brought the list; the first worker takes it over. */
+    pthread_mutex_t lock;
+    struct blocks_stream *listed;
+};
+
+/* A file of the list; its names live as long as that. */
+struct blocks_file {
+    uint32_t root;
+    const char *dir;
+    const char *name;
+};
+
+/* One worker's questions. */
+struct blocks_stream {
+    struct blocks *blocks;
+    struct remote remote;
+    struct patch_link link;
+    struct frame_packer *packer;
+    uint8_t *room; /* FEED_BLOCKS_BYTES, for what is unpacked */
+    struct str payload;
+    struct feed_ask asked[PATCH_WINDOW_MAX]; /* a ring; of those without an answer; no hashes */
+    uint32_t first, count;
+    uint32_t next_id;
+    uint64_t told; /* of the bytes moved: in the progress */
+};
+
+static struct message *
+places_of(const struct patch_spec *spec)
+{
+    struct message *m = message_new();
+    message_set_text(m, "datadir", spec->source_dir);
+    for (int i = 0; i < spec->tablespace_count; i++) {
+        struct message *space = message_new();
+        message_set_text(space, "oid", spec->tablespaces[i].oid);
+        message_set_text(space, "path", spec->tablespaces[i].source);
+        message_append_take(m, "tablespaces", space);
+    }
+    return m;
+}
+
+/* A feeder that knows the directories. */
+static int
+open_feeder(struct blocks *b, struct remote *r, const struct patch_link *link, struct err *e)
+{
+    struct remote_spec spec = {.way = b->what.way,
+                               .seed = b->seed,
+                               .stall_ms = b->what.stall_ms,
+                               .silence_ms = BLOCKS_SILENCE_MS,
+                               .stopped = link->stopped,
+                               .arg = link->arg};
+    int rc = remote_open(r, &spec, e);
+    if (rc < 0)
+        return rc;
+    struct message *places = places_of(b->what.spec);
+    struct link_call call = {.op = "feed", .args = places};
+    rc = remote_call(NULL, r, &call, e);
+    message_free(places);
+    if (rc < 0)
+        remote_close(r);
+    return rc;
+}
+
+static void
+tell_moved(struct blocks_stream *s)
+{
+    uint64_t moved = s->remote.link.bytes_in + s->remote.link.bytes_out;
+    atomic_fetch_add_explicit(&s->link.progress->bytes_moved, moved - s->told,
+                              memory_order_relaxed);
+    s->told = moved;
+}
+
+/* What takes the frames of a list. */
+struct listing {
+    struct patch_list *list;
+    struct blocks_stream *stream;
+    uint64_t bytes;
+};
+
+/* The payload of a binary frame, unpacked where it was packed. */
+static int
+payload_of(struct blocks_stream *s, const struct frame *f, struct frame_room *out, struct err *e)
+{
+    if (f->packing == FRAME_PLAIN) {
+        *out = (struct frame_room){(void *)f->payload, f->len, f->len};
+        return 0;
+    }
+    *out = (struct frame_room){.bytes = s->room, .room = FEED_BLOCKS_BYTES};
+    return frame_unpack(s->packer, f, out, e);
+}
+
+static int
+take_list(void *arg, const struct frame *f, struct err *e)
+{
+    struct listing *l = arg;
+    struct frame_room payload;
+    if (f->type != FRAME_LIST)
+        return err_set(e, ERR_PROTOCOL, "a list was owed");
+    int rc = payload_of(l->stream, f, &payload, e);
+    l->bytes += payload.len;
+    if (rc == 0 && l->bytes > BLOCKS_LIST_BYTES)
+        rc = err_set(e, ERR_LIMIT, "the source lists too many files");
+    return rc ? rc : feed_get_list(l->list, payload.bytes, payload.len, e);
+}
+
+static void
+stream_free(struct blocks_stream *s)
+{
+    remote_close(&s->remote);
+    frame_packer_free(s->packer);
+    str_free(&s->payload);
+    free(s->room);
+    free(s);
+}
+
+static int
+stream_new(struct blocks_stream **out, struct blocks *b, const struct patch_link *link,
+           struct err *e)
+{
+    struct blocks_stream *s = mem_zalloc(sizeof(*s));
+    s->blocks = b;
+    s->link = *link;
+    s->packer = frame_packer_new();
+    s->room = mem_alloc(FEED_BLOCKS_BYTES);
+    str_init(&s->payload);
+    int rc = open_feeder(b, &s->remote, &s->link, e);
+    if (rc < 0)
+        stream_free(s);
+    else
+        *out = s;
+    return rc;
+}
+
+/* From now on the stream works for that worker. */
+static void
+stream_serve(struct blocks_stream *s, const struct patch_link *link)
+{
+    s->link = *link;
+    s->remote.link.stopped = link->stopped;
+    s->remote.link.arg = link->arg;
+}
+
+static bool
+blocks_cancelled(void *arg)
+{
+    const struct blocks *b = arg;
+    const atomic_bool *cancel = b->what.spec->cancel;
+    return cancel && atomic_load_explicit(cancel, memory_order_relaxed);
+}
+
+static int
+blocks_list(struct patch_source *base, struct patch_list *l, struct err *e)
+{
+    struct blocks *b = (struct blocks *)base;
+    struct patch_progress nobody = {0};
+    struct patch_progress *p = b->what.spec->progress ? b->what.spec->progress : &nobody;
+    struct patch_link link = {blocks_cancelled, b, p};
+    struct listing listing = {.list = l};
+    int rc = stream_new(&listing.stream, b, &link, e);
+    if (rc < 0)
+        return rc;
+    struct link_call call = {.op = "list", .on_frame = take_list, .arg = &listing};
+    rc = remote_call(NULL, &listing.stream->remote, &call, e);
+    tell_moved(listing.stream);
+    if (rc == 0) {
+        b->listed = listing.stream;
+        return 0;
+    }
+    err_wrap(e, "listing %s of %s", b->what.spec->source_dir, listing.stream->remote.peer);
+    stream_free(listing.stream);
+    return rc;
+}
+
+static int
+blocks_connect(struct patch_source *base, void **stream, uint32_t *window,
+               const struct patch_link *link, struct err *e)
+{
+    struct blocks *b = (struct blocks *)base;
+    pthread_mutex_lock(&b->lock);
+    struct blocks_stream *s = b->listed;
+    b->listed = NULL;
+    pthread_mutex_unlock(&b->lock);
+    int rc = s ? 0 : stream_new(&s, b, link, e);
+    if (rc == 0)
+        stream_serve(s, link);
+    *stream = s;
+    *window = PATCH_WINDOW_MAX;
+    return rc;
+}
+
+static int
+blocks_open(struct patch_source *base, void **file, const struct patch_name *name, struct err *e)
+{
+    (void)base;
+    (void)e;
+    struct blocks_file *f = mem_alloc(sizeof(*f));
+    *f = (struct blocks_file){name->root, name->dir, name->name};
+    *file = f;
+    return 0;
+}
+
+static void
+blocks_close(struct patch_source *base, void *file)
+{
+    (void)base;
+    free(file);
+}
+
+static int
+blocks_ask(void *stream, const struct patch_ask *ask, struct err *e)
+{
+    struct blocks_stream *s = stream;
+    const struct blocks_file *f = ask->file;
+    uint8_t hashes[PATCH_RANGE_UNITS * PATCH_HASH_BYTES];
+    struct feed_ask question = {f->root, ask->offset, ask->bytes, ask->have_bytes,
+                                f->dir,  f->name,     hashes};
+    patch_hashes(hashes, s->blocks->seed, ask->have, ask->have_bytes);
+    str_clear(&s->payload);
+    feed_put_ask(&s->payload, &question);
+    struct frame frame = {.type = FRAME_ASK,
+                          .id = s->next_id + s->count,
+                          .payload = s->payload.data,
+                          .len = s->payload.len};
+    must(s->count < PATCH_WINDOW_MAX);
+    s->asked[(s->first + s->count++) % PATCH_WINDOW_MAX] = question;
+    return remote_wrap(&s->remote, link_send(&s->remote.link, &frame, e), e);
+}
+
+static int
+take_answer(struct blocks_stream *s, const struct feed_ask *ask, struct patch_answer *answer,
+            struct err *e)
+{
+    struct frame f;
+    struct frame_room payload;
+    int rc = link_next(&s->remote.link, &f, -1, e);
+    if (rc < 0)
+        return remote_wrap(&s->remote, rc, e);
+    if (f.type == FRAME_FAIL) {
+        struct message *m;
+        struct err why = {0};
+        rc = message_parse(&m, f.payload, f.len, e);
+        if (rc < 0)
+            return rc;
+        message_error(&why, m);
+        message_free(m);
+        if (e)
+            *e = why;
+        return why.code;
+    }
+    if (f.type != FRAME_BLOCKS || f.id != s->next_id)
+        return err_set(e, ERR_PROTOCOL, "another answer was owed");
+    rc = payload_of(s, &f, &payload, e);
+    return rc ? rc : feed_get_blocks(answer, ask, &payload, e);
+}
+
+static int
+blocks_answer(void *stream, struct patch_answer *answer, struct err *e)
+{
+    struct blocks_stream *s = stream;
+    must(s->count > 0);
+    const struct feed_ask *ask = &s->asked[s->first];
+    int rc = take_answer(s, ask, answer, e);
+    if (rc)
+        err_wrap(e, "%s%s%s of %s", ask->dir, *ask->dir ? "/" : "", ask->name, s->remote.peer);
+    s->first = (s->first + 1) % PATCH_WINDOW_MAX;
+    s->count--;
+    s->next_id++;
+    tell_moved(s);
+    return rc;
+}
+
+static void
+blocks_disconnect(void *stream)
+{
+    if (stream)
+        stream_free(stream);
+}
+
+static int
+blocks_control(struct patch_source *base, void *image, struct err *e)
+{
+    struct blocks *b = (struct blocks *)base;
+    struct link_call call = {.op = "control"};
+    struct message *m = NULL;
+    struct control control;
+    struct str bytes = STR_INIT;
+    must(b->what.control);
+    int rc = remote_call(&m, b->what.control, &call, e);
+    bool read = rc == 0 && feed_get_hex(&bytes, message_text(m, "image", ""));
+    if (rc == 0 && (!read || bytes.len != CONTROL_FILE_BYTES))
+        rc = err_set(e, ERR_PROTOCOL, "%s sent no pg_control", b->what.control->peer);
+    /* Its CRC holds from the source's disk to here. */
+    if (rc == 0)
+        rc = control_parse(&control, bytes.data, bytes.len, e);
+    if (rc == 0)
+        memcpy(image, bytes.data, bytes.len);
+    str_free(&bytes);
+    message_free(m);
+    return rc;
+}
+
+static void
+blocks_free(struct patch_source *base)
+{
+    struct blocks *b = (struct blocks *)base;
+    blocks_disconnect(b->listed);
+    pthread_mutex_destroy(&b->lock);
+    free(b);
+}
+
+int
+remote_blocks_new(struct patch_source **out, const struct remote_blocks *what, struct err *e)
+{
+    struct blocks *b = mem_zalloc(sizeof(*b));
+    b->base = (struct patch_source){.list = blocks_list,
+                                    .connect = blocks_connect,
+                                    .open = blocks_open,
+                                    .ask = blocks_ask,
+                                    .answer = blocks_answer,
+                                    .close = blocks_close,
+                                    .disconnect = blocks_disconnect,
+                                    .control = blocks_control,
+                                    .free = blocks_free};
+    b->what = *what;
+    pthread_mutex_init(&b->lock, NULL);
+    /* Users choose what blocks hold; the seed is nothing that they could know. */
+    if (getrandom(&b->seed, sizeof(b->seed), 0) != sizeof(b->seed)) {
+        blocks_free(&b->base);
+        return err_sys(e, errno, "no random number");
+    }
+    *out = &b->base;
+    return 0;
+}

@@ -3,6 +3,7 @@
 
 #include "../fuzz/conf.c"
 #include "../fuzz/control.c"
+#include "../fuzz/feed.c"
 #include "../fuzz/label.c"
 #include "../fuzz/pidfile.c"
 #include "../fuzz/stream.c"
@@ -149,6 +150,49 @@ test_control(void **state)
 }
 
 static void
+add_packed(struct str *out, enum frame_packing packing)
+{
+    char text[3000], packed[8192];
+    struct frame_packer *packer = frame_packer_new();
+    memset(text, 'a', sizeof(text));
+    size_t n = frame_pack(packer, packing, packed, text, sizeof(text));
+    assert_true(n > 0);
+    str_append(out, packed, n);
+    frame_packer_free(packer);
+}
+
+static void
+test_feed(void **state)
+{
+    (void)state;
+    struct str s[5] = {STR_INIT, STR_INIT, STR_INIT, STR_INIT, STR_INIT};
+    struct seed seeds[5];
+    uint8_t hashes[2 * PATCH_HASH_BYTES] = {7}, *at;
+    uint8_t page[FEED_HEAD_BYTES + FEED_MAP_BYTES + 3 * PATCH_UNIT_BYTES] = {0};
+    struct feed_ask ask = {1, 1 << 20, 20000, 9000, "base/5", "16384", hashes};
+    struct patch_answer answer = {.data = page + FEED_HEAD_BYTES + FEED_MAP_BYTES,
+                                  .bytes = 20000,
+                                  .differs = {true, false, true}};
+    for (int i = 0; i < 5; i++)
+        str_append(&s[i], &"\0\1\2\3\3"[i], 1);
+    feed_put_ask(&s[0], &ask);
+    str_append(&s[1], "\37\116\0\0\0\100\0\0", 8); /* 20000 bytes, of which 16384 are there */
+    size_t len = feed_put_blocks(&at, &answer);
+    str_append(&s[1], at, len);
+    feed_put_dir(&s[2], &(struct patch_listed_dir){0, "", 0700, PATCH_DIR_COPY});
+    feed_put_dir(&s[2], &(struct patch_listed_dir){0, "base", 0700, PATCH_DIR_COPY});
+    feed_put_file(&s[2], &(struct patch_listed_file){"16384", 81920, 0600, 0});
+    feed_put_file(&s[2], &(struct patch_listed_file){"16385", 0, 0600, 0});
+    add_packed(&s[3], FRAME_LZ4);
+    add_packed(&s[4], FRAME_ZSTD);
+    for (int i = 0; i < 5; i++)
+        seeds[i] = (struct seed){s[i].data, s[i].len};
+    run(fuzz_feed, seeds, 5);
+    for (int i = 0; i < 5; i++)
+        str_free(&s[i]);
+}
+
+static void
 put_page(uint8_t *page, uint64_t address, uint32_t left)
 {
     bytes_put16(page, 0xD110);
@@ -236,6 +280,7 @@ main(void)
         cmocka_unit_test(test_conf),    cmocka_unit_test(test_timeline),
         cmocka_unit_test(test_control), cmocka_unit_test(test_wal_record),
         cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_feed),
     };
     return cmocka_run_group_tests_name("fuzz_parsers", tests, NULL, NULL);
 }

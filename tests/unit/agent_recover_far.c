@@ -1,0 +1,255 @@
+/* Recoveries from a primary that is reached by ssh, as one of another host is. */
+#include "../lib/lab.h"
+#include "../lib/sshd.h"
+
+#include <libgen.h>
+#include <linux/limits.h>
+
+static const struct inst prim = {.name = "p", .port = 6001, .dbid = 2, .content = 0};
+static const struct inst mirr = {.name = "m", .port = 6002, .dbid = 3, .content = 0};
+
+static struct sshd server;
+
+/* The moonrise that was built with this unit is the one that is found over there. */
+static void
+setup_sshd(void)
+{
+    char self[PATH_MAX] = {0};
+    assert_true(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
+    char *config = mem_printf("SetEnv PATH=%s:/usr/bin:/bin\n", dirname(dirname(self)));
+    sshd_setup(&server, config);
+    sshd_start(&server);
+    free(config);
+}
+
+static int
+setup(void **state)
+{
+    if (sshd_missing())
+        return 0;
+    setup_sshd();
+    struct lab *lab = lab_setup(state, &prim);
+    tmpdir_do(lab->dir, "$PG/pgbench -h $DIR/p -p 6001 -i -s 4 -q postgres");
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    if (sshd_missing())
+        return 0;
+    sshd_teardown(&server);
+    return lab_teardown(state);
+}
+
+/* As lab_recover_args, with the source on that host. */
+static char *
+far_args(struct lab *lab, const char *host, const char *type)
+{
+    char *args = lab_recover_args(lab, &prim, &mirr, type);
+    static const char before[] = "\"source\":{";
+    char *at = strstr(args, before);
+    assert_non_null(at);
+    at += sizeof before - 1;
+    char *all = mem_printf("%.*s\"host\":\"%s\",%s", (int)(at - args), args, host, at);
+    free(args);
+    return all;
+}
+
+/* The bytes that went between the hosts. */
+static int64_t
+recover_far(struct lab *lab, const char *type)
+{
+    char *args = far_args(lab, "box", type);
+    struct message *out = lab_ok(lab, &mirr, "recover", args);
+    int64_t moved = message_int(out, "bytes_moved", -1);
+    assert_true(message_bool(out, "streaming", false));
+    message_free(out);
+    free(args);
+    return moved;
+}
+
+static void
+are_equal(struct lab *lab)
+{
+    static const char sql[] =
+        "select (select sum(hashtextextended(a::text, 0)) from pgbench_accounts a), "
+        "(select sum(hashtextextended(h::text, 0)) from pgbench_history h)";
+    char *want = lab_sql(lab, &prim, sql);
+    lab_sql_until(lab, &mirr, sql, want);
+    free(want);
+    lab_do(lab, &mirr, "stop", "");
+    tmpdir_do(lab->dir, "$PG/pg_checksums --check -D $DIR/m");
+    lab_do(lab, &mirr, "start", "\"listen\":\"\"");
+}
+
+static void
+skip_without_sshd(void)
+{
+    if (!sshd_missing())
+        return;
+    print_message("skipped: %s\n", sshd_missing());
+    skip();
+}
+
+static void
+a_full_one_and_a_differential_one(void **state)
+{
+    struct lab *lab = *state;
+    skip_without_sshd();
+    int64_t whole = recover_far(lab, "full");
+    are_equal(lab);
+    lab_do(lab, &mirr, "fence", "");
+    lab_sql_is(lab, &prim, "create table more as select generate_series(1, 20000) n", "");
+    lab_sql_is(lab, &prim, "alter system set work_mem = '7MB'", "");
+    int64_t some = recover_far(lab, "differential");
+    lab_sql_is(lab, &mirr, "show work_mem", "7MB");
+    lab_sql_is(lab, &mirr, "show port", "6002");
+    are_equal(lab);
+    lab_sql_until(lab, &mirr, "select count(*) from more", "20000");
+    print_message("bytes moved: %lld, then %lld\n", (long long)whole, (long long)some);
+    assert_true(whole > (20 << 20) && some > 0 && some * 4 < whole);
+}
+
+/* A tablespace at the same place of what is the same machine. */
+static void
+its_own_tablespace_is_not_taken(void **state)
+{
+    struct lab *lab = *state;
+    skip_without_sshd();
+    tmpdir_do(lab->dir, "mkdir $DIR/space");
+    char *sql = mem_printf("create tablespace apart location '%s/space'", lab->dir);
+    lab_sql_is(lab, &prim, sql, "");
+    lab_do(lab, &mirr, "stop", "");
+    char *args = far_args(lab, "box", "differential");
+    lab_refused(lab, &mirr, "recover", args, ERR_REFUSED);
+    free(args);
+    free(sql);
+    lab_sql_is(lab, &prim, "drop tablespace apart", "");
+}
+
+static pid_t
+recover_child(struct lab *lab, const char *args)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct message *out;
+        struct err e = {0};
+        struct lab own = *lab;
+        int rc = lab_try(&out, &own, &(struct lab_call){&mirr, "recover", args}, &e);
+        printf("recover: %s\n", rc < 0 ? e.message : "done");
+        fflush(stdout);
+        _exit(rc == 0 ? 0 : rc == ERR_CONNECT ? 2 : 1);
+    }
+    lab->epoch += 10;
+    return pid;
+}
+
+static void
+await_sessions(struct lab *lab, const char *count)
+{
+    lab_sql_until(lab, &prim,
+                  "select count(*) from pg_stat_activity where application_name like "
+                  "'moonrise recover%'",
+                  count);
+}
+
+static bool
+is_copying(struct lab *lab)
+{
+    struct message *word = lab_ok(lab, &mirr, "inspect", "");
+    const struct message *patch = message_object(word, "patch");
+    bool yes = patch && message_int(patch, "bytes_done", 0) > 0;
+    message_free(word);
+    return yes;
+}
+
+/* Ends what carries the sessions that are open now: the children of sshd's children, and those. */
+static void
+break_sessions(struct lab *lab)
+{
+    char *command = mem_printf("children() { cat /proc/$1/task/$1/children; }; "
+                               "for s in $(children %d); do kill -9 $(children $s) $s; done",
+                               (int)server.pid);
+    tmpdir_do(lab->dir, command);
+    free(command);
+}
+
+/* The link breaks in the middle: the copy fails, the backup on the source ends, and a rerun goes on. */
+static void
+the_link_breaks(void **state)
+{
+    struct lab *lab = *state;
+    int status;
+    skip_without_sshd();
+    lab_do(lab, &mirr, "fence", "");
+    char *args = far_args(lab, "box", "full");
+    char *slow = mem_printf("%s,\"max_rate\":10000000", args);
+    int64_t until = clock_ms() + 60000;
+    pid_t pid = recover_child(lab, slow);
+    while (!is_copying(lab))
+        assert_true(clock_ms() < until);
+    break_sessions(lab);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(WEXITSTATUS(status), 2);
+    await_sessions(lab, "0");
+    int64_t moved = recover_far(lab, "full");
+    print_message("bytes moved by the rerun: %lld\n", (long long)moved);
+    are_equal(lab);
+    free(slow);
+    free(args);
+}
+
+/* The recovering agent dies: nothing of it is left on the source's host. */
+static void
+the_agent_dies(void **state)
+{
+    struct lab *lab = *state;
+    int status;
+    skip_without_sshd();
+    lab_do(lab, &mirr, "fence", "");
+    char *args = far_args(lab, "box", "differential");
+    char *slow = mem_printf("%s,\"max_rate\":5000000", args);
+    int64_t until = clock_ms() + 60000;
+    pid_t pid = recover_child(lab, slow);
+    while (!is_copying(lab))
+        assert_true(clock_ms() < until);
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    await_sessions(lab, "0");
+    recover_far(lab, "differential");
+    are_equal(lab);
+    free(slow);
+    free(args);
+}
+
+static void
+a_host_that_is_not_there(void **state)
+{
+    struct lab *lab = *state;
+    struct message *out;
+    struct err e = {0};
+    skip_without_sshd();
+    lab_do(lab, &mirr, "fence", "");
+    char *args = far_args(lab, "no.such.host.invalid", "differential");
+    int rc = lab_try(&out, lab, &(struct lab_call){&mirr, "recover", args}, &e);
+    print_message("%s\n", e.message);
+    assert_true(rc < 0);
+    assert_non_null(strstr(e.message, "no.such.host.invalid"));
+    free(args);
+}
+
+int
+main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_full_one_and_a_differential_one),
+        cmocka_unit_test(its_own_tablespace_is_not_taken),
+        cmocka_unit_test(the_link_breaks),
+        cmocka_unit_test(the_agent_dies),
+        cmocka_unit_test(a_host_that_is_not_there),
+    };
+    (void)argc;
+    lab_user(argv);
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

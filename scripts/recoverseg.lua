@@ -39,7 +39,9 @@ local options = {
       default = handover.MAX_LAG_BYTES,
       help = "with -r: largest replay lag of a mirror that is handed over (default 64MB)" },
     { key = "max_rate", long = "max-rate", arg = "SIZE", kind = "size", min = 1,
-      help = "largest number of bytes a second read from each source" },
+      help = "largest number of bytes a second that all copies together read from their sources" },
+    { key = "max_rate_host", long = "max-rate-host", arg = "SIZE", kind = "size", min = 1,
+      help = "the same for the copies from and to any one host" },
     { key = "promote", long = "promote", arg = "DBID", kind = "int", min = 1, max = 32767,
       help = "after a double fault: promote this mirror in its lost primary's place" },
     { key = "accept_loss", long = "accept-loss", arg = "TEXT",
@@ -67,17 +69,18 @@ end
 
 -- What means nothing with the rest of the command line is not taken silently.
 local function check_meaning(opts)
+    local limited = opts.max_rate or opts.max_rate_host
     if opts.replace_foreign and not opts.full then
         return "--replace-foreign goes with -F"
     elseif opts.given.replay_lag and not opts.rebalance then
         return "--replay-lag goes with -r"
     elseif opts.rebalance and opts.tablespaces then
         return "-r copies nothing: --tablespace-mapping does not go with it"
-    elseif opts.rebalance and opts.max_rate then
+    elseif opts.rebalance and limited then
         return "-r copies nothing: --max-rate does not go with it"
-    elseif opts.promote and (opts.tablespaces or opts.max_rate) then
+    elseif opts.promote and (opts.tablespaces or limited) then
         return "--promote copies nothing: --tablespace-mapping and --max-rate do not go with it"
-    elseif opts.output and (opts.tablespaces or opts.max_rate or opts.policy) then
+    elseif opts.output and (opts.tablespaces or limited or opts.policy) then
         return "-o copies nothing: --tablespace-mapping, --max-rate and --policy do not go with it"
     elseif (opts.accept_loss or opts.primary_is_gone) and not opts.promote then
         return "--accept-loss and --primary-is-gone go with --promote"

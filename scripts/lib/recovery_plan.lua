@@ -7,6 +7,7 @@ local history = require("lib.history")
 local instance = require("lib.instance")
 local move = require("lib.move")
 local policy = require("lib.policy")
+local rate_shares = require("lib.rate_shares")
 local recovery = require("lib.recovery")
 local survivors = require("lib.survivors")
 local term = require("lib.term")
@@ -177,7 +178,7 @@ local function settle(failed, choice, rates, opts)
     end
     failed.type = choice.type
     failed.reason = choice.reason or ""
-    failed.max_rate = opts.max_rate or choice.max_rate and math.ceil(choice.max_rate)
+    failed.max_rate = choice.max_rate and math.ceil(choice.max_rate)
     failed.price = recovery.price(failed, choice.type, rates)
     return failed
 end
@@ -265,6 +266,15 @@ local function look_round(ctx, plan, opts, targets)
     return in_sync and plan.left and true, err
 end
 
+local function share_rates(entries, opts)
+    local copies, limits = {}, limits_of(opts)
+    for _, entry in ipairs(entries) do
+        table.insert(copies, entry.type ~= "start" and entry or nil)
+    end
+    limits.max_rate, limits.max_rate_host = opts.max_rate, opts.max_rate_host
+    rate_shares.share(copies, limits)
+end
+
 --- The plan: { entries = Failed[] with type, reason and price, behind = pairs whose mirror is up
 --- and not in sync, skipped = {target, err}[], double_faults = DoubleFault[], left = LeftPlace[] }.
 ---@param ctx table
@@ -292,6 +302,7 @@ function M.make(ctx, opts, targets)
         local entry, skipped = settle(item.failed, item.choice, rates, opts)
         table.insert(entry and plan.entries or plan.skipped, entry or skipped)
     end
+    share_rates(plan.entries, opts)
     return plan
 end
 

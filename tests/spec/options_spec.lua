@@ -3,6 +3,7 @@ local place_of = require("tests.lib.place")
 
 local REFUSED = {
     { "recoverseg", "-r", "--max-rate", "1MB" },
+    { "recoverseg", "-r", "--max-rate-host", "1MB" },
     { "recoverseg", "-r", "--tablespace-mapping", "/a=/b" },
     { "recoverseg", "--replay-lag", "1MB" },
     { "recoverseg", "--policy", "failover=policies/failover.lua" },

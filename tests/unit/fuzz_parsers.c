@@ -279,8 +279,7 @@ main(void)
         cmocka_unit_test(test_label),   cmocka_unit_test(test_pidfile),
         cmocka_unit_test(test_conf),    cmocka_unit_test(test_timeline),
         cmocka_unit_test(test_control), cmocka_unit_test(test_wal_record),
-        cmocka_unit_test(test_stream),
-        cmocka_unit_test(test_feed),
+        cmocka_unit_test(test_stream),  cmocka_unit_test(test_feed),
     };
     return cmocka_run_group_tests_name("fuzz_parsers", tests, NULL, NULL);
 }

@@ -10,7 +10,7 @@
 
 struct remote_ssh {
     struct remote_way way; /* first: what is handed on */
-    const char *program;   /* moonrise there */
+    const char *program;   /* moonrise there; NULL: what ssh_moonrise finds */
     const char *name;      /* this host, for who looks at the list of processes there */
     const atomic_bool *cancel;
 };

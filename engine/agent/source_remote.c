@@ -94,6 +94,7 @@ remote_open_source(struct source *s, const struct message *args, struct err *e)
 {
     struct message *m, *there;
     remote_ssh_init(&s->ssh, s->host, s->o->call->cancel);
+    s->ssh.program = message_text(args, "program", NULL);
     struct remote_spec spec = {
         .way = &s->ssh.way, .silence_ms = CONTROL_SILENCE_MS, .stopped = cancelled, .arg = s->o};
     int rc = remote_open(&s->remote, &spec, e);

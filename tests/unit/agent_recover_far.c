@@ -10,24 +10,13 @@ static const struct inst mirr = {.name = "m", .port = 6002, .dbid = 3, .content 
 
 static struct sshd server;
 
-/* The moonrise that was built with this unit is the one that is found over there. */
-static void
-setup_sshd(void)
-{
-    char self[PATH_MAX] = {0};
-    assert_true(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
-    char *config = mem_printf("SetEnv PATH=%s:/usr/bin:/bin\n", dirname(dirname(self)));
-    sshd_setup(&server, config);
-    sshd_start(&server);
-    free(config);
-}
-
 static int
 setup(void **state)
 {
     if (sshd_missing())
         return 0;
-    setup_sshd();
+    sshd_setup(&server, "");
+    sshd_start(&server);
     struct lab *lab = lab_setup(state, &prim);
     tmpdir_do(lab->dir, "$PG/pgbench -h $DIR/p -p 6001 -i -s 4 -q postgres");
     return 0;
@@ -42,16 +31,19 @@ teardown(void **state)
     return lab_teardown(state);
 }
 
-/* As lab_recover_args, with the source on that host. */
+/* As lab_recover_args, with the source on that host, and there the moonrise that was built with this unit. */
 static char *
 far_args(struct lab *lab, const char *host, const char *type)
 {
+    char self[PATH_MAX] = {0};
+    assert_true(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
     char *args = lab_recover_args(lab, &prim, &mirr, type);
     static const char before[] = "\"source\":{";
     char *at = strstr(args, before);
     assert_non_null(at);
     at += sizeof before - 1;
-    char *all = mem_printf("%.*s\"host\":\"%s\",%s", (int)(at - args), args, host, at);
+    char *all = mem_printf("%.*s\"host\":\"%s\",\"program\":\"%s/moonrise\",%s", (int)(at - args),
+                           args, host, dirname(dirname(self)), at);
     free(args);
     return all;
 }
@@ -168,9 +160,10 @@ is_copying(struct lab *lab)
 static void
 break_sessions(struct lab *lab)
 {
-    char *command = mem_printf("children() { cat /proc/$1/task/$1/children; }; "
-                               "for s in $(children %d); do kill -9 $(children $s) $s; done",
-                               (int)server.pid);
+    char *command =
+        mem_printf("children() { cat /proc/$1/task/$1/children; }; "
+                   "for s in $(children %d); do kill -9 $(children $s) $s || true; done",
+                   (int)server.pid);
     tmpdir_do(lab->dir, command);
     free(command);
 }

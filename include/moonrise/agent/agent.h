@@ -110,12 +110,12 @@
  *   follow    (conninfo, slot) points a mirror at its primary
  *   slot      (name, create: bool) makes or drops a physical slot -> made | dropped
  *   checkpoint (wait_ms) immediate, waits -> ms
- *   recover   (type: full|differential, role, source: {host|absent, datadir, port, user, passfile}, slot,
+ *   recover   (type: full|differential, role, source: {host, program, datadir, port, user, passfile}, slot,
  *             settings: as configure's, hba, listen, tablespaces: [{oid, target}], wal_dir,
  *             configuration: the source's answer to that question,
  *             accept_foreign: bool, start: bool, wait_ms, max_rate, threads)
  *             source.host: where the source is, by ssh from here; absent: on this host. user and passfile are
- *             those of its host
+ *             those of its host, program is moonrise there (absent: where it is here, or was deployed)
  *             progress: {stage, bytes_total, bytes_done, bytes_written, bytes_different, bytes_moved (between
  *             the hosts), files_...}
  *             -> the same numbers, type, ms, pid, streaming; the target streams when it answers

@@ -21,8 +21,13 @@
 
 enum ssh_state { SSH_OPENING, SSH_UP, SSH_ENDED, SSH_FAILED };
 
+/* How long the process's end waits for a session's. */
+#define SSH_EXIT_S 1
+
 /* Shared by its owner and its thread; the last of the two frees it. */
 struct ssh {
+    struct ssh *next, **link; /* in ssh_sessions, as long as the thread runs */
+    pthread_t thread;
     char *host, *command;
     int64_t begun_ms, limit_ms;
     int fd, inner; /* the owner's end, and the thread's */
@@ -34,6 +39,63 @@ struct ssh {
     int users;
     struct err why; /* why it is not up any more, or never was */
 };
+
+/* Whose threads run: exit() must not take OpenSSL away under them. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_once_t once;
+    bool leaving; /* the process; who ends from now on is joined */
+    struct ssh *first;
+} ssh_sessions = {.lock = PTHREAD_MUTEX_INITIALIZER, .once = PTHREAD_ONCE_INIT};
+
+static void
+ssh_unlink(struct ssh *s)
+{
+    *s->link = s->next;
+    if (s->next)
+        s->next->link = s->link;
+}
+
+/* At exit(). It was registered after OpenSSL's own clean-up, so it runs before that. */
+static void
+ssh_leave(void)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += SSH_EXIT_S;
+    pthread_mutex_lock(&ssh_sessions.lock);
+    ssh_sessions.leaving = true;
+    while (ssh_sessions.first) {
+        struct ssh *s = ssh_sessions.first;
+        pthread_t thread = s->thread;
+        ssh_unlink(s);
+        atomic_store(&s->stop, true);
+        pthread_mutex_unlock(&ssh_sessions.lock);
+        pthread_timedjoin_np(thread, NULL, &until);
+        pthread_mutex_lock(&ssh_sessions.lock);
+    }
+    pthread_mutex_unlock(&ssh_sessions.lock);
+}
+
+static void
+ssh_register(void)
+{
+    atexit(ssh_leave);
+}
+
+/* The last thing a thread does; false when the process's end waits for it, and keeps what it has. */
+static bool
+ssh_end_thread(struct ssh *s)
+{
+    pthread_mutex_lock(&ssh_sessions.lock);
+    bool leaving = ssh_sessions.leaving;
+    if (!leaving) {
+        ssh_unlink(s);
+        pthread_detach(pthread_self());
+    }
+    pthread_mutex_unlock(&ssh_sessions.lock);
+    return !leaving;
+}
 
 static void
 ssh_drop(struct ssh *s)
@@ -83,7 +145,8 @@ ssh_thread(void *arg)
     /* Before the reader sees the end of file, so that it finds the reason. */
     ssh_become(s, up ? SSH_ENDED : SSH_FAILED, &why);
     close(s->inner);
-    ssh_drop(s);
+    if (ssh_end_thread(s))
+        ssh_drop(s);
     return NULL;
 }
 
@@ -126,12 +189,17 @@ ssh_new_session(struct ssh **out, const struct ssh_spec *spec, char *command, st
 static int
 ssh_start_thread(struct ssh *s, struct err *e)
 {
-    pthread_attr_t detached;
-    pthread_t thread;
-    pthread_attr_init(&detached);
-    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    int sys = pthread_create(&thread, &detached, ssh_thread, s);
-    pthread_attr_destroy(&detached);
+    pthread_once(&ssh_sessions.once, ssh_register);
+    pthread_mutex_lock(&ssh_sessions.lock);
+    int sys = pthread_create(&s->thread, NULL, ssh_thread, s);
+    if (sys == 0) {
+        s->link = &ssh_sessions.first;
+        s->next = ssh_sessions.first;
+        if (s->next)
+            s->next->link = &s->next;
+        ssh_sessions.first = s;
+    }
+    pthread_mutex_unlock(&ssh_sessions.lock);
     if (sys == 0)
         return 0;
     close(s->inner);

@@ -54,6 +54,7 @@ M.top = {
 --- Variables that outlive a call and may change, with the reason; there is no other one.
 M.globals = {
     ssh_gates = "sshd counts the connections of all threads of a process together",
+    ssh_sessions = "whose threads the process's end waits for",
 }
 
 --- Lua files that only compute: nothing of the engine, of the system, of chance or of the clock.

@@ -25,7 +25,7 @@ M.headers = {
     { pattern = "^lauxlib%.h$", name = "Lua", places = { "lua" } },
     { pattern = "^libpq", name = "libpq", places = { "conn", "stream" } },
     { pattern = "^openssl/", name = "OpenSSL", places = { "conn" } },
-    { pattern = "^libssh/", name = "libssh", places = { "wire" } },
+    { pattern = "^libssh/", name = "libssh", places = { "wire/ssh_link" } },
     { pattern = "^uv%.h$", name = "libuv", places = { "loop" } },
     { pattern = "^jansson%.h$", name = "jansson", places = { "wire" } },
     { pattern = "^xxhash%.h$", name = "xxHash", places = { "base/hash" } },

@@ -68,10 +68,13 @@ local function seal(ctx, row, look)
     return ok, err
 end
 
+-- Whether nobody can start it: marked with its pg_control aside, or a copy without an epoch file.
 local function is_sealed(word)
-    local control = word.control
-    return word.stopped and word.epoch ~= nil and word.epoch.marked
-        and (control == nil or control.aside == true or control.error ~= nil)
+    local control, epoch = word.control or {}, word.epoch or {}
+    if not epoch.valid then
+        return word.stopped and word.kind == "half-made"
+    end
+    return word.stopped and epoch.marked and (control.aside or control.sysid == nil)
 end
 
 local function forget(ctx, place, token)

@@ -176,6 +176,8 @@ function M.check(ctx, failed)
     if not ok then
         return nil, err
     end
+    failed.stays = failed.from.hostname == failed.target.hostname
+        and failed.from.datadir == failed.target.datadir
     failed.possible = { start = false, full = true, differential = failed.resumes or false }
     failed.why = "there is nothing in the new place to compare with"
     return failed

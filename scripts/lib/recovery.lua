@@ -34,6 +34,7 @@ local ARM_DEADLINE_MS = 10000
 ---@field foreign_system? boolean the directory belongs to another cluster
 ---@field from? table of a recovery to another place: the catalog's row; `target` has the new place
 ---@field resumes? boolean of such a one: what an earlier run has copied there is gone on with
+---@field stays? boolean of such a one: its directory is the same, only port or address is new
 ---@field takes_out? boolean of such a one: the mirror is up, and taken out of the pair first
 
 -- The system that a directory belongs to, by its pg_control or, when that is not in its place, by

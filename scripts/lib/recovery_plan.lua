@@ -106,8 +106,8 @@ local function asked_for(failed, opts)
     if failed.from then
         local goes_on = failed.word.kind == "datadir"
         return { type = goes_on and "differential" or "full",
-                 reason = failed.resumes and "an earlier run is gone on with"
-                    or "to another place" }
+                 reason = failed.stays and "in its directory"
+                    or failed.resumes and "an earlier run is gone on with" or "to another place" }
     elseif wanted.type == "incremental" then
         return { type = failed.possible.differential and "differential" or "full",
                  reason = "incremental was asked for: all blocks are compared instead" }

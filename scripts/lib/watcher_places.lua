@@ -7,8 +7,8 @@ local mr = require("moonrise")
 
 local M = {}
 
--- Of one that has just been left a command takes care.
-local AGAIN_MS = 5000
+-- Of one that has just been left a command takes care; what went wrong does so for a while.
+local AGAIN_MS, RETRY_MS = 5000, 30000
 
 local function key_of(place)
     return place.hostname .. " " .. place.datadir
@@ -19,8 +19,8 @@ local function task(w, place, known)
     mr.spawn(function()
         local ctx = { env = w.env, agents = w.ctx.agents, cat = w.lease.cat }
         local ok, done, err = pcall(left_places.settle, ctx, place, nil)
-        known.busy, known.at = false, mr.clock()
         local problem = not ok and done or not done and err or nil
+        known.busy, known.due = false, mr.clock() + (problem and RETRY_MS or AGAIN_MS)
         local text = problem and tostring(problem) or nil
         if text and text ~= known.told then
             w.journal:add("place", { content = place.content, dbid = place.dbid,
@@ -44,11 +44,10 @@ function M.look(w, snapshot)
     local before, now = w.places or {}, {}
     for _, place in ipairs(snapshot.left) do
         local key = key_of(place)
-        local known = before[key] or { at = mr.clock() }
+        local known = before[key] or { due = mr.clock() + AGAIN_MS }
         now[key] = known
         if w:leads() and snapshot.state.state == "running" and w.pairs[place.content]
-            and not known.busy and mr.clock() - known.at >= AGAIN_MS
-            and is_free(w, snapshot, place) then
+            and not known.busy and mr.clock() >= known.due and is_free(w, snapshot, place) then
             task(w, place, known)
         end
     end

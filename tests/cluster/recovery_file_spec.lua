@@ -166,6 +166,19 @@ describe("a recovery file:", function()
         assert.are.same(rows, cluster:rows())
     end)
 
+    it("leaves what lies on a host that does not answer on record, and says so", function()
+        cluster:catalog([[insert into left_place values (3, 0, 7000, 'away.invalid',
+            'away.invalid', '/data/mirror0')]])
+        local text = cluster:moonrise({ "state", "-e" }).out
+        assert.matches("Directories Left behind", text, 1, true)
+        assert.matches("away.invalid +7000 +3 +/data/mirror0", text)
+        local out = cluster:must({ "recoverseg", "-a" })
+        assert.matches("Left since .* by dbid 3: away.invalid:7000:/data/mirror0", out)
+        assert.matches("which it has left: .*away.invalid", out)
+        assert.are.equal(1, #cluster:catalog("select * from left_place"))
+        cluster:catalog("delete from left_place")
+    end)
+
     it("does not go with what contradicts it", function()
         for _, args in ipairs({ { "-i", "/x", "-p", "::1" }, { "-i", "/x", "-r" },
             { "-p", "::1", "-r" }, { "-o", "/x", "--differential" },

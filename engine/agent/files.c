@@ -4,6 +4,7 @@
 #include "adoption.h"
 #include "aside.h"
 #include "inspect.h"
+#include "layout.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
@@ -95,8 +96,13 @@ op_read(struct order *o, struct err *e)
         rc = read_log(&text, o, e);
     for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++) {
         if (strcmp(name, allowed[i]) == 0) {
+            struct layout l;
             char *path = order_path(o, name);
-            rc = io_read_file(&text, path, READ_BYTES_MAX, e);
+            bool hba = strcmp(name, "pg_hba.conf") == 0;
+            rc = layout_read(&l, o->datadir, e);
+            if (rc == 0)
+                rc = io_read_file(&text, hba ? l.hba_file : path, READ_BYTES_MAX, e);
+            layout_done(&l);
             free(path);
         }
     }

@@ -60,6 +60,7 @@ is_started_with_it(void **state)
     free(dir);
     message_free(word);
     assert_false(lab_has(lab, &one, "postgresql.conf"));
+    message_free(lab_ok(lab, &one, "read", "\"name\":\"pg_hba.conf\""));
     lab_do(lab, &one, "stop", "\"mode\":\"fast\"");
 }
 

@@ -202,8 +202,6 @@ receive_spec(lua_State *L)
                                .status_ms = (int64_t)opt_number(L, 1, "status_ms", 10000),
                                .silence_ms = (int64_t)opt_number(L, 1, "silence_ms", 60000),
                                .said = post_word};
-    const char *sysid = opt_text(L, 1, "system_identifier", NULL);
-    spec.system_identifier = sysid ? strtoull(sysid, NULL, 10) : 0;
     luaL_argcheck(L, spec.silence_ms > 0, 1, "options.silence_ms: at least 1");
     return spec;
 }
@@ -233,20 +231,9 @@ receive_new(lua_State *L, struct runtime *rt, const struct params *params)
 static int
 l_receive_wal(lua_State *L)
 {
-    static const char *const known[] = {"conn",
-                                        "directory",
-                                        "slot",
-                                        "end_lsn",
-                                        "compress",
-                                        "level",
-                                        "sync",
-                                        "status_ms",
-                                        "silence_ms",
-                                        "synchronous",
-                                        "progress",
-                                        "never_synchronous",
-                                        "system_identifier",
-                                        NULL};
+    static const char *const known[] = {
+        "conn",      "directory",   "slot",       "end_lsn",           "compress", "level", "sync",
+        "status_ms", "synchronous", "silence_ms", "never_synchronous", "progress", NULL};
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
     opt_table(L, 1, known);

@@ -71,7 +71,6 @@ function mr.conninfo(text) end
 ---@field never_synchronous? boolean refused by a server that would count this receiver as synchronous
 ---@field status_ms? number between two reports to the server; default 10000, 0: when it asks
 ---@field silence_ms? number a server that says nothing for so long is dead; default 60000
----@field system_identifier? string the server's; refused when it is another one
 ---@field progress? fun(word: {event: string, lsn: number?, timeline: integer?, name: string?})
 --- its events: "begins" at lsn of timeline; "finished" a segment, which ends at lsn; "switched" to
 --- timeline, which begins at lsn; "ignored": file `name`, which is not what its name says. It is

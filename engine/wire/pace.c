@@ -69,16 +69,19 @@ choose(struct pace *p)
     }
 }
 
-/* The packing for the next payload: now and then one that was not used for long, unless it takes longer than
- * sending does. */
+/* The packing for the next payload: one that was not measured yet, or, now and then, one that was not used for
+ * long, unless it takes longer than sending does. */
 static enum frame_packing
 next_packing(struct pace *p)
 {
     uint64_t turn = p->counted++ % PACE_TRIAL_EVERY;
-    if (p->way > PACE_WAY_LEAST_NS && turn > 0 && turn < FRAME_PACKINGS &&
-        p->packings[turn].cost < p->way)
-        return (enum frame_packing)turn;
-    return p->chosen;
+    if (p->way <= PACE_WAY_LEAST_NS)
+        return p->chosen;
+    for (int i = FRAME_LZ4; i < FRAME_PACKINGS; i++)
+        if (p->packings[i].cost <= 0)
+            return (enum frame_packing)i;
+    bool again = turn > 0 && turn < FRAME_PACKINGS && p->packings[turn].cost < p->way;
+    return again ? (enum frame_packing)turn : p->chosen;
 }
 
 void
@@ -112,11 +115,16 @@ pace_sent(struct pace *p, const struct pace_frame *f, int64_t blocked_ns)
     p->span_bytes += f->len;
     p->span_ns += now_ns() - f->began_ns;
     p->span_blocked_ns += blocked_ns;
+    if (p->way > 0)
+        choose(p);
     if (p->span_bytes < PACE_SPAN_BYTES && p->span_blocked_ns < PACE_SPAN_NS)
         return;
     /* Where it has waited, the link was busy all the while, also while the next payload was packed. */
     bool held_up = (double)p->span_blocked_ns > PACE_BLOCKED_SHARE * (double)p->span_ns;
     double way = (double)(held_up ? p->span_ns : p->span_blocked_ns) / (double)p->span_bytes;
+    /* What buffers took at first says nothing about the link behind them, nor does what it was before. */
+    if (way > 2 * p->way || way < p->way / 4)
+        p->way = way;
     blend(&p->way, way);
     p->span_bytes = 0;
     p->span_ns = p->span_blocked_ns = 0;

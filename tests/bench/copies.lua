@@ -5,12 +5,15 @@ local mr = require("moonrise")
 
 local M = {}
 
-local MEGABYTES = 3200
+M.MEGABYTES = 3200
 local CHANGED_PPM = 10000
 local RUNS = 3
 local PATIENCE_MS = 600000
 
-local function run(argv)
+--- Runs a program; its standard output. Raises when it fails.
+---@param argv string[]
+---@return string out
+function M.run(argv)
     local result = mr.check(mr.run(argv, { timeout_ms = PATIENCE_MS }))
     if result.code ~= 0 then
         error(("%s: code %d: %s"):format(table.concat(argv, " "), result.code, result.stderr), 0)
@@ -18,7 +21,13 @@ local function run(argv)
     return result.stdout
 end
 
-local function timed(argv)
+local run = M.run
+
+--- The same, and how many seconds it took.
+---@param argv string[]
+---@return number seconds
+---@return string out
+function M.timed(argv)
     local began = mr.clock()
     local out = run(argv)
     return (mr.clock() - began) / 1000, out
@@ -29,28 +38,44 @@ local function median(values)
     return values[math.ceil(#values / 2)]
 end
 
-local function build_dir()
+local timed = M.timed
+
+--- Where the programs were built.
+---@return string dir
+function M.build_dir()
     return mr.executable:match("^(.*)/[^/]*$")
 end
 
-local function tool()
-    return build_dir() .. "/bench/patch_bench"
+--- The program that makes directories and times patches of them.
+---@return string path
+function M.tool()
+    return M.build_dir() .. "/bench/patch_bench"
 end
 
-local function with_directories(fn)
+local tool = M.tool
+
+--- A source with so much data and a target that is equal to it, both in a directory of the run's.
+---@param megabytes integer
+---@param fn fun(source: string, target: string, dir: string): any
+---@return any results of fn
+function M.with_directories(megabytes, fn)
     local dir = ("%s/moonrise-bench-%d"):format(mr.getenv("TMPDIR") or "/tmp", mr.whoami().pid)
     mr.check(mr.make_dir(dir))
     local results = { pcall(function()
-        run({ tool(), "make", dir .. "/source", tostring(MEGABYTES) })
+        run({ tool(), "make", dir .. "/source", tostring(megabytes) })
         mr.check(mr.make_dir(dir .. "/target"))
         run({ tool(), "full", dir .. "/source", dir .. "/target" })
-        return fn(dir .. "/source", dir .. "/target")
+        return fn(dir .. "/source", dir .. "/target", dir)
     end) }
     run({ "rm", "-rf", dir })
     if not results[1] then
         error(results[2], 0)
     end
     return unpack(results, 2)
+end
+
+local function with_directories(fn)
+    return M.with_directories(M.MEGABYTES, fn)
 end
 
 local function rsync(source, target)
@@ -61,7 +86,10 @@ local function patch(source, target)
     return timed({ tool(), "differential", source, target })
 end
 
-local function check_equal(source, target)
+--- Raises unless both hold the same files.
+---@param source string
+---@param target string
+function M.check_equal(source, target)
     run({ "diff", "-rq", source, target })
 end
 
@@ -71,7 +99,12 @@ local function evict(dir)
         "status=none", ";" })
 end
 
-local function alternate(reset, ours, theirs)
+--- Ours and theirs by turns, after a reset each.
+---@param reset fun(seed: integer)
+---@param ours fun(): number seconds
+---@param theirs fun(): number seconds
+---@return table result
+function M.alternate(reset, ours, theirs)
     local mine, others = {}, {}
     for i = 1, RUNS do
         reset(2 * i)
@@ -83,9 +116,16 @@ local function alternate(reset, ours, theirs)
              all = { ours = mine, theirs = others } }
 end
 
-local function spoil(target, seed)
+local alternate = M.alternate
+
+--- Changes one block in a hundred.
+---@param target string
+---@param seed integer
+function M.spoil(target, seed)
     run({ tool(), "spoil", target, tostring(CHANGED_PPM), tostring(seed) })
 end
+
+local spoil = M.spoil
 
 --- 1 % of the blocks changed at random.
 ---@return table result
@@ -98,9 +138,9 @@ function M.differential_local()
         end, function()
             return rsync(source, target)
         end)
-        check_equal(source, target)
+        M.check_equal(source, target)
         result.peer = "rsync -a --checksum --delete"
-        result.bytes_moved = MEGABYTES * CHANGED_PPM / 1e6 * 2 ^ 20
+        result.bytes_moved = M.MEGABYTES * CHANGED_PPM / 1e6 * 2 ^ 20
         return result
     end)
 end
@@ -151,22 +191,39 @@ function M.cold_local()
     end)
 end
 
-local function server(dir, bin)
+-- With an address it listens there, too, and lets this host's users copy it.
+local function server(dir, bin, address)
     local data, port = dir .. "/server", mr.free_port()
     run({ bin .. "/initdb", "-D", data, "-k", "-N", "-A", "peer" })
     mr.append_file(data .. "/postgresql.conf", ([[
-listen_addresses = ''
+listen_addresses = '%s'
 unix_socket_directories = '%s'
 port = %d
 max_wal_size = '8GB'
 fsync = on
-]]):format(data, port))
+]]):format(address or "", data, port))
+    if address then
+        mr.append_file(data .. "/pg_hba.conf",
+            ("host replication all %s/32 trust\n"):format(address))
+    end
     run({ bin .. "/pg_ctl", "-D", data, "-l", dir .. "/server.log", "-w", "start" })
     return { datadir = data, port = port, user = mr.whoami().user, bin = bin, dbid = 1 }
 end
 
-local function ours_full(source, target)
-    local agent = mr.check(mr.agent())
+--- A full recovery of a target from a source, by an agent.
+---@param source table recover's source
+---@param target string
+---@param env? string[] what the agent is started with: `env NAME=VALUE`
+---@return number seconds
+---@return table numbers
+function M.ours_full(source, target, env)
+    local argv = {}
+    for _, word in ipairs(env or {}) do
+        table.insert(argv, word)
+    end
+    table.insert(argv, mr.executable)
+    table.insert(argv, "agent")
+    local agent = mr.check(mr.agent({ argv = argv }))
     local began = mr.clock()
     local done = mr.check(agent:call("recover", {
         dbid = 2, content = 0, epoch = 1, step = 70, datadir = target, port = mr.free_port(),
@@ -177,39 +234,50 @@ local function ours_full(source, target)
     return (mr.clock() - began) / 1000, done
 end
 
-local function theirs_full(source, target)
-    return timed({ source.bin .. "/pg_basebackup", "-h", source.datadir,
+local function theirs_full(source, target, address)
+    return timed({ source.bin .. "/pg_basebackup", "-h", address or source.datadir,
                    "-p", tostring(source.port), "-D", target, "-X", "stream", "-c", "fast" })
 end
 
---- A full copy of a running server into an empty directory, flushed, checkpoint and backup session
---- included.
+--- A full copy of a running server into an empty directory, against pg_basebackup.
+---@param dir string an existing directory
+---@param ours fun(source: table, target: string): number seconds
+---@param address? string where pg_basebackup connects to: its socket unless given
 ---@return table result
-function M.full_local()
-    local dir = ("%s/moonrise-bench-%d"):format(mr.getenv("TMPDIR") or "/tmp", mr.whoami().pid)
-    mr.check(mr.make_dir(dir))
-    local bin = "/usr/lib/postgresql/15/bin"
-    local source = server(dir, bin)
-    local target = dir .. "/copy"
+function M.full_of_server(dir, ours, address)
+    local bin, target = "/usr/lib/postgresql/15/bin", dir .. "/copy"
+    local source = server(dir, bin, address)
     local results = { pcall(function()
         run({ bin .. "/createdb", "-h", source.datadir, "-p", tostring(source.port), "bench" })
         run({ bin .. "/pgbench", "-i", "-q", "-s", "210", "-h", source.datadir, "-p",
               tostring(source.port), "bench" })
-        return alternate(function()
+        return M.alternate(function()
             run({ "rm", "-rf", target })
             mr.check(mr.make_dir(target))
         end, function()
-            return ours_full(source, target)
+            return ours(source, target)
         end, function()
-            return theirs_full(source, target)
+            return theirs_full(source, target, address)
         end)
     end) }
     run({ bin .. "/pg_ctl", "-D", source.datadir, "-m", "immediate", "stop" })
-    run({ "rm", "-rf", dir })
     if not results[1] then
         error(results[2], 0)
     end
     results[2].peer = "pg_basebackup -X stream -c fast"
+    return results[2]
+end
+
+--- The same on one host, flushed, checkpoint and backup session included.
+---@return table result
+function M.full_local()
+    local dir = ("%s/moonrise-bench-%d"):format(mr.getenv("TMPDIR") or "/tmp", mr.whoami().pid)
+    mr.check(mr.make_dir(dir))
+    local results = { pcall(M.full_of_server, dir, M.ours_full) }
+    run({ "rm", "-rf", dir })
+    if not results[1] then
+        error(results[2], 0)
+    end
     return results[2]
 end
 

@@ -9,6 +9,7 @@ package.path = here .. "/?.lua;" .. package.path
 local cluster = require("cluster")
 local copies = require("copies")
 local receivewal = require("receivewal")
+local far = require("far")
 
 local benches = {
     { "failover", cluster.failover },
@@ -21,6 +22,12 @@ local benches = {
     { "cold_local", copies.cold_local },
     { "full_local", copies.full_local },
     { "receivewal", receivewal.receivewal },
+    { "differential_ssh", far.differential_ssh },
+    { "identical_ssh", far.identical_ssh },
+    { "full_ssh", far.full_ssh },
+    { "full_ssh_basebackup", far.full_ssh_basebackup },
+    { "slow_link", far.slow_link },
+    { "resume_full", far.resume_full },
 }
 
 local function line(name, result)

@@ -24,7 +24,7 @@
  * would fail again and again. It cannot be started by then in any case.
  *
  * Memory does not depend on the size of the data: two buffers of a range for each of at most four threads
- * and a queue of 64 ranges, about 10 MB. It grows with the number of files: the list takes about 17 bytes
+ * and a queue of 64 ranges, about 10 MB; from another host as much again for what is received. It grows with the number of files: the list takes about 17 bytes
  * a file and, while one directory is read, some 15 more for each name in it, so that a million files in a
  * single directory come to about 42 MB and one and a half million reach PATCH_MEMORY_BYTES. More are
  * copied all the same, with more memory.

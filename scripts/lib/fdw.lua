@@ -9,6 +9,7 @@
 --- function that can do nothing else.
 local mr = require("moonrise")
 local instance = require("lib.instance")
+local superuser = require("lib.superuser")
 
 local M = {}
 
@@ -289,8 +290,8 @@ local function move_in(conn, pair, old)
 end
 
 --- Has the foreign servers that list a pair's mirror at its old place list it at its new one, in
---- every database registered. As the coordinator's superuser, on its socket.
----@param ctx table {env, cat}
+--- every database registered. As the coordinator's superuser, by its host's agent.
+---@param ctx table {env, cat, agents}
 ---@param pair {primary: table, mirror: table} as it is now
 ---@param old table the mirror's row, with its old place
 ---@return boolean? ok
@@ -305,12 +306,8 @@ function M.move(ctx, pair, old)
         return nil, err
     end
     for _, row in ipairs(databases) do
-        local conn, ok
-        conn, err = mr.connect(instance.superuser(coordinator, row.dbname, "moonrise fdw"))
-        if conn then
-            ok, err = move_in(conn, pair, old)
-            conn:close()
-        end
+        local ok
+        ok, err = move_in(superuser.of(ctx.agents, coordinator, row.dbname), pair, old)
         if not ok then
             return nil, err
         end

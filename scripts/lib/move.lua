@@ -17,6 +17,7 @@ local alone = require("lib.alone")
 local cluster = require("lib.cluster")
 local fdw = require("lib.fdw")
 local hba = require("lib.hba")
+local host_setup = require("lib.host_setup")
 local hosts_record = require("lib.hosts_record")
 local instance = require("lib.instance")
 local quiet = require("lib.quiet")
@@ -157,6 +158,21 @@ local function check_address(ctx, failed)
     return true
 end
 
+-- A mirror's programs are those of its primary.
+local function check_programs(ctx, failed)
+    local host, bin = failed.target.hostname, ctx.env.bin
+    if agents.same_host(host, failed.source.hostname) then
+        return true
+    end
+    local there, err = ctx.agents:call(failed.source.hostname, "programs", { bin = bin },
+        { timeout_ms = OLD_HOST_MS })
+    if not there then
+        return nil, err
+    end
+    local problem = host_setup.check_programs(ctx.agents, bin, { host }, there.version)[1]
+    return not problem or nil, problem
+end
+
 --- Whether the new place will do; nothing is changed.
 ---@param ctx table
 ---@param failed Failed with `from`
@@ -172,6 +188,9 @@ function M.check(ctx, failed)
     end
     if ok then
         ok, err = check_address(ctx, failed)
+    end
+    if ok then
+        ok, err = check_programs(ctx, failed)
     end
     if not ok then
         return nil, err
@@ -253,6 +272,10 @@ function M.begin(ctx, failed, token)
     failed.begun = { epoch = epoch, had_slot = slot ~= nil }
     local ok
     ok, err = stop_old(ctx, failed, epoch)
+    if ok then
+        -- A host that the cluster did not have lacks the password that its mirror streams with.
+        ok, err = host_setup.keep_secret(ctx.agents, ctx.env, { failed.target.hostname })
+    end
     if ok then
         ok, err = let_in(ctx, failed, epoch)
     end

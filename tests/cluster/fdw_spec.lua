@@ -123,6 +123,15 @@ describe("foreign servers", function()
         assert.is_not_nil(cluster:catalog("select id from journal where kind = 'fdw'")[1])
     end)
 
+    it("follow an instance to its new place", function()
+        cluster:wait_row({ content = 0, role = "m", status = "d" }, SOON_S)
+        local old, port = cluster:mirror(0), place_of.free_port()
+        cluster:must({ "recoverseg", "-a", "-i", place:write("move", ("%s|%s|%s|%s %s|%s|%d|%s")
+            :format(old.hostname, old.address, old.port, old.datadir, old.hostname, old.address,
+                port, place:path("moved"))) })
+        assert.are.equal(("%s,%d"):format(cluster:primary(0).port, port), server_options().port)
+    end)
+
     it("have what hangs on a lost primary cancelled, and nothing that another one serves",
         function()
         cluster:unwatch(SOON_S)

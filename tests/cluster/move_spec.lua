@@ -13,7 +13,8 @@ describe("recoverseg to another place:", function()
 
     setup(function()
         place = place_of.new()
-        pair = losing.pair(place, { segments = 1, settings = SETTINGS })
+        -- With a standby whoever joins the cluster has to record its pair first.
+        pair = losing.pair(place, { segments = 1, standby = true, settings = SETTINGS })
         cluster = pair.cluster
         cluster:primary(0):sql("create extension amcheck; create table t as " ..
             "select i, repeat(md5(i::text), 8) from generate_series(1, 20000) i")
@@ -94,6 +95,9 @@ describe("recoverseg to another place:", function()
         local to = new_place("away", "::1")
         cluster:must(moves(to))
         local mirror = has_moved(to)
+        local record = cluster:state_file("coordinator." .. cluster:coordinator():value(
+            "(select system_identifier from pg_control_system())") .. ".::1")
+        assert.matches("standby", place_of.read(record))
         local line = "host postgres,replication moonrise ::1/128 scram-sha-256"
         assert.matches(line, hba(primary), 1, true)
         assert.matches(line, hba(mirror), 1, true)

@@ -51,8 +51,15 @@ local function fields_of(group)
     return split(group .. "|", "([^|]*)|")
 end
 
--- Of three or four fields.
-local function place_of(fields)
+local function is_host(name)
+    return #name <= 255 and name:find("^[%w:][%w._:%%-]*$") ~= nil
+end
+
+--- A place, of three or four fields.
+---@param fields string[]
+---@return {hostname: string?, address: string, port: integer, datadir: string}? place
+---@return string? problem
+function M.place(fields)
     local n = #fields
     local address = fields[n - 2]:match("^%[(.*)%]$") or fields[n - 2]
     local host = n == 4 and (fields[1]:match("^%[(.*)%]$") or fields[1]) or nil
@@ -60,9 +67,11 @@ local function place_of(fields)
     local datadir = M.path(fields[n])
     if address == "" or host == "" then
         return nil, "the host or the address is empty"
+    elseif not is_host(address) or (host and not is_host(host)) then
+        return nil, ("'%s' is no host name or address"):format(is_host(address) and host or address)
     elseif not port or port < 1 or port > 65535 then
         return nil, ("'%s' is no port"):format(fields[n - 1])
-    elseif not datadir then
+    elseif not datadir or datadir:find("['\"\\:]") then
         return nil, ("'%s' is no absolute path of a directory"):format(fields[n])
     end
     return { hostname = host, address = address, port = port, datadir = datadir }
@@ -104,9 +113,9 @@ local function parse_groups(groups)
         return nil, problem
     end
     local row = { type = kind }
-    row.old, problem = place_of(old)
+    row.old, problem = M.place(old)
     if row.old and new then
-        row.new, problem = place_of(new)
+        row.new, problem = M.place(new)
     end
     if problem then
         return nil, problem
@@ -144,8 +153,12 @@ function M.parse(text)
     return rows, problems
 end
 
--- An address alone names the host whose instances have it, or is a host's name itself.
-local function host_of(instances, place)
+--- The host of a place: an address alone names the one whose instances have it, or is a host's name
+--- itself.
+---@param instances table[]
+---@param place {hostname: string?, address: string}
+---@return string
+function M.host(instances, place)
     if place.hostname then
         return place.hostname
     end
@@ -158,7 +171,7 @@ local function host_of(instances, place)
 end
 
 local function find(instances, place)
-    local host = host_of(instances, place)
+    local host = M.host(instances, place)
     for _, inst in ipairs(instances) do
         if inst.hostname == host and inst.address == place.address and inst.port == place.port
             and M.path(inst.datadir) == place.datadir then
@@ -190,7 +203,7 @@ end
 local function instance_of(instances, row)
     local inst, to = find(instances, row.old), nil
     if row.new then
-        to = { hostname = host_of(instances, row.new), address = row.new.address,
+        to = { hostname = M.host(instances, row.new), address = row.new.address,
                port = row.new.port, datadir = row.new.datadir }
     end
     local moved = not inst and to and find(instances, to)
@@ -198,19 +211,22 @@ local function instance_of(instances, row)
         return nil, unknown(instances, row.old)
     elseif moved or (to and find(instances, to) == inst) then
         -- Two places that are the same: all of it is copied, as Greenplum does.
-        return { line = row.line, row = inst or moved, type = not moved and "full" or nil }
+        return { line = row.line, row = inst or moved, type = not moved and "full" or nil,
+                 is_moved = row.new ~= nil }
     end
     return { line = row.line, row = inst, type = row.type, to = to }
 end
 
-local function check_instance(target)
+local function check_instance(target, moves)
     local inst = target.row
     local name = ("dbid %d"):format(inst.dbid)
     if inst.content == -1 then
         return name .. " is a coordinator: moonrise initstandby makes a standby coordinator"
     elseif inst.role == "p" then
         return name .. " is its content's primary: only mirrors are recovered"
-    elseif target.to and inst.status == "u" then
+    elseif moves and not target.to and not target.is_moved then
+        return "two places are wanted: where it is, and where it shall be"
+    elseif target.to and inst.status == "u" and not moves then
         return name .. " is up: moonrise movemirrors moves what is up"
     elseif target.to and target.type and target.type ~= "full" then
         return ("a copy to another place is a full one, not %s"):format(target.type)
@@ -257,13 +273,14 @@ end
 --- Holds the rows of a file against the catalog.
 ---@param rows FileRow[]
 ---@param instances table[] the catalog's
+---@param moves? boolean the file is one of movemirrors, which moves what is up
 ---@return FileTarget[] targets
 ---@return string[] problems each with its line
-function M.resolve(rows, instances)
+function M.resolve(rows, instances, moves)
     local targets, problems = {}, {}
     for _, row in ipairs(rows) do
         local target, problem = instance_of(instances, row)
-        problem = problem or check_twice(target, targets) or check_instance(target)
+        problem = problem or check_twice(target, targets) or check_instance(target, moves)
             or target.to and check_place(target, instances, targets)
         if problem then
             table.insert(problems, ("line %d: %s"):format(row.line, problem))

@@ -332,14 +332,15 @@ function Catalog:pauses()
         order by content nulls last, hostname]]))
 end
 
---- Places outside of the catalog's that hold, or may hold, something of an instance: dbid, content,
---- hostname, address, port, datadir, since.
+--- Places outside of the catalog's that hold, or may hold, something of an instance, and that
+--- nobody is copying to: dbid, content, hostname, address, port, datadir, since.
 ---@return table[]? places
 ---@return Error? err
 function Catalog:left_places()
     return plain(self:query([[select dbid, content, hostname, address, port, datadir,
         to_char(since, 'YYYY-MM-DD HH24:MI:SS') as since
-        from moonrise.left_place order by content, since]]))
+        from moonrise.left_place
+        where busy_until is null or busy_until <= clock_timestamp() order by content, since]]))
 end
 
 --- Adds a row to the journal.

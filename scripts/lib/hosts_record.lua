@@ -151,11 +151,13 @@ function M.in_sync(ctx, pair, epoch)
     end
 end
 
--- The hosts with one instance at another place.
+-- The hosts with one instance at another place, or one more.
 local function hosts_with(instances, moved)
-    local list = {}
-    for i, inst in ipairs(instances) do
-        list[i] = inst.dbid == moved.dbid and moved or inst
+    local list = { moved }
+    for _, inst in ipairs(instances) do
+        if inst.dbid ~= moved.dbid then
+            table.insert(list, inst)
+        end
     end
     return M.hosts(list)
 end
@@ -176,10 +178,11 @@ end
 
 --- Has a majority of the hosts hold the current record, as they will be when an instance is at
 --- another place: two majorities of different sets of hosts need not share one. Among them the one
---- that joins, which may have an old record of an earlier membership. The facts for move_done.
+--- that joins, which may have an old record of an earlier membership. The facts for move_done and
+--- mirror_add.
 ---@param ctx {env: Env, agents: table, cat: table}
 ---@param instances table[]
----@param moved table one of them, with its new place
+---@param moved table one of them, with its new place; or one that is new
 ---@return table? facts {} when the hosts stay the same, or the coordinator has no standby
 ---@return Error? err code "refused": no majority
 function M.joining(ctx, instances, moved)

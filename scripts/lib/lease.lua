@@ -31,7 +31,8 @@ select json_build_object(
             p.reason),
         'left_ms', extract(epoch from p.until - clock_timestamp()) * 1000))
         from moonrise.paused_content p),
-    'left', (select json_agg(l) from moonrise.left_place l),
+    'left', (select json_agg(l) from moonrise.left_place l
+        where l.busy_until is null or l.busy_until <= clock_timestamp()),
     'state', (select json_build_object('name', s.name, 'epoch', s.epoch, 'state', s.state,
         'watcher', s.watcher, 'config', md5(s.config)) from moonrise.cluster_state s),
     'sysid', (select system_identifier::text from pg_control_system()),

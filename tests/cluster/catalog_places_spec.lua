@@ -98,14 +98,45 @@ describe("the catalog, of places,", function()
     it("moves only a mirror that is down, under its content's lease", function()
         refused("MR003", "dbid 3 is not the mirror", "select " .. done(NEW, nil, 3))
         value(("mirror_up(%s, 0, 'spec')"):format(token))
-        refused("MR001", "dbid 4 is recorded as up", "select " .. begin(NEW))
-        refused("MR001", "dbid 4 is recorded as up", "select " .. done(NEW))
+        local row = "select hostname, port, datadir from gp_segment_configuration where dbid = 4"
+        local before = must(row)
+        value(begin(NEW))
+        refused("MR001", "dbid 4 is recorded as up", "select " .. done(NEW, record("h9", "h0",
+            "h32")))
+        assert.same(before, must(row))
         refused("MR001", "the standby coordinator", ("select move_done(%s, -1, 2, %s, 'spec')")
             :format(coordinator, place(NEW)))
         value(("lease_drop(%s)"):format(token))
         refused("MR002", "is not held any more", "select " .. begin(NEW))
         refused("MR002", "is not held any more",
             ("select place_forget(%s, 0, 'h1', '/data/7001')"):format(token))
+    end)
+
+    it("adds a mirror to a content that has none, under its lease, with a record on the new host",
+        function()
+        local other = catalog.lease(1)
+        catalog.add(other, 1, "p", 6002)
+        local function add(content, facts, to, role)
+            return ([[mirror_add(%s, '{"content": %d, "role": "%s", "hostname": "%s",
+                "address": "%s", "port": %d, "datadir": "%s"}', '%s')]]):format(content == 1
+                and other or content == 0 and token or coordinator, content, role or "m", to.host,
+                to.host, to.port, to.datadir, facts or "{}")
+        end
+        refused("MR001", "only with a record on a majority", "select " .. add(1, nil, NEW))
+        refused("MR001", "the new one included: 3 of 6",
+            "select " .. add(1, record("h9", "h0", "h32"), NEW))
+        refused("MR001", "the new one included: 4 of 6",
+            "select " .. add(1, record("h1", "h0", "h32", "h33"), NEW))
+        refused("MR003", "content 0 has a mirror already, dbid 4", "select " .. add(0, nil, NEW))
+        refused("MR001", "the mirror of a segment", "select " .. add(-1, nil, NEW))
+        refused("MR001", "the mirror of a segment", "select " .. add(1, nil, NEW, "p"))
+        refused("MR004", "dbid 3 has port 6000 on host h0", "select " .. add(1, nil,
+            { host = "h0", port = 6000, datadir = "/d" }))
+        refused("MR002", "is not held any more", "select " .. add(1, nil, NEW):gsub(other, "99"))
+        local dbid = value(add(1, record("h9", "h0", "h32", "h33"), NEW))
+        assert.same({ { hostname = "h9", role = "m", status = "d", mode = "n",
+            preferred_role = "m" } }, must("select hostname, role, status, mode, " ..
+            "preferred_role from gp_segment_configuration where dbid = " .. dbid))
     end)
 
     it("gets other hosts only with a record on a majority of them and on the new one", function()

@@ -1,4 +1,4 @@
--- Recovery to another place: a mirror that is down gets another host, port or directory.
+-- Mirrors get places: another host, port or directory, or their first one in a cluster that serves.
 
 -- The mirror that is about to be somewhere else, and may.
 create function moonrise.movable(content integer, dbid integer) returns gp_segment_configuration
@@ -11,8 +11,6 @@ begin
     elsif content = -1 then
         perform forbid('the standby coordinator is not recovered to another place like a segment',
             'it is removed, and made anew: moonrise initstandby');
-    elsif mirror.status <> 'd' then
-        perform forbid(format('dbid %s is recorded as up: only what is down is recovered', dbid));
     end if;
     return mirror;
 end $$;
@@ -69,13 +67,14 @@ exception when check_violation or not_null_violation then
 end $$;
 
 -- A record of the coordinator's pair is on a majority of the hosts as they will be, and on the one
--- that joins: what it may have from an earlier membership would count otherwise.
+-- that joins: what it may have from an earlier membership would count otherwise. `old` is the row
+-- that moves; null for an instance that is new.
 create function moonrise.check_joining(old gp_segment_configuration, new left_place,
     majority jsonb) returns void
 language plpgsql as $$
 declare
-    hosts text[] := array(select distinct case when c.dbid = old.dbid then new.hostname
-        else c.hostname end from gp_segment_configuration c);
+    hosts text[] := array(select c.hostname from gp_segment_configuration c
+        where c.dbid is distinct from old.dbid union select new.hostname);
     before text[] := array(select distinct c.hostname from gp_segment_configuration c);
     named integer := (select count(*) from unnest(hosts) h where majority -> 'hosts' ? h);
 begin
@@ -95,6 +94,24 @@ begin
     end if;
 end $$;
 
+-- Adds a mirror, as instance_add does, to a content of a cluster that serves. -> dbid
+create function moonrise.mirror_add(token bigint, instance jsonb, facts jsonb default '{}')
+returns integer
+language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
+declare
+    c integer := (instance ->> 'content')::integer;
+begin
+    perform authorise(token, c);
+    if c = -1 or instance ->> 'role' is distinct from 'm' then
+        perform forbid('what is added to a cluster that serves is the mirror of a segment');
+    elsif exists (select from gp_segment_configuration where content = c and role = 'm') then
+        perform fail('MR003', format('content %s has a mirror already, dbid %s', c,
+            (mirror_of(c)).dbid));
+    end if;
+    perform check_joining(null, place_of(0, instance), facts -> 'majority');
+    return instance_add(token, instance);
+end $$;
+
 -- From now on the mirror is there. It is down until mirror_up, as before.
 create function moonrise.move_done(token bigint, content integer, dbid integer, place jsonb,
     reason text, facts jsonb default '{}')
@@ -107,6 +124,9 @@ declare
 begin
     perform authorise(token, content);
     old := movable(content, dbid);
+    if old.status <> 'd' then
+        perform forbid(format('dbid %s is recorded as up: its row moves when it is down', dbid));
+    end if;
     new := place_of(dbid, place);
     if (old.hostname, old.address, old.port, old.datadir)
         = (new.hostname, new.address, new.port, new.datadir) then
@@ -126,6 +146,18 @@ begin
     return taken;
 exception when check_violation or not_null_violation then
     perform fail('MR004', format('%s is no place: %s', place, sqlerrm));
+end $$;
+
+-- A mirror that is up goes on while it is copied to its new place, and nobody holds its content:
+-- who copies says by this that he still does. -> whether the place is on record
+create function moonrise.place_hold(dbid integer, hostname text, datadir text, ttl interval)
+returns boolean
+language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
+begin
+    perform set_config('synchronous_commit', 'local', true);
+    update left_place l set busy_until = clock_timestamp() + ttl where l.dbid = place_hold.dbid
+        and l.hostname = place_hold.hostname and l.datadir = place_hold.datadir;
+    return found;
 end $$;
 
 -- Nothing of the instance is at that place any more, or what is there is its owner's.

@@ -3,6 +3,7 @@ local mr = require("moonrise")
 local args = require("lib.args")
 local by_host = require("lib.by_host")
 local cluster = require("lib.cluster")
+local copy_line = require("lib.copy_line")
 local handover = require("lib.handover")
 local handover_resume = require("lib.handover_resume")
 local move = require("lib.move")
@@ -18,6 +19,7 @@ local recovery_targets = require("lib.recovery_targets")
 local session = require("lib.session")
 local stop_requests = require("lib.stop_requests")
 local survivors = require("lib.survivors")
+local tablespaces = require("lib.tablespaces")
 local term = require("lib.term")
 
 local options = {
@@ -32,8 +34,7 @@ local options = {
         help = "recover what is down to spare hosts, each failed host to one" },
     { key = "replace_foreign", long = "replace-foreign",
         help = "with -F and -a: also replace a directory that belongs to another cluster" },
-    { key = "tablespaces", long = "tablespace-mapping", arg = "OLD=NEW", repeatable = true,
-      help = "where a tablespace of the primary in directory OLD goes on the mirror" },
+    tablespaces.option,
     { key = "rebalance", short = "r", help = "return every instance to its preferred role" },
     { key = "replay_lag", long = "replay-lag", arg = "SIZE", kind = "size",
       default = handover.MAX_LAG_BYTES,
@@ -53,19 +54,6 @@ local options = {
     { key = "sequential", short = "s", help = "progress as one line after another" },
     { key = "no_progress", long = "no-progress", help = "no progress" },
 }
-
--- { "OLD=NEW" } as { OLD = NEW }.
-local function parse_mapping(list)
-    local mapping = {}
-    for _, text in ipairs(list or {}) do
-        local old, new = text:match("^(/[^=]*)=(/[^=]*)$")
-        if not old then
-            return nil, ("--tablespace-mapping %s: two absolute paths with = between"):format(text)
-        end
-        mapping[old] = new
-    end
-    return mapping
-end
 
 -- What means nothing with the rest of the command line is not taken silently.
 local function check_meaning(opts)
@@ -110,7 +98,7 @@ local function check(opts)
     end
     local _, problem = nil, check_meaning(opts)
     if not problem then
-        _, problem = parse_mapping(opts.tablespaces)
+        _, problem = tablespaces.parse(opts.tablespaces)
     end
     if not problem and opts.spares then
         _, problem = recovery_targets.parse_hosts(opts.spares)
@@ -121,28 +109,14 @@ local function check(opts)
     return problem
 end
 
-local function percent_line(entry, report)
-    local name = cluster.name(entry.target)
-    local done, total = report.bytes_done or 0, report.bytes_total or 0
-    if total == 0 then
-        return ("%s: %s"):format(name, report.stage or "begins")
-    end
-    local seconds = (mr.clock() - entry.began) / 1000
-    local rate = done / math.max(seconds, 0.001)
-    local left = rate > 0 and (total - done) / rate or 0
-    return ("%s: %s %s of %s (%d%%), %s/s, %s left"):format(name, report.stage, term.bytes(done),
-        term.bytes(total), math.floor(100 * done / total), term.bytes(rate),
-            term.duration(left * 1000))
-end
-
 local function run_entry(ctx, entry, opts, progress)
     entry.began = mr.clock()
     local numbers, err = recovery.recover(ctx, entry, entry.type, {
         max_rate = entry.max_rate,
         accept_foreign = entry.foreign_system,
-        tablespaces = parse_mapping(opts.tablespaces),
+        tablespaces = tablespaces.parse(opts.tablespaces),
         progress = function(report)
-            progress:update(entry.target.dbid, percent_line(entry, report))
+            progress:update(entry.target.dbid, copy_line(entry.target, entry.began, report))
         end,
     })
     if not numbers then

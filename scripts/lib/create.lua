@@ -393,7 +393,7 @@ end
 --- may have numbered its instances otherwise.
 ---@param plan {agents: table, maker: string}
 ---@param inst table
----@param was_empty boolean whether the directory was there
+---@param was_empty? boolean whether the directory was there
 ---@return any done
 ---@return Error? err
 function M.remove(plan, inst, was_empty)

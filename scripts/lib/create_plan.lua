@@ -106,7 +106,12 @@ function M.place(set, inst)
     return answer and answer.known and answer or nil, err
 end
 
-local function port_is_free(set, inst)
+--- Whether a server could listen where an instance is to be reached.
+---@param set table lib/agents.lua's
+---@param inst table
+---@return boolean? free
+---@return Error? err why it is not
+function M.port_is_free(set, inst)
     local place, err = M.place(set, inst)
     if place and not place.free then
         err = mr.error("exists", ("port %d is in use on %s, or not its own: %s"):format(
@@ -133,7 +138,7 @@ function M.examine(set, inst, left_by)
         return found
     elseif word.kind == "missing" or word.kind == "empty" then
         local free
-        free, err = port_is_free(set, inst)
+        free, err = M.port_is_free(set, inst)
         return free and found or nil, err
     end
     return nil, mr.error("exists", ("%s is not empty"):format(inst.datadir), {

@@ -63,14 +63,18 @@ local function is_place(inst, host, port)
     return tostring(inst.port) == port and (host == inst.address or host == inst.hostname)
 end
 
--- Whether a server's options list this pair's two instances, in either order.
+-- Whether a server's options list this pair's two instances, in either order; of a pair without a
+-- mirror its primary alone.
 local function lists(pair, host, port)
     local hosts, ports = split(host), split(port)
-    if not pair.mirror or #hosts ~= 2 or #ports ~= 2 then
-        return false
-    end
+    local instances = pair.mirror and 2 or 1
     local function at(inst, i)
         return is_place(inst, hosts[i], ports[i])
+    end
+    if #hosts ~= instances or #ports ~= instances then
+        return false
+    elseif not pair.mirror then
+        return at(pair.primary, 1)
     end
     return (at(pair.primary, 1) and at(pair.mirror, 2))
         or (at(pair.primary, 2) and at(pair.mirror, 1))
@@ -274,11 +278,19 @@ local function relist(conn, server, pair)
     return rows, err
 end
 
+-- A pair that had no mirror may have changed its roles since it has one.
+local function lists_as_before(pair, old, server)
+    if old then
+        return lists({ primary = pair.primary, mirror = old }, server.host, server.port)
+    end
+    return lists({ primary = pair.primary }, server.host, server.port)
+        or lists({ primary = pair.mirror }, server.host, server.port)
+end
+
 local function move_in(conn, pair, old)
-    local before = { primary = pair.primary, mirror = old }
     local servers, err = conn:query(SERVERS_SQL, nil, { timeout_ms = STATEMENT_MS })
     for _, server in ipairs(servers or {}) do
-        if lists(before, server.host, server.port) then
+        if lists_as_before(pair, old, server) then
             local ok
             ok, err = relist(conn, server, pair)
             if not ok then
@@ -289,11 +301,12 @@ local function move_in(conn, pair, old)
     return servers, err
 end
 
---- Has the foreign servers that list a pair's mirror at its old place list it at its new one, in
---- every database registered. As the coordinator's superuser, by its host's agent.
+--- Has the foreign servers that list a pair's mirror at its old place list it at its new one, and
+--- those of a pair that had none list both, in every database registered. As the coordinator's
+--- superuser, by its host's agent.
 ---@param ctx table {env, cat, agents}
 ---@param pair {primary: table, mirror: table} as it is now
----@param old table the mirror's row, with its old place
+---@param old? table the mirror's row, with its old place; nil when it had none
 ---@return boolean? ok
 ---@return Error? err
 function M.move(ctx, pair, old)

@@ -12,7 +12,7 @@ local TTL_MS, RENEW_MS, RETRY_MS = 30000, 10000, 1000
 
 -- Their work ends with their command, and the next one finds out by itself how far it was.
 local ENDS_WITH_ITS_COMMAND = { recover = true, start = true, stop = true,
-    promote = true }
+    promote = true, addmirrors = true, movemirrors = true }
 
 --- How long a lease is taken for, as the catalog reads it.
 M.TTL = ("%d milliseconds"):format(TTL_MS)
@@ -105,9 +105,9 @@ function M.is_over(lease)
     return lease.expired or M.is_gone(lease.holder)
 end
 
--- The lease of a recovery, a start, a stop or a person's promotion whose command was killed is
--- nobody's: its agent went with it, and the next one goes on where it was. What a handover left is
--- finished or undone.
+-- The lease of a recovery, a start, a stop, a person's promotion or of work on mirrors is nobody's
+-- when its command was killed: its agent went with it, and the next one goes on where it was. What
+-- a handover left is finished or undone.
 local function drop_orphan(cat, content)
     for _, lease in ipairs(cat:leases() or {}) do
         if lease.content == content and ENDS_WITH_ITS_COMMAND[lease.intent]
@@ -134,6 +134,18 @@ function M.take(cat, content, intent, step)
         token, err = try()
     end
     return token, err
+end
+
+--- Drops a content's lease if it is this process's: work that was cancelled may have lost the
+--- answer to what it asked, and nobody here works on the content any more.
+---@param cat table
+---@param content integer
+function M.drop_own(cat, content)
+    for _, lease in ipairs(cat:leases() or {}) do
+        if lease.content == content and lease.holder == M.holder() then
+            cat:call("lease_drop", lease.token)
+        end
+    end
 end
 
 --- Runs fn(lease) while a lease that was taken is renewed; lease.token is for the catalog's

@@ -56,6 +56,15 @@ function M.row(row, to)
     return moved
 end
 
+--- Whether an instance is at a place.
+---@param inst table
+---@param place Place
+---@return boolean
+function M.is_at(inst, place)
+    return inst.hostname == place.hostname and inst.port == place.port
+        and inst.datadir == place.datadir
+end
+
 --- What a place is called in messages.
 ---@param place Place
 ---@return string
@@ -134,6 +143,13 @@ local function check_tablespaces(failed, old)
     return true
 end
 
+-- What listens there may be the copy that an earlier run has made, or the mirror at its old place.
+local function listens_itself(failed)
+    local from, target = failed.from, failed.target
+    return failed.resumes and not failed.word.stopped
+        or agents.same_host(from.hostname, target.hostname) and from.port == target.port
+end
+
 local function check_address(ctx, failed)
     local target, source = failed.target, failed.source
     local there, err = ctx.agents:address(target.hostname, target.address, target.port)
@@ -142,7 +158,7 @@ local function check_address(ctx, failed)
     elseif not there.known then
         return refuse(failed, ("host %s cannot resolve the address %s (%s)"):format(
             target.hostname, target.address, there.why))
-    elseif not there.free and not (failed.resumes and not failed.word.stopped) then
+    elseif not there.free and not listens_itself(failed) then
         return refuse(failed, ("no server can listen on port %d of %s there (%s)"):format(
             target.port, target.address, there.why), "name another port")
     end
@@ -222,7 +238,13 @@ local function with_new_place(instances, target)
     return list
 end
 
-local function let_in(ctx, failed, epoch)
+--- Has the source let the new place in, too.
+---@param ctx table
+---@param failed Failed
+---@param epoch integer
+---@return boolean? ok
+---@return Error? err
+function M.let_in(ctx, failed, epoch)
     local instances, err = ctx.cat:instances()
     local changed
     if instances then
@@ -277,7 +299,7 @@ function M.begin(ctx, failed, token)
         ok, err = host_setup.keep_secret(ctx.agents, ctx.env, { failed.target.hostname })
     end
     if ok then
-        ok, err = let_in(ctx, failed, epoch)
+        ok, err = M.let_in(ctx, failed, epoch)
     end
     return ok and epoch, err
 end

@@ -32,6 +32,13 @@ function M.slot_name(mirror)
     return ("mr_slot_%d"):format(mirror.dbid)
 end
 
+--- The slot of the copy that is to become this mirror, while the mirror has its own.
+---@param mirror {dbid: integer}
+---@return string
+function M.next_slot_name(mirror)
+    return M.slot_name(mirror) .. "_next"
+end
+
 --- The application_name of a mirror's receiver: bare while nothing waits for it, with the epoch it
 --- was armed with afterwards. The coordinator's content is written c: synchronous_standby_names
 --- takes plain identifiers without quotes.

@@ -6,6 +6,7 @@ local agents = require("lib.agents")
 local cluster = require("lib.cluster")
 local hba = require("lib.hba")
 local hold = require("lib.hold")
+local instance = require("lib.instance")
 local term = require("lib.term")
 
 local M = {}
@@ -102,7 +103,7 @@ local function look_at_pair(ctx, content)
         end
         look.identities[word.identity or ""] = true
         if inst == pair.primary then
-            look.sysid = (word.control or {}).sysid
+            look.primary, look.sysid = inst, (word.control or {}).sysid
         end
     end
     return look
@@ -127,6 +128,13 @@ local function remove(ctx, place, token, look)
         term.warn("%s: what it has left there stays: %s", cluster.name(row), tostring(err))
         return forget(ctx, place, token)
     elseif not removed then
+        return nil, err
+    end
+    -- A copy that was to be a mirror had a slot of its own.
+    local dropped
+    dropped, err = ctx.agents:order(look.primary, "slot", { epoch = look.epoch, create = false,
+        name = instance.next_slot_name(row) }, { timeout_ms = ORDER_MS })
+    if not dropped then
         return nil, err
     end
     ctx.cat:journal("place", { content = place.content, dbid = place.dbid,

@@ -11,6 +11,7 @@ local history = require("lib.history")
 local hold = require("lib.hold")
 local instance = require("lib.instance")
 local left_places = require("lib.left_places")
+local live_move = require("lib.live_move")
 local move = require("lib.move")
 local quiet = require("lib.quiet")
 local streaming = require("lib.streaming")
@@ -141,7 +142,13 @@ local function mapped(spaces, mapping)
     return #list > 0 and list or nil
 end
 
-local function order_args(ctx, failed, kind, options)
+--- What the agent is told of a copy (agent.h, recover), but for the epoch.
+---@param ctx table {env}
+---@param failed Failed
+---@param kind "differential"|"full"
+---@param options {max_rate: number?, tablespaces: table?, accept_foreign: boolean?, maker: string?}
+---@return table args
+function M.copy_args(ctx, failed, kind, options)
     local target, source = failed.target, failed.source
     local spec = instance.standby_spec(ctx.env, target, source)
     return {
@@ -154,6 +161,7 @@ local function order_args(ctx, failed, kind, options)
         listen = spec.listen,
         start = true,
         accept_foreign = options.accept_foreign or false,
+        maker = options.maker,
         max_rate = options.max_rate or 0,
         tablespaces = mapped(failed.source_word.tablespaces, options.tablespaces),
     }
@@ -164,7 +172,7 @@ local function copy(ctx, failed, kind, epoch, options)
     if not ok then
         return nil, err
     end
-    local args = order_args(ctx, failed, kind, options)
+    local args = M.copy_args(ctx, failed, kind, options)
     args.epoch = epoch
     ok, err = configuration.add(ctx, args, failed, failed.word)
     if not ok then
@@ -268,6 +276,8 @@ local function attempt(ctx, failed, kind, token, options)
     local numbers
     if kind == "start" then
         numbers, err = start(ctx, failed, epoch)
+    elseif kind == "switch" then
+        numbers, err = live_move.switch(ctx, failed, epoch)
     else
         numbers, err = copy(ctx, failed, kind, epoch, options)
     end
@@ -351,8 +361,8 @@ end
 --- Recovers one instance under the lease of its content. Where a start is not enough it copies.
 ---@param ctx table
 ---@param failed Failed
----@param kind "start"|"differential"|"full"
----@param options {progress: function?, accept_foreign: boolean?, max_rate: number?, tablespaces: table?}
+---@param kind "start"|"differential"|"full"|"switch" the last: to a copy of lib/live_move.lua's
+---@param options {progress: function?, accept_foreign: boolean?, max_rate: number?, tablespaces: table?, maker: string?}
 ---@return table? numbers with the type that it came to
 ---@return Error? err
 function M.recover(ctx, failed, kind, options)

@@ -27,15 +27,16 @@ end
 --- The targets of a recovery file. One that is up, and where it shall be, is left out.
 ---@param file string
 ---@param instances table[]
+---@param moves? boolean a file of movemirrors: those that are there already are given too
 ---@return Target[]? targets
 ---@return Error? err code "usage": mistakes in the file; all but the last one have been told
-function M.of_file(file, instances)
+function M.of_file(file, instances, moves)
     local text, err = mr.read_file(file, FILE_BYTES)
     if not text then
         return nil, mr.error("usage", ("%s: %s"):format(file, err.message))
     end
     local rows, problems = recovery_file.parse(text)
-    local found, more = recovery_file.resolve(rows, instances)
+    local found, more = recovery_file.resolve(rows, instances, moves)
     for _, problem in ipairs(more) do
         table.insert(problems, problem)
     end
@@ -47,7 +48,7 @@ function M.of_file(file, instances)
     end
     local targets = {}
     for _, target in ipairs(found) do
-        if target.is_there then
+        if target.is_there and not moves then
             term.info("%s: it is up, nothing is to be done", recovery_file.name(target))
         else
             table.insert(targets, target)

@@ -18,9 +18,9 @@ from pg_replication_slots r left join pg_stat_replication s on s.pid = r.active_
 where r.slot_name = $1 and r.slot_type = 'physical']]
 
 -- Of the slot's row, or {} without a slot.
-local function problem_of(row, mirror)
+local function problem_of(row, slot)
     if row.reserved == nil then
-        return "its primary has no slot " .. instance.slot_name(mirror)
+        return "its primary has no slot " .. slot
     elseif row.wal_status == "lost" or not row.reserved then
         return "its primary has removed WAL that it still needs"
     end
@@ -34,11 +34,22 @@ end
 ---@return string? problem
 ---@return Error? err the primary does not answer
 function M.slot_problem(ctx, primary, mirror)
-    local row, err = instance.ask(ctx.env, primary, SQL, { instance.slot_name(mirror) }, ASK_MS)
+    local slot = instance.slot_name(mirror)
+    local row, err = instance.ask(ctx.env, primary, SQL, { slot }, ASK_MS)
     if err then
         return nil, err
     end
-    return problem_of(row or {}, mirror)
+    return problem_of(row or {}, slot)
+end
+
+--- Whether somebody streams from a slot now.
+---@param ctx table {env}
+---@param primary table
+---@param slot string
+---@return boolean
+function M.holds(ctx, primary, slot)
+    local row = instance.ask(ctx.env, primary, SQL, { slot }, ASK_MS)
+    return row ~= nil and row.state ~= nil and problem_of(row, slot) == nil
 end
 
 local function refuse(mirror, message)
@@ -46,12 +57,12 @@ local function refuse(mirror, message)
         hint = "moonrise recoverseg --differential copies what differs" })
 end
 
-local function confirm(conn, mirror)
+local function confirm(conn, mirror, slot)
     local flushed, deadline = -1, mr.clock() + PATIENCE_MS
     while true do
-        local row, err = instance.first_row(conn, SQL, { instance.slot_name(mirror) }, ASK_MS)
+        local row, err = instance.first_row(conn, SQL, { slot }, ASK_MS)
         row = row or {}
-        local problem = problem_of(row, mirror)
+        local problem = problem_of(row, slot)
         if err then
             return nil, err
         elseif problem then
@@ -77,16 +88,17 @@ end
 ---@param ctx table {env}
 ---@param primary table
 ---@param mirror table
+---@param slot? string when it is not the mirror's own
 ---@return boolean? ok
 ---@return Error? err
-function M.confirm(ctx, primary, mirror)
+function M.confirm(ctx, primary, mirror, slot)
     local conn, err = mr.connect(instance.conninfo(ctx.env, primary,
         { connect_timeout_ms = ASK_MS }))
     if not conn then
         return nil, err
     end
     local ok
-    ok, err = confirm(conn, mirror)
+    ok, err = confirm(conn, mirror, slot or instance.slot_name(mirror))
     conn:close()
     return ok, err
 end

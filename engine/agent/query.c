@@ -9,7 +9,6 @@
 #include "moonrise/pg/lsn.h"
 #include "sql.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 #define STATEMENT_MS 10000
@@ -21,6 +20,7 @@ set_field(struct message *row, const struct result *r, int at, int column)
 {
     const char *name = result_name(r, column), *text = result_get(r, at, column);
     lsn_t lsn;
+    double number;
     if (!text)
         return;
     switch (result_kind(r, column)) {
@@ -28,8 +28,8 @@ set_field(struct message *row, const struct result *r, int at, int column)
         message_set_bool(row, name, text[0] == 't');
         break;
     case RESULT_INTEGER:
-        if (fabs(strtod(text, NULL)) < RESULT_EXACT_MAX)
-            message_set_int(row, name, strtoll(text, NULL, 10));
+        if (result_integer(&number, text))
+            message_set_int(row, name, (int64_t)number);
         else
             message_set_text(row, name, text);
         break;

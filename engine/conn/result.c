@@ -2,6 +2,10 @@
 
 #include "pq.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 /* Type oids that never change (src/include/catalog/pg_type.dat). */
 enum {
     OID_BOOL = 16,
@@ -55,6 +59,15 @@ result_kind(const struct result *r, int column)
     default:
         return RESULT_TEXT;
     }
+}
+
+bool
+result_integer(double *out, const char *text)
+{
+    char back[32];
+    *out = strtod(text, NULL);
+    snprintf(back, sizeof back, "%.0f", *out);
+    return strcmp(back, text) == 0;
 }
 
 const char *

@@ -10,28 +10,22 @@
 #include <string.h>
 
 static void
-push_number(lua_State *L, const char *text, bool exact)
-{
-    double number = strtod(text, NULL);
-    if (exact && fabs(number) >= RESULT_EXACT_MAX)
-        lua_pushstring(L, text);
-    else
-        lua_pushnumber(L, number);
-}
-
-static void
 push_field(lua_State *L, enum result_kind kind, const char *text)
 {
     lsn_t lsn;
+    double number;
     switch (kind) {
     case RESULT_BOOL:
         lua_pushboolean(L, text[0] == 't');
         break;
     case RESULT_INTEGER:
-        push_number(L, text, true);
+        if (!result_integer(&number, text))
+            lua_pushstring(L, text);
+        else
+            lua_pushnumber(L, number);
         break;
     case RESULT_REAL:
-        push_number(L, text, false);
+        lua_pushnumber(L, strtod(text, NULL));
         break;
     case RESULT_LSN:
         if (lsn_parse(&lsn, text, NULL) == 0) {

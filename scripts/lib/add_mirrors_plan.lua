@@ -211,19 +211,8 @@ local function type_of(agents, entry)
     return word.kind == "datadir" and failed.possible.differential and "differential" or "full"
 end
 
--- Whether the mirror's host has the programs that its primary runs.
-local function check_programs(ctx, pair)
-    local answer, err = ctx.agents:call(pair.primary.hostname, "programs", { bin = ctx.env.bin })
-    if not answer then
-        return nil, err
-    end
-    local problem = host_setup.check_programs(ctx.agents, ctx.env.bin, { pair.mirror.hostname },
-        answer.version)[1]
-    return not problem, problem
-end
-
 local function examine(ctx, entry)
-    local ok, err = check_programs(ctx, entry.pair)
+    local ok, err = host_setup.same_programs(ctx, entry.pair)
     if ok then
         entry.failed, err = recovery.examine(ctx, entry.pair)
     end

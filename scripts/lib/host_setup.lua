@@ -48,6 +48,25 @@ function M.check_programs(set, bin, hosts, version)
     end)
 end
 
+--- Whether a mirror's host has the programs that its primary's has.
+---@param ctx {env: Env, agents: table}
+---@param pair {primary: table, mirror: table}
+---@return boolean? ok
+---@return Error? err
+function M.same_programs(ctx, pair)
+    local bin = ctx.env.bin
+    if agents.same_host(pair.primary.hostname, pair.mirror.hostname) then
+        return true
+    end
+    local there, err = ctx.agents:call(pair.primary.hostname, "programs", { bin = bin },
+        { timeout_ms = ANSWER_MS })
+    if not there then
+        return nil, on_host(pair.primary.hostname, err)
+    end
+    err = M.check_programs(ctx.agents, bin, { pair.mirror.hostname }, there.version)[1]
+    return not err or nil, err
+end
+
 --- Gives hosts the passfile of this one. One that has it already is given the same again.
 ---@param set table lib/agents.lua's
 ---@param env {passfile: string}

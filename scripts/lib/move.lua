@@ -174,21 +174,6 @@ local function check_address(ctx, failed)
     return true
 end
 
--- A mirror's programs are those of its primary.
-local function check_programs(ctx, failed)
-    local host, bin = failed.target.hostname, ctx.env.bin
-    if agents.same_host(host, failed.source.hostname) then
-        return true
-    end
-    local there, err = ctx.agents:call(failed.source.hostname, "programs", { bin = bin },
-        { timeout_ms = OLD_HOST_MS })
-    if not there then
-        return nil, err
-    end
-    local problem = host_setup.check_programs(ctx.agents, bin, { host }, there.version)[1]
-    return not problem or nil, problem
-end
-
 --- Whether the new place will do; nothing is changed.
 ---@param ctx table
 ---@param failed Failed with `from`
@@ -206,7 +191,8 @@ function M.check(ctx, failed)
         ok, err = check_address(ctx, failed)
     end
     if ok then
-        ok, err = check_programs(ctx, failed)
+        ok, err = host_setup.same_programs(ctx,
+            { primary = failed.source, mirror = failed.target })
     end
     if not ok then
         return nil, err

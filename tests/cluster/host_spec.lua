@@ -82,10 +82,11 @@ describe("a host's agent", function()
 
     it("runs SQL as the superuser", function()
         local rows = sql({ [[select 1 as one, true as yes, 2.5::float8 as half, null as nothing,
-            '0/10'::pg_lsn as lsn, 9007199254740993 as long, 'x' as text,
+            '0/10'::pg_lsn as lsn, 9007199254740993 as long, -9007199254740992 as even, 'x' as text,
             current_setting('is_superuser') as super,
             current_setting('synchronous_commit') as sc]] })
         assert.same({ { one = 1, yes = true, half = 2.5, lsn = 16, long = "9007199254740993",
+            even = -9007199254740992,
             text = "x", super = "on", sc = "local" } }, rows)
         assert.same({ { a = "7 or 8" } }, sql({ "select $1 as a" }, { "7 or 8" }))
         local _, err = sql({ "select no_such_column" })

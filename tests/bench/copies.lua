@@ -194,7 +194,8 @@ end
 -- With an address it listens there, too, and lets this host's users copy it.
 local function server(dir, bin, address)
     local data, port = dir .. "/server", mr.free_port()
-    run({ bin .. "/initdb", "-D", data, "-k", "-N", "-A", "peer" })
+    run({ bin .. "/initdb", "-D", data, "-k", "-N", "--auth-local=peer",
+          "--auth-host=" .. (address and "trust" or "reject") })
     mr.append_file(data .. "/postgresql.conf", ([[
 listen_addresses = '%s'
 unix_socket_directories = '%s'
@@ -202,10 +203,6 @@ port = %d
 max_wal_size = '8GB'
 fsync = on
 ]]):format(address or "", data, port))
-    if address then
-        mr.append_file(data .. "/pg_hba.conf",
-            ("host replication all %s/32 trust\n"):format(address))
-    end
     run({ bin .. "/pg_ctl", "-D", data, "-l", dir .. "/server.log", "-w", "start" })
     return { datadir = data, port = port, user = mr.whoami().user, bin = bin, dbid = 1 }
 end

@@ -9,7 +9,7 @@ local M = {}
 local SLOW_MEGABYTES = 640
 local SLOW_BYTES = 12.5e6
 local SLOW_DELAY_MS = 10
-local KILLED_AT = 0.9
+local KILLED_MS = 600000
 local START_MS = 20000
 local run, timed = copies.run, copies.timed
 
@@ -224,9 +224,7 @@ function M.resume_full()
         local whole = patch("full", place, hosts)
         local hashing = patch("differential", place, hosts)
         empty(target)
-        local pid = start(hosts.ssh, patch_argv("full", place, hosts))
-        mr.sleep(whole * 1000 * KILLED_AT)
-        mr.kill(pid, "KILL")
+        mr.check(mr.run(patch_argv("killed", place, hosts), { timeout_ms = KILLED_MS }))
         local seconds, numbers = patch("differential", place, hosts)
         copies.check_equal(source, target)
         return { runs = 1, ours = seconds, theirs = whole, unit = "s", peer = "a whole one",

@@ -4,6 +4,7 @@
  *   patch_bench make DIR MB         fills DIR like a data directory: segments of 1 GB and small files, of
  *                                   pages that compress as real ones do, lz4 to a half, zstd to a third
  *   patch_bench spoil DIR PPM SEED  changes PPM millionths of the 8 KiB blocks of its large files
+ *   patch_bench killed ...          a full one that is killed when it has looked at 90 %
  *   patch_bench full|differential SOURCE TARGET [THREADS [HOST PROGRAM | PROGRAM ARGS...]]
  *                                   one patch: prints seconds, bytes, the largest memory used; from feeders
  *                                   that ssh starts on a host, or of this one
@@ -18,6 +19,8 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -167,6 +170,16 @@ spoil(const char *dir, uint64_t ppm, uint64_t seed)
     }
 }
 
+static void *
+kill_at_90(void *arg)
+{
+    struct patch_progress *p = arg;
+    while (atomic_load(&p->bytes_total) == 0 || p->bytes_done < p->bytes_total / 10 * 9)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    kill(getpid(), SIGKILL);
+    return NULL;
+}
+
 static int
 run(enum patch_type type, int argc, char **argv)
 {
@@ -194,6 +207,9 @@ run(enum patch_type type, int argc, char **argv)
         if (remote_blocks_new(&spec.source, &what, &e) != 0)
             return 1;
     }
+    pthread_t killer;
+    if (strcmp(argv[1], "killed") == 0)
+        pthread_create(&killer, NULL, kill_at_90, &p);
     clock_gettime(CLOCK_MONOTONIC, &from);
     if (patch_run(&spec, &e) != 0) {
         fprintf(stderr, "%s\n", e.message);
@@ -226,7 +242,8 @@ main(int argc, char **argv)
         return 0;
     }
     if (argc >= 4) {
-        enum patch_type type = strcmp(argv[1], "full") == 0 ? PATCH_FULL : PATCH_DIFFERENTIAL;
+        bool compares = strcmp(argv[1], "differential") == 0;
+        enum patch_type type = compares ? PATCH_DIFFERENTIAL : PATCH_FULL;
         int code = run(type, argc, argv);
         fflush(NULL);
         _exit(code); /* threads of ssh sessions that are being closed may live a little longer */

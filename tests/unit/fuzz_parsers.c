@@ -165,16 +165,16 @@ static void
 test_feed(void **state)
 {
     (void)state;
-    struct str s[5] = {STR_INIT, STR_INIT, STR_INIT, STR_INIT, STR_INIT};
-    struct seed seeds[5];
+    struct str s[6] = {STR_INIT, STR_INIT, STR_INIT, STR_INIT, STR_INIT, STR_INIT};
+    struct seed seeds[6];
     uint8_t hashes[2 * PATCH_HASH_BYTES] = {7}, *at;
     uint8_t page[FEED_HEAD_BYTES + FEED_MAP_BYTES + 3 * PATCH_UNIT_BYTES] = {0};
     struct feed_ask ask = {1, 1 << 20, 20000, 9000, "base/5", "16384", hashes};
     struct patch_answer answer = {.data = page + FEED_HEAD_BYTES + FEED_MAP_BYTES,
                                   .bytes = 20000,
                                   .differs = {true, false, true}};
-    for (int i = 0; i < 5; i++)
-        str_append(&s[i], &"\0\1\2\3\3"[i], 1);
+    for (int i = 0; i < 6; i++)
+        str_append(&s[i], &"\0\1\2\3\3\1"[i], 1);
     feed_put_ask(&s[0], &ask);
     str_append(&s[1], "\37\116\0\0\0\100\0\0", 8); /* 20000 bytes, of which 16384 are there */
     size_t len = feed_put_blocks(&at, &answer);
@@ -185,10 +185,12 @@ test_feed(void **state)
     feed_put_file(&s[2], &(struct patch_listed_file){"16385", 0, 0600, 0});
     add_packed(&s[3], FRAME_LZ4);
     add_packed(&s[4], FRAME_ZSTD);
-    for (int i = 0; i < 5; i++)
+    /* Nothing of these bytes differs, of which all but the last one is there. */
+    str_append(&s[5], "\37\116\0\0\37\116\0\0\0\0\0\0\37\116\0\0", 16);
+    for (int i = 0; i < 6; i++)
         seeds[i] = (struct seed){s[i].data, s[i].len};
-    run(fuzz_feed, seeds, 5);
-    for (int i = 0; i < 5; i++)
+    run(fuzz_feed, seeds, 6);
+    for (int i = 0; i < 6; i++)
         str_free(&s[i]);
 }
 

@@ -289,6 +289,10 @@ local function ask_at(view, inst, row, condition)
     elseif inst == view.m and row.status == "u" and view:unstreamed_ms() > 0 then
         -- It is there and does not stream: what its primary lacks is known before it is let go.
         return asked + s.ask_ms
+    elseif inst.word_error then
+        -- Its host is away, or was when it was asked: one that was a primary is marked when it is
+        -- back, and one that streams again is taken up.
+        return asked + s.ask_ms
     end
     return asked + s.check_ms
 end

@@ -34,6 +34,23 @@ describe("fts: the mirror is lost", function()
         assert.is_true(pair.now - began >= 29000 and pair.now - began <= 32000, pair.now - began)
     end)
 
+    it("asks its host again soon when it is back and its host was away", function()
+        local pair = new({ mode = "n", status = "d" }):settle({ peer = pair_of.none })
+        pair:after(1000):sees(M, "timeout", { took = 1000 }):says(M, false)
+        pair.log = {}
+        pair:after(500):sees(M, "ok"):sees(P, "ok")
+        local began = pair.now
+        while not pair:story()[1] and pair.now - began < 60000 do
+            pair:after(500):sees(M, "ok"):sees(P, "ok")
+            -- Its host is there from now on.
+            if pair:asked("ask", M) then
+                pair:says(M, {})
+            end
+        end
+        assert.are.same({ "mirror_up" }, pair:story())
+        assert.is_true(pair.now - began < 3000, pair.now - began)
+    end)
+
     it("releases sooner when commits hang", function()
         local pair = new():settle()
         local began = pair.now

@@ -115,7 +115,7 @@ for host; do
 done
 for host; do
     mkdir -m 700 "$host/home/.ssh"
-    cp id_ed25519 known_hosts "$host/home/.ssh"
+    cp id_ed25519 id_ed25519.pub known_hosts "$host/home/.ssh"
     cp id_ed25519.pub "$host/home/.ssh/authorized_keys"
 done
 ]]
@@ -383,11 +383,21 @@ function Hosts:link(a, b, options)
     end
 end
 
+--- Stops its sshd and all sessions of it: connections are accepted, and nothing ever answers.
+---@return fun() thaw
+function Host:freeze_sshd()
+    local pids = {}
+    for pid in self:must({ "pgrep", "-x", "sshd" }):gmatch("%d+") do
+        table.insert(pids, self:process(tonumber(pid)))
+    end
+    return hurt.freeze(pids)
+end
+
 local function entering(host, argv, env)
     local words = luajit({ script("host_enter.lua"), tostring(host.first), host.lab.home, "env",
-        "-u", "LUA_PATH", "-u", "XDG_STATE_HOME", "HOME=" .. host.lab.home,
-        "USER=" .. host.lab.user.name, "LOGNAME=" .. host.lab.user.name, "TMPDIR=/tmp",
-        "PATH=/usr/local/bin:/usr/bin:/bin" })
+        "-u", "LUA_PATH", "-u", "XDG_STATE_HOME", "-u", "MOONRISE_SSH_DIR",
+        "HOME=" .. host.lab.home, "USER=" .. host.lab.user.name,
+        "LOGNAME=" .. host.lab.user.name, "TMPDIR=/tmp", "PATH=/usr/local/bin:/usr/bin:/bin" })
     for name, value in pairs(env or {}) do
         table.insert(words, name .. "=" .. value)
     end

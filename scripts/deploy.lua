@@ -8,11 +8,19 @@ local function check(_, rest)
     if #rest == 0 then
         return "which hosts? moonrise deploy HOST..."
     end
-    for _, host in ipairs(rest) do
+end
+
+-- Agents of the other hosts come to this one, too: a mirror's copy is made from its primary.
+local function with_this_one(hosts)
+    local all = {}
+    for _, host in ipairs(hosts) do
         if agents.is_local(host) then
-            return ("%s is this host: its agents are this moonrise"):format(host)
+            return hosts
         end
+        table.insert(all, host)
     end
+    table.insert(all, mr.whoami().hostname)
+    return all
 end
 
 local function each(hosts, opts, fn)
@@ -78,11 +86,12 @@ local function finish(hosts, opts, found)
 end
 
 local function main(opts, rest)
+    local hosts = with_this_one(rest)
     local package, err = deploy.package()
     if not package then
         return nil, err
     end
-    local found, work = plan(rest, opts, package)
+    local found, work = plan(hosts, opts, package)
     if #work > 0 and not opts.dry_run then
         local go_on, code = term.confirm("Continue with the installation", opts.yes)
         if not go_on then
@@ -90,11 +99,11 @@ local function main(opts, rest)
         end
         carry_out(work, opts, package, found)
     end
-    return finish(rest, opts, found)
+    return finish(hosts, opts, found)
 end
 
 return {
-    summary = "install this moonrise on other hosts",
+    summary = "install this moonrise on other hosts, and for their agents here",
     usage = "HOST... [-B N] [options]",
     description = [[
 Sends the program, its scripts and policies by ssh, as the user who calls this, who must be let in
@@ -106,6 +115,7 @@ An agent on another host is started from there when that is of the same version 
 from the place where the caller's own program is (/usr/local/bin/moonrise after make install). So
 hosts where root installs moonrise need no deploy.
 
+This host gets it in the same place, since agents of the others come to it, too.
 Libraries that are missing there are named with their Debian packages.]],
     examples = [[
   moonrise deploy sdw1 sdw2        two hosts, after a question

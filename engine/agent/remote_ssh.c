@@ -45,6 +45,8 @@ static void
 way_why(void *process, struct err *e)
 {
     ssh_why(process, e);
+    if (e->code == ERR_NOTFOUND)
+        err_hint(e, "moonrise deploy, with that host's name, installs moonrise there");
 }
 
 static void

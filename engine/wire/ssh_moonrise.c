@@ -6,9 +6,11 @@
 #include <stdlib.h>
 
 /* $0 is the version, $1 this program's place here. What `moonrise deploy` has installed for this user is
- * found first, since it was put there where the other one could not be replaced. */
+ * found first, since it was put there where the other one could not be replaced. Last comes what a login
+ * there finds by the name: the greeting tells whether it is of this version. */
 static const char moonrise_script[] = "m=$HOME/.local/lib/moonrise/$0/bin/moonrise; "
-                                      "[ -x \"$m\" ] || m=$1; shift; exec \"$m\" \"$@\"";
+                                      "[ -x \"$m\" ] || m=$1; shift; "
+                                      "[ -x \"$m\" ] || m=moonrise; exec \"$m\" \"$@\"";
 
 const char **
 ssh_moonrise(const char *executable, const char *const *words)

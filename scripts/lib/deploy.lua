@@ -1,4 +1,5 @@
---- Installing this moonrise on other hosts, by ssh alone: its tree goes there as one tar archive.
+--- Installing this moonrise on other hosts, by ssh alone: its tree goes as one tar archive. And on
+--- this one, where agents of other hosts look for it, too.
 ---
 --- Without root's rights it cannot replace /usr/local/bin/moonrise. So it goes to the user's
 --- ~/.local/lib/moonrise, where agents of this version are looked for first (ssh.h, ssh_moonrise):
@@ -8,6 +9,7 @@
 ---
 --- VERSION-SUM is complete, on disk and has been run before it gets its name there; then one rename
 --- makes VERSION lead to it. The build before stays, for what still runs from it.
+local agents = require("lib.agents")
 local mr = require("moonrise")
 
 local M = {}
@@ -23,7 +25,7 @@ local PACKAGES = {
     ["libpq.so.5"] = "libpq5", ["libssh.so.4"] = "libssh-4", ["libuv.so.1"] = "libuv1",
     ["libjansson.so.4"] = "libjansson4", ["libluajit-5.1.so.2"] = "libluajit-5.1-2",
     ["libxxhash.so.0"] = "libxxhash0", ["liblz4.so.1"] = "liblz4-1", ["libzstd.so.1"] = "libzstd1",
-    ["libcrypto.so.3"] = "libssl3",
+    ["libcrypto.so.3"] = "libssl3", ["libz.so.1"] = "zlib1g",
 }
 
 -- $0 is the version, $1 the sum. One line each: a login shell there may be csh.
@@ -36,7 +38,7 @@ set -eu;
 root=$HOME/.local/lib/moonrise; build=$0-$1;
 umask 022; mkdir -p "$root"; cd "$root";
 was=$(readlink "$0" || echo none);
-new=$(mktemp -d .new-XXXXXX); trap 'rm -rf "$root/$new"' EXIT;
+new=$(mktemp -d -p .); trap 'cd "$root" && rm -rf "$new"' EXIT;
 cat >"$new/tar";
 sum=$(sha256sum "$new/tar"); sum=${sum%% *};
 [ "$sum" = "$2" ] || { echo "failed the archive arrived damaged"; exit 0; };
@@ -107,14 +109,22 @@ local function words(script, package)
     return { "sh", "-c", one_line(script), mr.version, package.sum:sub(1, 16), package.sum }
 end
 
+local function run(host, argv, options)
+    if not agents.is_local(host) then
+        options.connect_ms = CONNECT_MS
+        return mr.run_on(host, argv, options)
+    end
+    local result, err = mr.run(argv, options)
+    return checked(result, err, "installing here")
+end
+
 --- Asks a host which build of this version is there.
 ---@param host string
 ---@param package table
 ---@return "none"|"same"|"other"? word
 ---@return Error? err
 function M.ask(host, package)
-    local said, err = mr.run_on(host, words(ASK, package),
-        { connect_ms = CONNECT_MS, timeout_ms = ASK_MS })
+    local said, err = run(host, words(ASK, package), { timeout_ms = ASK_MS })
     if not said then
         return nil, err
     end
@@ -139,8 +149,8 @@ end
 ---@return string? path
 ---@return Error? err
 function M.install(host, package)
-    local said, err = mr.run_on(host, words(INSTALL, package),
-        { stdin = package.tar, connect_ms = CONNECT_MS, timeout_ms = SEND_MS })
+    local said, err = run(host, words(INSTALL, package),
+        { stdin = package.tar, timeout_ms = SEND_MS })
     if not said then
         return nil, err
     end

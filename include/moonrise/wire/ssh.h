@@ -54,7 +54,7 @@ int ssh_quote(struct str *out, const char *const *argv, struct err *e);
 
 /* The argument vector that runs moonrise with `words` on another host: what `moonrise deploy` has installed
  * there for this user in this version (~/.local/lib/moonrise/VERSION/bin/moonrise), else what is in the
- * place of `executable` here. The strings are borrowed; free the list with free(). */
+ * place of `executable` here, else what a login there finds by the name. The strings are borrowed; free the list with free(). */
 const char **ssh_moonrise(const char *executable, const char *const *words);
 
 #endif

@@ -1,0 +1,102 @@
+--- Faults of hosts and links, drawn by the dice, one at a time and two at once, under writers on
+--- every instance: nothing acknowledged is lost, no two of a pair acknowledge, everything comes
+--- back. In a campaign only: MOONRISE_FAULTS=N faults, and MOONRISE_SEED=N draws the same again.
+
+local cluster_of = require("tests.lib.cluster")
+local dice_of = require("tests.lib.dice")
+local hosts = require("tests.lib.hosts")
+local hosts_faults = require("tests.lib.hosts_faults")
+local pinned = require("tests.lib.pinned")
+local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
+
+local given = tonumber(os.getenv("MOONRISE_FAULTS"))
+local FAULTS = given or os.getenv("MOONRISE_CAMPAIGN") and 100
+local SOON_S, MEND_S = 60, 240
+local TWO_AT_ONCE = 0.4
+-- How long things are left as they are: sometimes longer than anybody's patience.
+local LEFT_S = 15
+local NAMES = { "cdw", "scdw", "sdw1", "sdw2" }
+local PLACES = { coordinator = "cdw", standby = "scdw", primary0 = "sdw1", mirror0 = "sdw2",
+    primary1 = "sdw2", mirror1 = "sdw1" }
+
+describe("a campaign of hosts", function()
+    local place, lab, cluster, writers, world, why_not
+    local dice = dice_of.new()
+
+    setup(function()
+        place = place_of.new()
+        local made
+        made, why_not = hosts.enter()
+        why_not = not FAULTS and "only in a campaign" or why_not
+        if not made or not FAULTS then
+            return
+        end
+        local disks, all = {}, { "clients", unpack(NAMES) }
+        for _, name in ipairs(all) do
+            disks[name] = "2g"
+        end
+        lab = hosts.new(place, all, { disks = disks })
+        cluster = cluster_of.new(place, { lab = lab, hosts = PLACES, segments = 2, standby = true,
+            hba = { "host pinned pinned 10.9.0.0/16 scram-sha-256" },
+            settings = { wal_receiver_timeout = "4s", wal_sender_timeout = "4s",
+                autovacuum = "off" },
+            watch = { interval_ms = 500, timeout_ms = 800, patience_ms = 4000, heard_ms = 4000,
+                grace_ms = 6000 } })
+        cluster:init()
+        cluster:watched()
+        world = { lab = lab, cluster = cluster, dice = dice, names = NAMES, coordinator = "cdw" }
+        writers = pinned.open(cluster, lab.clients)
+    end)
+
+    teardown(place_of.close_all)
+
+    local function draw()
+        local name = dice:pick(hosts_faults.names)
+        -- Who was hurt before may not be there any more to be hurt in this way.
+        local done, undo = pcall(hosts_faults.kinds[name], world)
+        return name .. (done and "" or (" (cannot be: %s)"):format(tostring(undo))),
+            done and undo or nil
+    end
+
+    -- All runs and is in sync again; the watcher, when it has gone with its host, is started anew.
+    local function mended()
+        wait.eventually("every pair to be in sync again", MEND_S, function()
+            local start = cluster:moonrise({ "start", "-a" })
+            if cluster.watcher:code() then
+                cluster:watch()
+            end
+            local said = cluster:moonrise({ "recoverseg", "-a" })
+            return pcall(cluster.wait_healthy, cluster, 15), start.out .. start.err .. said.out
+                .. said.err
+        end)
+    end
+
+    local function round(n)
+        local list, undos = {}, {}
+        for i = 1, dice:number(1) < TWO_AT_ONCE and 2 or 1 do
+            list[i], undos[i] = draw()
+        end
+        local story = ("fault %d: %s"):format(n, table.concat(list, ", "))
+        print("# " .. story)
+        dice:told(story, function()
+            dice:pause(LEFT_S)
+            for _, undo in pairs(undos) do
+                undo()
+            end
+            mended()
+            writers:progress(20, SOON_S)
+        end)
+    end
+
+    it("loses nothing and comes back each time", function()
+        if not lab then
+            return pending(why_not)
+        end
+        print(("# MOONRISE_SEED=%d, %d faults"):format(dice.seed, FAULTS))
+        for n = 1, FAULTS do
+            round(n)
+        end
+        pinned.sound(cluster, writers:prove())
+    end)
+end)

@@ -188,7 +188,7 @@ describe("hosts apart", function()
         goes_on()
         mend()
         told("state", "^in_sync", since, 3)
-    end)
+    end, "long")
 
     test("a primary that is killed is replaced at once, by the word of its host", function()
         local since, mirror = cluster:journal_end(), dbid("m", 0)

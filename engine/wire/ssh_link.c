@@ -18,8 +18,12 @@
 #define RETRY_FIRST_MS 60
 #define RETRY_LAST_MS  1500
 
-/* Of its own, so that it is no ERR_*: the server has dropped the connection before it greeted. */
-#define LINK_DROPPED 1
+/* Of its own, so that it is no ERR_*: the server has dropped the connection before it greeted, or a key was
+ * read that somebody is writing. */
+#define LINK_AGAIN 1
+
+/* libssh writes a public key that is not beside its private one, and not in one piece. */
+#define LINK_UNREAD_TRIES 5
 
 static const char *const link_phases[] = {
     [LINK_TURN] = "other connections to it are still on their way",
@@ -87,7 +91,7 @@ link_is_proxied(const struct link *l)
     return is;
 }
 
-/* Up to the agreement on keys. LINK_DROPPED when the server hung up before it greeted. */
+/* Up to the agreement on keys. LINK_AGAIN when the server hung up before it greeted. */
 static int
 link_greet(struct link *l, struct err *e)
 {
@@ -115,7 +119,7 @@ link_greet(struct link *l, struct err *e)
     err_hint(
         e, "see its log (journalctl -u ssh there); MaxStartups in its sshd_config bounds how many "
            "may connect at the same time");
-    return LINK_DROPPED;
+    return LINK_AGAIN;
 }
 
 static int
@@ -144,7 +148,13 @@ link_login(struct link *l, struct err *e)
         if (rc != 0)
             return rc;
     }
-    return answer == SSH_AUTH_SUCCESS ? 0 : link_refused(l, answer, e);
+    if (answer == SSH_AUTH_SUCCESS)
+        return 0;
+    bool unread = answer == SSH_AUTH_ERROR && l->unread < LINK_UNREAD_TRIES &&
+                  strstr(ssh_get_error(l->session), "import public key");
+    l->unread += unread;
+    int rc = link_refused(l, answer, e);
+    return unread ? LINK_AGAIN : rc;
 }
 
 static int
@@ -231,7 +241,7 @@ link_open(struct link *l, const char *command, ssh_channel_callbacks ch, struct 
 {
     struct err late;
     int rc = link_attempt(l, e);
-    for (int64_t ms = RETRY_FIRST_MS; rc == LINK_DROPPED; ms *= 2) {
+    for (int64_t ms = RETRY_FIRST_MS; rc == LINK_AGAIN; ms *= 2) {
         rc = link_pause(l, link_jitter(ms < RETRY_LAST_MS ? ms : RETRY_LAST_MS), &late);
         if (rc == ERR_TIMEOUT)
             break; /* what *e says is more than that it is late */

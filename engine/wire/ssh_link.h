@@ -36,6 +36,7 @@ struct link {
     ssh_channel channel;
     struct ssh_callbacks_struct callbacks;
     bool locked;  /* a key was met that has a passphrase */
+    int unread;   /* how often a public key could not be read */
     char at[300]; /* " (127.0.0.1 port 22)" once known, for messages */
 };
 

@@ -239,6 +239,38 @@ test_sixteen_at_once(void **state)
     }
 }
 
+static void *
+later_whole(void *arg)
+{
+    const struct sshd *d = arg;
+    moment_pass(300000);
+    tmpdir_do(d->dir, "cp $DIR/authorized_keys $DIR/new && mv $DIR/new $DIR/ssh/id_ed25519.pub");
+    return NULL;
+}
+
+/* libssh writes the public key that it does not find beside a private one, and another process reads half of
+ * it. */
+static void
+test_half_a_public_key(void **state)
+{
+    struct sshd *d = sshd_need(state);
+    static const char *const argv[] = {"echo", "here", NULL};
+    pthread_t writer;
+    tmpdir_write(d->dir, "ssh/id_ed25519.pub", "");
+    assert_int_equal(pthread_create(&writer, NULL, later_whole, d), 0);
+    struct ssh *s = sshd_open(argv);
+    pthread_join(writer, NULL);
+    sshd_says(s, "here\n");
+    ssh_close(s);
+    tmpdir_write(d->dir, "ssh/id_ed25519.pub", "what is no key stays none\n");
+    struct ssh_spec spec = {.host = "box", .argv = argv, .connect_ms = SSHD_CONNECT_MS};
+    struct err e;
+    int64_t begun = clock_ms();
+    assert_int_equal(ssh_open(&s, &spec, &e), ERR_PERMISSION);
+    sshd_has(e.message, "public key");
+    assert_true(clock_ms() - begun < SSHD_CONNECT_MS / 2);
+}
+
 int
 main(void)
 {
@@ -253,6 +285,7 @@ main(void)
         SSHD_TEST(test_sshd_dies, sshd_default),
         SSHD_TEST(test_sixteen_at_once, sshd_default),
         SSHD_TEST(test_sixteen_at_once, setup_crowded),
+        SSHD_TEST(test_half_a_public_key, sshd_default),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

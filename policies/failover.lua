@@ -44,14 +44,17 @@ local function patience(facts, what)
 end
 
 -- It serves on its host, and we do not reach it. While its mirror hears it only our way to it is
--- cut, and clients are best served where they are. Else it waits for that mirror: more is cut.
+-- cut, and clients are best served where they are: people are told when that lasts. Else it waits
+-- for that mirror: more is cut.
 local function cut_off_primary(facts)
-    if facts.replication.heard then
+    if not facts.replication.heard then
+        return patience(facts, "the primary serves on its host only: neither its mirror nor the"
+            .. " watcher hears it")
+    elseif exhausted(facts.primary, facts.settings) then
         return answer("alert", "the primary serves on its host and its mirror hears it, and it does"
             .. " not answer the watcher: look at the network between them", 1000)
     end
-    return patience(facts, "the primary serves on its host only: neither its mirror nor the watcher"
-        .. " hears it")
+    return answer("wait", "the primary serves on its host and its mirror hears it", 1000)
 end
 
 -- Nobody can end it: a primary that its mirror still hears is not dead.
@@ -130,7 +133,7 @@ local function mirror_trouble(facts)
         return answer("release", "the mirror's grace period is over")
     elseif mirror.condition == "unresolved" then
         return unresolved("mirror")
-    elseif heard_of(facts) then
+    elseif heard_of(facts) and exhausted(mirror, settings) then
         return answer("alert", "the mirror serves on its host and streams, and it does not answer"
             .. " the watcher: look at the network between them", 1000)
     end

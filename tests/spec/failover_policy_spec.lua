@@ -64,6 +64,7 @@ local mirrors = {
     { "hung beyond it", silent("hung", 9, 30000), {}, "release" },
     { "at an address that is not known here", nameless, {}, "alert" },
     { "cut off from us only", silent("cut_off", 99, 99000), {}, "alert" },
+    { "cut off from us only, not for long", silent("cut_off", 99, 9999), {}, "wait" },
     { "cut off from its primary, too", silent("cut_off", 99, 30000),
         { streaming = false, unstreamed_ms = 30000 }, "release" },
     { "cut off, while commits hang", silent("cut_off", 9, 12000),
@@ -109,6 +110,8 @@ describe("failover policy", function()
         local answer = ask("primary_lost", silent("cut_off", 50, 99000), {}, { heard = true })
         assert.are.equal("alert", answer.action)
         assert.matches("look at the network", answer.reason)
+        assert.are.equal("wait", ask("primary_lost", silent("cut_off", 50, 9999), {},
+            { heard = true }).action)
     end)
 
     it("has a hung primary ended, though its mirror hears the sessions that go on", function()

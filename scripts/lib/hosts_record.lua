@@ -5,6 +5,11 @@
 --- Two majorities share a host. So whoever reads one knows of every release; that the standby is in
 --- sync is true where any host says so, unless one says otherwise with an epoch as high. A host
 --- that has no record is none of a majority: it may have lost the one that says "out".
+---
+--- That holds for majorities of the same hosts. A standby whose catalog lacks that the cluster has
+--- got others asks those that it knows: before each such change a majority of them has a
+--- catalog_epoch on record that the catalog reaches by the change alone. So a reader whose own
+--- catalog has not come to the highest catalog_epoch that it reads knows nothing of the pair.
 local cluster = require("lib.cluster")
 local mr = require("moonrise")
 
@@ -71,15 +76,75 @@ function M.write(ctx, host, record)
     return call(ctx, host, "record_write", record)
 end
 
-local function lacking(needed, written, errors)
+-- Whether each of these sets of hosts has a majority among those that have written.
+local function suffices(sets, written)
+    local is_written = {}
+    for _, host in ipairs(written) do
+        is_written[host] = true
+    end
+    for _, hosts in ipairs(sets) do
+        local count = 0
+        for _, host in ipairs(hosts) do
+            count = count + (is_written[host] and 1 or 0)
+        end
+        if count < M.majority(#hosts) then
+            return false
+        end
+    end
+    return true
+end
+
+local function failed(errors)
     local missing = {}
     for host, err in pairs(errors) do
         table.insert(missing, ("%s: %s"):format(host, tostring(err)))
     end
     table.sort(missing)
-    return mr.error("refused", ("the coordinator is not released: %d of at least %d hosts have "
-        .. "recorded that its standby is out; %s"):format(#written, needed,
-        table.concat(missing, "; ")), { hint = "it is released when a majority answers" })
+    return table.concat(missing, "; ")
+end
+
+-- All hosts of some sets, each once.
+local function all_of(sets)
+    local list, known = {}, {}
+    for _, hosts in ipairs(sets) do
+        for _, host in ipairs(hosts) do
+            if not known[host] then
+                known[host] = true
+                table.insert(list, host)
+            end
+        end
+    end
+    return list
+end
+
+-- Writes all hosts' records at the same time, until each set of hosts has a majority that has it.
+-- -> those that have it, and whether they suffice; or nil, err
+local function write_all(ctx, sets, record, told)
+    local answers, written, errors = mr.queue(), {}, {}
+    local hosts = all_of(sets)
+    for _, host in ipairs(hosts) do
+        mr.spawn(function()
+            local now, err = M.write(ctx, host, record)
+            if told then
+                told(host, now, err)
+            end
+            answers:push({ host = host, ok = now ~= nil, err = err })
+        end)
+    end
+    for _ = 1, #hosts do
+        local answer, err = answers:pop()
+        if not answer then
+            return nil, err
+        elseif answer.ok then
+            table.insert(written, answer.host)
+        else
+            errors[answer.host] = answer.err
+        end
+        if suffices(sets, written) then
+            return written, true
+        end
+    end
+    return written, false, errors
 end
 
 --- Writes all hosts' records at the same time, until a majority has it. The others go on by
@@ -91,31 +156,15 @@ end
 ---@return string[]? written the hosts that have it
 ---@return Error? err code "refused": no majority
 function M.write_majority(ctx, hosts, record, told)
-    local answers, written, errors = mr.queue(), {}, {}
-    for _, host in ipairs(hosts) do
-        mr.spawn(function()
-            local now, err = M.write(ctx, host, record)
-            if told then
-                told(host, now, err)
-            end
-            answers:push({ host = host, ok = now ~= nil, err = err })
-        end)
+    local written, enough, errors = write_all(ctx, { hosts }, record, told)
+    if not written then
+        return nil, enough
+    elseif not enough then
+        return nil, mr.error("refused", ("the coordinator is not released: %d of at least %d hosts "
+            .. "have recorded that its standby is out; %s"):format(#written, M.majority(#hosts),
+            failed(errors)), { hint = "it is released when a majority answers" })
     end
-    local needed = M.majority(#hosts)
-    for _ = 1, #hosts do
-        local answer, err = answers:pop()
-        if not answer then
-            return nil, err
-        elseif answer.ok then
-            table.insert(written, answer.host)
-        else
-            errors[answer.host] = answer.err
-        end
-        if #written == needed then
-            return written
-        end
-    end
-    return nil, lacking(needed, written, errors)
+    return written
 end
 
 -- Nothing may happen to the pair between the record and the transition: the epoch that was reserved
@@ -176,10 +225,14 @@ local function current(ctx, instances)
     return M.of(pair, pair.primary.mode, pair_state.epoch, state.epoch), state.sysid
 end
 
---- Has a majority of the hosts hold the current record, as they will be when an instance is at
---- another place: two majorities of different sets of hosts need not share one. Among them the one
---- that joins, which may have an old record of an earlier membership. The facts for move_done and
---- mirror_add.
+-- How far the catalog's epoch jumps when the cluster gets other hosts: further than the other
+-- transitions take it while the hosts write their records.
+local AHEAD = 1000
+
+--- Has a majority of the hosts hold the current record, of those that the cluster has and of those
+--- that it has when an instance is at another place: two majorities of different sets of hosts need
+--- not share one. Among them the one that joins, which may have an old record of an earlier
+--- membership. The facts for move_done and mirror_add.
 ---@param ctx {env: Env, agents: table, cat: table}
 ---@param instances table[]
 ---@param moved table one of them, with its new place; or one that is new
@@ -195,17 +248,17 @@ function M.joining(ctx, instances, moved)
     if not now then
         return nil, sysid
     end
+    now.catalog_epoch = now.catalog_epoch + AHEAD
     local there = { env = ctx.env, agents = ctx.agents, sysid = sysid }
-    local joined, err = M.write(there, moved.hostname, now)
-    local written
-    if joined then
-        written, err = M.write_majority(there, hosts, now)
-    end
+    local written, enough, errors = write_all(there, { hosts, before, { moved.hostname } }, now)
     if not written then
-        return nil, err
+        return nil, enough
+    elseif not enough then
+        return nil, mr.error("refused", ("the cluster gets no other hosts: too few of those it has "
+            .. "and gets keep the record of the coordinator's pair; %s"):format(failed(errors)),
+            { hint = "it needs a majority of both" })
     end
-    table.insert(written, moved.hostname)
-    return { majority = { epoch = now.epoch, hosts = written } }
+    return { majority = { epoch = now.epoch, catalog_epoch = now.catalog_epoch, hosts = written } }
 end
 
 ---@class Out

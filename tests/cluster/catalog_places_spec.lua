@@ -34,9 +34,9 @@ describe("the catalog, of places,", function()
 
     -- A record on these hosts, of the coordinator's pair as it is.
     local function record(...)
-        return ('{"majority": {"epoch": %s, "hosts": ["%s"]}}'):format(
+        return ('{"majority": {"epoch": %s, "catalog_epoch": %s, "hosts": ["%s"]}}'):format(
             value("select epoch from pair_state where content = -1"),
-            table.concat({ ... }, '", "'))
+            value("select epoch + 1000 from cluster_state"), table.concat({ ... }, '", "'))
     end
 
     local function left()
@@ -51,7 +51,7 @@ describe("the catalog, of places,", function()
         value(begin(NEW))
         value(begin(NEW))
         assert.same({ "4 h9:/data/new" }, left())
-        local epoch = value(done(NEW, record("h9", "h0", "h32")))
+        local epoch = value(done(NEW, record("h9", "h0", "h32", "h33")))
         assert.same({ "4 h1:/data/7001" }, left())
         assert.same({ { hostname = "h9", address = "h9", port = "7009", datadir = "/data/new",
             status = "d", role = "m" } }, must("select hostname, address, port, datadir, " ..
@@ -67,10 +67,10 @@ describe("the catalog, of places,", function()
 
     it("lets one come back to where it was, and leaves nothing where only the port changes",
         function()
-        value(done(NEW, record("h9", "h0", "h32")))
+        value(done(NEW, record("h9", "h0", "h32", "h33")))
         local old = { host = "h1", port = 7001, datadir = "/data/7001" }
         value(begin(old))
-        value(done(old, record("h1", "h0", "h32")))
+        value(done(old, record("h1", "h0", "h32", "h33")))
         assert.same({ "4 h9:/data/new" }, left())
         old.port = 7002
         value(begin(old))
@@ -102,7 +102,7 @@ describe("the catalog, of places,", function()
         local before = must(row)
         value(begin(NEW))
         refused("MR001", "dbid 4 is recorded as up", "select " .. done(NEW, record("h9", "h0",
-            "h32")))
+            "h32", "h33")))
         assert.same(before, must(row))
         refused("MR001", "the standby coordinator", ("select move_done(%s, -1, 2, %s, 'spec')")
             :format(coordinator, place(NEW)))
@@ -123,9 +123,8 @@ describe("the catalog, of places,", function()
                 to.host, to.port, to.datadir, facts or "{}")
         end
         refused("MR001", "only with a record on a majority", "select " .. add(1, nil, NEW))
-        refused("MR001", "the new one included: 3 of 6",
-            "select " .. add(1, record("h9", "h0", "h32"), NEW))
-        refused("MR001", "the new one included: 4 of 6",
+        refused("MR001", "host h9 included", "select " .. add(1, record("h9", "h0", "h32"), NEW))
+        refused("MR001", "host h9 included",
             "select " .. add(1, record("h1", "h0", "h32", "h33"), NEW))
         refused("MR003", "content 0 has a mirror already, dbid 4", "select " .. add(0, nil, NEW))
         refused("MR001", "the mirror of a segment", "select " .. add(-1, nil, NEW))
@@ -141,15 +140,23 @@ describe("the catalog, of places,", function()
 
     it("gets other hosts only with a record on a majority of them and on the new one", function()
         refused("MR001", "only with a record on a majority", "select " .. done(NEW))
-        refused("MR001", "the new one included: 2 of 4",
-            "select " .. done(NEW, record("h0", "h9")))
-        refused("MR001", "the new one included: 3 of 4",
-            "select " .. done(NEW, record("h0", "h32", "h33")))
-        refused("MR001", "the new one included: 2 of 4",
-            "select " .. done(NEW, record("h9", "h9", "h1", "h32")))
-        local before = record("h9", "h0", "h32")
+        for _, hosts in ipairs({ { "h0", "h9" }, { "h0", "h32", "h33" }, { "h0", "h1", "h32" },
+                                 { "h9", "h9", "h1", "h32" }, { "h9", "h0", "h32" } }) do
+            refused("MR001", "host h9 included", "select " .. done(NEW, record(unpack(hosts))))
+        end
+        refused("MR001", "only with a record on a majority", "select " .. done(NEW,
+            (record("h9", "h0", "h32", "h33"):gsub("catalog_epoch", "epochs"))))
+        local before = record("h9", "h0", "h32", "h33")
         value(("epoch_reserve(%s, -1, 'spec')"):format(coordinator))
         refused("MR003", "the hosts have recorded epoch", "select " .. done(NEW, before))
-        value(done(NEW, record("h9", "h0", "h32")))
+        value(done(NEW, record("h9", "h0", "h32", "h33")))
+    end)
+
+    it("reaches an epoch by the change that it does not reach without", function()
+        local before = record("h9", "h0", "h32", "h33")
+        local epoch = tonumber(before:match('catalog_epoch": (%d+)'))
+        value(("epoch_seen(%d)"):format(epoch))
+        refused("MR003", "of the catalog, which has come to", "select " .. done(NEW, before))
+        assert.is_true(tonumber(value(done(NEW, record("h9", "h0", "h32", "h33")))) > epoch + 1000)
     end)
 end)

@@ -66,9 +66,18 @@ exception when check_violation or not_null_violation then
     perform fail('MR004', format('%s is no place: %s', place, sqlerrm));
 end $$;
 
--- A record of the coordinator's pair is on a majority of the hosts as they will be, and on the one
--- that joins: what it may have from an earlier membership would count otherwise. `old` is the row
--- that moves; null for an instance that is new.
+create function moonrise.has_majority(hosts text[], named jsonb) returns boolean
+language sql as $$
+    select count(*) >= cardinality(hosts) / 2 + 1 from unnest(hosts) h where named ? h
+$$;
+
+-- The standby coordinator may lack this change and be activated. Then it asks a majority of the
+-- hosts that it knows, which need not share one with the majority that has recorded since that it
+-- is out. So before the change the record is on a majority of both sets, with a catalog_epoch to
+-- which the catalog comes by the change and not before: whoever reads it, and whose catalog has not
+-- come that far, lacks something that counts. The host that joins has it too: what it may have from
+-- an earlier membership would count otherwise. `old` is the row that moves; null for an instance
+-- that is new.
 create function moonrise.check_joining(old gp_segment_configuration, new left_place,
     majority jsonb) returns void
 language plpgsql as $$
@@ -76,22 +85,30 @@ declare
     hosts text[] := array(select c.hostname from gp_segment_configuration c
         where c.dbid is distinct from old.dbid union select new.hostname);
     before text[] := array(select distinct c.hostname from gp_segment_configuration c);
-    named integer := (select count(*) from unnest(hosts) h where majority -> 'hosts' ? h);
 begin
     if hosts <@ before and before <@ hosts
         or not exists (select from gp_segment_configuration where content = -1 and role = 'm') then
         return;
-    elsif jsonb_typeof(majority -> 'hosts') is distinct from 'array' then
+    elsif jsonb_typeof(majority -> 'hosts') is distinct from 'array'
+        or jsonb_typeof(majority -> 'catalog_epoch') is distinct from 'number' then
         perform forbid('the cluster gets other hosts only with a record on a majority of them',
-            'name that record in the facts: {"majority": {"epoch": ..., "hosts": [...]}}');
-    elsif named < cardinality(hosts) / 2 + 1
-        or not (new.hostname = any (before) or majority -> 'hosts' ? new.hostname) then
+            'name that record in the facts: {"majority": {"epoch": ..., "catalog_epoch": ..., '
+            '"hosts": [...]}}');
+    elsif not has_majority(hosts, majority -> 'hosts')
+        or not has_majority(before, majority -> 'hosts')
+        or not majority -> 'hosts' ? new.hostname then
         perform forbid(format('the cluster gets other hosts only with a record on a majority of '
-            'them, the new one included: %s of %s have it', named, cardinality(hosts)));
+            'those it has and of those it gets, host %s included: %s have it', new.hostname,
+            majority -> 'hosts'));
     elsif to_jsonb(last_epoch(-1)) is distinct from majority -> 'epoch' then
         perform fail('MR003', format('the hosts have recorded epoch %s, the pair''s last one is %s',
             majority ->> 'epoch', last_epoch(-1)), 'something happened to the pair in between');
+    elsif (majority ->> 'catalog_epoch')::bigint <= (select epoch from cluster_state) then
+        perform fail('MR003', format('the hosts have recorded epoch %s of the catalog, which has '
+            'come to %s', majority ->> 'catalog_epoch', (select epoch from cluster_state)),
+            'something happened in between');
     end if;
+    perform raise_epoch((majority ->> 'catalog_epoch')::bigint);
 end $$;
 
 -- Adds a mirror, as instance_add does, to a content of a cluster that serves. -> dbid

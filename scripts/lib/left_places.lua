@@ -87,7 +87,7 @@ local function forget(ctx, place, token)
     return "forgotten"
 end
 
--- What the pair is by its hosts' words: {mirror_mode, sysid, identities}. Nothing is done to a
+-- What the pair is by its hosts' words: {mode, sysid, identities, primary}. Nothing is done to a
 -- place that may be one of the pair's own by another name.
 local function look_at_pair(ctx, content)
     local pair, err = ctx.cat:pair(content)
@@ -105,6 +105,10 @@ local function look_at_pair(ctx, content)
         if inst == pair.primary then
             look.primary, look.sysid = inst, (word.control or {}).sysid
         end
+    end
+    if not look.sysid then
+        return nil, mr.error("notfound", "its pg_control is not read, which says whose the place is",
+            { instance = cluster.name(pair.primary) })
     end
     return look
 end
@@ -143,15 +147,30 @@ local function remove(ctx, place, token, look)
     return forget(ctx, place, token)
 end
 
+-- Whether it is still nobody's: whoever copies to it has its own epoch, and may have taken it before
+-- ours, which is higher then.
+local function is_free(ctx, place)
+    local list, err = ctx.cat:left_places()
+    for _, other in ipairs(list or {}) do
+        if other.hostname == place.hostname and other.datadir == place.datadir then
+            return true
+        end
+    end
+    return nil, err or mr.error("busy", "somebody copies to it, or it is gone")
+end
+
 -- What is there is this instance's, or runs and does not say whose it is.
 local function settle_found(ctx, place, token, look)
-    local goes = look.mode ~= "n"
+    local goes = look.mode == "s"
     if not goes and is_sealed(look.word) then
         return "sealed"
     end
     local err, ok
     look.epoch, err = reserve(ctx, place, token)
     if look.epoch then
+        ok, err = is_free(ctx, place)
+    end
+    if ok then
         ok, err = seal(ctx, row_of(place), look)
     end
     if not ok then

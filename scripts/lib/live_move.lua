@@ -24,6 +24,7 @@
 local mr = require("moonrise")
 local agents = require("lib.agents")
 local cluster = require("lib.cluster")
+local configuration = require("lib.configuration")
 local finally = require("lib.finally")
 local hba = require("lib.hba")
 local hold = require("lib.hold")
@@ -131,6 +132,10 @@ local function copy(ctx, failed, epoch, options)
     args.epoch, args.slot = epoch, instance.next_slot_name(failed.target)
     args.listen = ""
     args.settings.primary_slot_name = args.slot
+    ok, err = configuration.add(ctx, args, failed, failed.word)
+    if not ok then
+        return nil, err
+    end
     return ctx.agents:order(failed.target, "recover", args,
         { timeout_ms = 0, progress = options.progress })
 end

@@ -151,7 +151,7 @@ local function see_to_the_rest(ctx, entry)
         end
     end
     live_move.finish(ctx, { content = pair.content, source = pair.primary, target = pair.mirror })
-    local problems = left_places.of_contents(ctx, { pair.content })
+    local problems = left_places.of_contents(ctx, { [pair.content] = true })
     return { took_ms = 0, unfinished = problems > 0 }
 end
 

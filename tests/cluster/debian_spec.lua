@@ -37,6 +37,19 @@ local function fail_over(cluster)
     return mirror
 end
 
+-- A second time nothing is left to be done.
+local function move_mirror(cluster, place)
+    local from = cluster:mirror(0)
+    local line = ("%s|127.0.0.1|%%d|%%s"):format(from.hostname)
+    local file = place:write("moves", line:format(from.port, from.datadir) .. " "
+        .. line:format(place_of.free_port(), place:path("moved")) .. "\n")
+    for _ = 1, 2 do
+        cluster:must({ "movemirrors", "-a", "-i", file })
+    end
+    cluster:wait_healthy(10)
+    assert.equal(place:path("moved"), cluster:mirror(0).datadir)
+end
+
 local function files(list)
     local texts = {}
     for i, one in ipairs(list) do
@@ -126,6 +139,8 @@ describe("Debian's layout", function()
             hba_file = primary.conf_dir .. "/pg_hba.conf", data_directory = primary.datadir })
         cluster:primary(0):sql("create table ledger as select 1 as i")
 
+        move_mirror(cluster, place)
+        has(cluster:mirror(0), OWN)
         cluster:watched()
         local mirror = fail_over(cluster)
         has(mirror, OWN)

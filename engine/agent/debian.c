@@ -21,7 +21,9 @@ is_of(const char *conf_dir, const char *datadir)
     char *path = path_join(conf_dir, "postgresql.conf");
     const char *dir =
         conf_read_included(&c, path, NULL, NULL) == 0 ? conf_get(&c, "data_directory") : NULL;
-    bool names = path_leads_to(dir ? dir : conf_dir, datadir);
+    dir = dir ? dir : conf_dir;
+    /* One that is missing leads nowhere. */
+    bool names = strcmp(dir, datadir) == 0 || path_leads_to(dir, datadir);
     conf_done(&c);
     free(path);
     return names;
@@ -70,6 +72,7 @@ is_auto(const char *conf_dir)
 
 struct looking {
     const char *datadir;
+    bool all; /* not only those that start by themselves */
     void (*fn)(void *arg, const char *conf_dir);
     void *arg;
 };
@@ -86,7 +89,7 @@ look_below(const struct looking *l, const char *dir_name, int depth)
         char *path = path_join(dir_name, entry->d_name);
         if (depth > 1)
             look_below(l, path, depth - 1);
-        else if (is_of(path, l->datadir) && is_auto(path))
+        else if (is_of(path, l->datadir) && (l->all || is_auto(path)))
             l->fn(l->arg, path);
         free(path);
     }
@@ -106,4 +109,21 @@ debian_each_auto(const char *datadir, const char *config_file,
     if (file_exists(conf_dir, "start.conf") && is_auto(conf_dir))
         fn(arg, conf_dir);
     free(conf_dir);
+}
+
+static void
+keep_first(void *arg, const char *conf_dir)
+{
+    char **first = arg;
+    if (!*first)
+        *first = mem_strdup(conf_dir);
+}
+
+char *
+debian_conf_dir(const char *datadir)
+{
+    char *first = NULL;
+    struct looking l = {.datadir = datadir, .all = true, .fn = keep_first, .arg = &first};
+    look_below(&l, DEBIAN_DIR, 2);
+    return first;
 }

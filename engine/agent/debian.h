@@ -15,4 +15,8 @@ bool debian_unit_names(const char *unit, const char *datadir);
 void debian_each_auto(const char *datadir, const char *config_file,
                       void (*fn)(void *arg, const char *conf_dir), void *arg);
 
+/* The configuration directory of the cluster of that data directory, which need not exist; NULL when there is
+ * none. To be freed. */
+char *debian_conf_dir(const char *datadir);
+
 #endif

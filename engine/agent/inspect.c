@@ -410,6 +410,7 @@ op_inspect(struct order *o, struct err *e)
         return rc;
     tell_processes(o->result, &users);
     tell_free(o);
+    layout_tell(o->result, o->datadir, kind != KIND_DATADIR && kind != KIND_FOREIGN);
     if (kind != KIND_MISSING) {
         tell_identity(o);
         tell_postmaster(o->result, o->datadir, &users);
@@ -419,7 +420,6 @@ op_inspect(struct order *o, struct err *e)
         tell_epoch(o->result, o);
         tell_patch(o->result, o->datadir);
         adoption_tell(o->result, o->datadir);
-        layout_tell(o->result, o->datadir);
         maker_tell(o->result, o->datadir);
         tell_places(o);
         message_set_bool(o->result, "standby_signal", file_exists(o->datadir, "standby.signal"));

@@ -1,5 +1,6 @@
 #include "layout.h"
 
+#include "debian.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/io.h"
 #include "moonrise/base/path.h"
@@ -80,14 +81,14 @@ layout_keep(const struct order *o, struct err *e)
 }
 
 void
-layout_tell(struct message *out, const char *datadir)
+layout_tell(struct message *out, const char *datadir, bool lost)
 {
     struct layout l;
-    if (layout_read(&l, datadir, NULL) == 0 && l.outside) {
-        char *dir = path_dir(l.config_file);
-        message_set_text(out, "config_dir", dir);
-        free(dir);
-    }
+    bool outside = layout_read(&l, datadir, NULL) == 0 && l.outside;
+    char *dir = outside ? path_dir(l.config_file) : lost ? debian_conf_dir(datadir) : NULL;
+    if (dir)
+        message_set_text(out, outside ? "config_dir" : "lost_config_dir", dir);
+    free(dir);
     layout_done(&l);
 }
 

@@ -29,8 +29,9 @@ int layout_read(struct layout *l, const char *datadir, struct err *e);
  * ERR_IO. */
 int layout_keep(const struct order *o, struct err *e);
 
-/* Sets config_dir, when that is not the data directory. */
-void layout_tell(struct message *out, const char *datadir);
+/* Sets config_dir, when that is not the data directory. With `lost` the directory has no instance any more, and
+ * the note is gone with that: lost_config_dir is where Debian's files for it are. */
+void layout_tell(struct message *out, const char *datadir, bool lost);
 
 /* Removes the note. */
 int layout_forget(const struct order *o, struct err *e);

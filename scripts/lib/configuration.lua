@@ -42,6 +42,11 @@ function M.add(ctx, args, pair, word)
         end
         return row and true, err
     end
+    if word.lost_config_dir then
+        term.warn("%s: its configuration in %s is not used any more: moonrise.files, which names "
+            .. "it, is gone from its directory; it gets a copy of its primary's, among its data",
+            cluster.name(pair.target), word.lost_config_dir)
+    end
     local files, err = ctx.agents:configuration(pair.source)
     if not files then
         return nil, err

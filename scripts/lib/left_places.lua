@@ -107,7 +107,7 @@ local function look_at_pair(ctx, content)
         end
     end
     if not look.sysid then
-        return nil, mr.error("notfound", "its pg_control is not read, which says whose the place is",
+        return nil, mr.error("notfound", "its pg_control cannot be read: nobody knows whose it is",
             { instance = cluster.name(pair.primary) })
     end
     return look
@@ -147,8 +147,8 @@ local function remove(ctx, place, token, look)
     return forget(ctx, place, token)
 end
 
--- Whether it is still nobody's: whoever copies to it has its own epoch, and may have taken it before
--- ours, which is higher then.
+-- Whether it is still nobody's: whoever copies to it has an epoch of his own, and ours is higher
+-- when he has taken it before us.
 local function is_free(ctx, place)
     local list, err = ctx.cat:left_places()
     for _, other in ipairs(list or {}) do

@@ -4,6 +4,7 @@
 local certificates = require("tests.lib.certificates")
 local cluster_of = require("tests.lib.cluster")
 local debian = require("tests.lib.debian")
+local namespace = require("tests.lib.namespace")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
@@ -48,6 +49,26 @@ local function move_mirror(cluster, place)
     end
     cluster:wait_healthy(10)
     assert.equal(place:path("moved"), cluster:mirror(0).datadir)
+end
+
+-- Where its configuration is stood in its directory.
+local function loses_its_directory(cluster)
+    local place, lost = cluster.place, cluster:mirror(0)
+    namespace.tmpfs("/etc/postgresql", "1m")
+    place:must({ "sh", "-ec", [[
+        mkdir -p /etc/postgresql/15/lost; cd /etc/postgresql/15/lost
+        echo manual >start.conf; echo "data_directory = '$1'" >postgresql.conf]], "sh",
+        lost.datadir })
+    lost:kill()
+    cluster:wait_row({ dbid = lost.dbid, status = "d" }, 60)
+    place:must({ "sh", "-c", 'rm -rf "$1"/*', "sh", lost.datadir })
+    local result = cluster:moonrise({ "recoverseg", "-a" })
+    assert.equal(0, result.code, result.out .. result.err)
+    assert.matches("its configuration in /etc/postgresql/15/lost is not used any more",
+        result.out .. result.err, 1, true)
+    cluster:wait_healthy(60)
+    has(cluster:mirror(0), { config_file = lost.datadir .. "/postgresql.conf" })
+    namespace.unmount("/etc/postgresql")
 end
 
 local function files(list)
@@ -102,6 +123,8 @@ end
 
 describe("Debian's layout", function()
     local place, cluster, coordinator, primary
+    -- Before anything is started.
+    local alone = debian.there() and namespace.enter()
 
     local function make(options)
         cluster = cluster_of.new(place, options)
@@ -191,6 +214,9 @@ describe("Debian's layout", function()
         has(fail_over(cluster), own)
         cluster:recover()
         has(cluster:mirror(0), { config_file = primary.conf_dir .. "/postgresql.conf" })
+        if alone then
+            loses_its_directory(cluster)
+        end
         cluster:unwatch(30)
     end)
 end)

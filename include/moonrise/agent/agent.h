@@ -44,7 +44,8 @@
  *            running: bool, bytes_done, bytes_total} of an unfinished recovery; free_bytes;
  *            tablespaces: [{oid, path}]; wal_dir; data_bytes (only with measure: true); adoption: text, of
  *            one that was adopted as it ran; config_dir: where its configuration files are, when that is
- *            not its data directory
+ *            not its data directory; lost_config_dir: where Debian has them for a directory that is missing,
+ *            empty or half-made and does not name them (any more)
  *   disk     -> writable: bool; disk_error: text when it is not. A block is written and flushed, in the
  *            directory and where its pg_wal leads to, which takes long on a disk that hangs. Nothing is
  *            left there, whenever the agent is killed

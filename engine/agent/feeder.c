@@ -9,6 +9,7 @@
  *   source  (source: {datadir, user, passfile}, slot, sysid, dbid, ...) -> sysid, real, dev, ino, boot_id: what
  *           source_open finds; then, each as the function of source.h:
  *   begin   -> start_lsn        check        end -> label
+ *   keep    (from: LSN, carried: bool) -> held, left: bytes (source.h, struct source_wal)
  *   spaces  -> spaces: [{oid, path, real, dev, ino}]
  *   files   -> files: [{name, hex}]
  *   lives   -> lives: bool      control -> image: pg_control in hexadecimal digits
@@ -60,7 +61,8 @@ carry_out(struct feeder *f, struct call *c, struct err *e)
         return feeder_list(f, e);
     if (strcmp(c->op, "source") == 0)
         return feeder_source(f, c->args, c->result, e);
-    return feeder_source_call(f, c->op, c->result, e);
+    struct link_call call = {.op = c->op, .args = c->args};
+    return feeder_source_call(f, &call, c->result, e);
 }
 
 static void *

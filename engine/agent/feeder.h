@@ -51,7 +51,8 @@ int feeder_feed(struct feeder *f, const struct message *args, struct err *e);
 int feeder_source(struct feeder *f, const struct message *args, struct message *out, struct err *e);
 
 /* Any other call, one about that instance. ERR_PROTOCOL where there is none of this name. */
-int feeder_source_call(struct feeder *f, const char *op, struct message *out, struct err *e);
+int feeder_source_call(struct feeder *f, const struct link_call *call, struct message *out,
+                       struct err *e);
 
 void feeder_source_done(struct feeder *f);
 

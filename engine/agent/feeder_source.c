@@ -64,8 +64,9 @@ static int
 begin(struct source *s, struct message *out, struct err *e)
 {
     int rc = source_begin(s, e);
+    char lsn[LSN_TEXT_BYTES];
     if (rc == 0)
-        message_set_text(out, "start_lsn", s->start_lsn);
+        message_set_text(out, "start_lsn", lsn_format(lsn, s->start_lsn));
     return rc;
 }
 
@@ -83,6 +84,20 @@ check(struct source *s, struct message *out, struct err *e)
 {
     (void)out;
     return s->kind->check(s, e);
+}
+
+static int
+keep(struct source *s, const struct message *args, struct message *out, struct err *e)
+{
+    struct source_wal wal = {.carried = message_bool(args, "carried", false)};
+    int rc = lsn_parse(&wal.from, message_text(args, "from", ""), e);
+    if (rc == 0)
+        rc = source_keep(s, &wal, e);
+    if (rc < 0)
+        return rc;
+    set_number(out, "held", wal.held_bytes);
+    set_number(out, "left", wal.left_bytes);
+    return 0;
 }
 
 static int
@@ -152,8 +167,12 @@ static const struct {
 };
 
 int
-feeder_source_call(struct feeder *f, const char *op, struct message *out, struct err *e)
+feeder_source_call(struct feeder *f, const struct link_call *call, struct message *out,
+                   struct err *e)
 {
+    const char *op = call->op;
+    if (strcmp(op, "keep") == 0 && f->source.datadir)
+        return keep(&f->source, call->args, out, e);
     for (size_t i = 0; i < sizeof operations / sizeof *operations; i++) {
         if (strcmp(operations[i].name, op) != 0)
             continue;

@@ -2,6 +2,7 @@
  * recover: a full or differential recovery of a stopped instance of this host from a live primary of this
  * host, or of another one (args.source.host). The order of steps, and why it is right, is SAFETY.md's rule 5 and "Why a recovery is right".
  */
+#include "carry.h"
 #include "moonrise/base/err.h"
 #include "moonrise/base/str.h"
 #include "moonrise/loop/loop.h"
@@ -20,6 +21,9 @@
 #define REPORT_MS 250
 #define CHECK_MS  1000
 #define STREAM_MS 120000
+#define KEEP_MS   200 /* while WAL is carried, and the slot follows */
+/* What a replay gets through at the least. Until all that was carried is replayed no stream is asked for. */
+#define REPLAY_BYTES_MS 4000
 /* A restart of the source takes less, most of the time; when it does not, running the recovery again does. */
 #define SOURCE_GONE_MS 3000
 
@@ -40,6 +44,8 @@ struct recovery {
     struct source source;
     struct target target;
     struct copying copy;
+    struct carry *carry;    /* NULL: the slot holds the WAL */
+    int64_t kept;           /* when the slot was looked at, and moved */
     int64_t source_checked; /* when its postmaster was looked for, and when it was there */
     int64_t source_seen;
     bool source_unknown; /* its host does not say: the target's own deadline holds */
@@ -81,20 +87,49 @@ report(struct recovery *r, const char *stage)
     message_free(m);
 }
 
+/* The slot holds what is not here yet. Where that may become more than it can hold it is carried from then on:
+ * from the copy's start, which it still has. */
+static int
+keep_wal(struct recovery *r, struct err *e)
+{
+    struct source_wal wal = {.from = r->source.start_lsn, .carried = r->carry != NULL};
+    int rc = 0;
+    r->kept = clock_ms();
+    if (r->carry) {
+        wal.from = carry_kept(r->carry);
+        rc = carry_check(r->carry, e);
+    }
+    if (rc == 0)
+        rc = source_keep(&r->source, &wal, e);
+    if (rc < 0 && r->carry)
+        carry_explain(r->carry, e);
+    if (rc == 0 && !r->carry && carry_is_wanted(&wal))
+        rc = carry_begin(&r->carry, r->o, &r->source, e);
+    return rc;
+}
+
+static int
+watch_backup(struct recovery *r, struct err *e)
+{
+    int64_t pause_ms = r->carry ? KEEP_MS : CHECK_MS;
+    if (clock_ms() - r->kept < pause_ms)
+        return 0;
+    int rc = source_check(&r->source, e);
+    return rc < 0 ? rc : keep_wal(r, e);
+}
+
 /* Reports and watches until the copy is done; an order to stop, or a source that is gone, ends it. */
 static int
 watch_copy(struct recovery *r, struct err *e)
 {
     struct copying *c = &r->copy;
-    int64_t reported = 0, checked = clock_ms();
+    int64_t reported = 0;
     int rc = 0;
     while (!atomic_load(&c->done)) {
         int why = order_pause(r->o, TICK_MS / 10, e);
         int64_t now = clock_ms();
-        if (why == 0 && rc == 0 && now - checked > CHECK_MS) {
-            why = source_check(&r->source, e);
-            checked = now;
-        }
+        if (why == 0 && rc == 0)
+            why = watch_backup(r, e);
         if (why < 0 && rc == 0)
             rc = why;
         if (rc < 0)
@@ -146,6 +181,8 @@ finish(struct recovery *r, struct err *e)
         rc = source_files(&r->source, e);
     if (rc == 0)
         rc = target_dress(&r->target, e);
+    if (rc == 0 && r->carry)
+        rc = carry_deliver(r->carry, e);
     if (rc == 0)
         rc = patch_finish(&r->copy.spec, e);
     if (rc == 0)
@@ -175,13 +212,36 @@ watch_source(void *arg, struct err *e)
     return err_hint(e, "start the source again, then run the recovery again: moonrise recoverseg");
 }
 
+/* Until the mirror's own receiver has the slot the WAL is carried on. A session with the source that was lost
+ * ends nothing any more: whether the source lives is watched, and the slot stays where it is. */
+static int
+watch_start(void *arg, struct err *e)
+{
+    struct recovery *r = arg;
+    struct err why;
+    int rc = watch_source(r, e);
+    if (rc < 0 || !r->carry || clock_ms() - r->kept < KEEP_MS)
+        return rc;
+    rc = carry_deliver(r->carry, e);
+    if (rc < 0)
+        return rc;
+    rc = keep_wal(r, &why);
+    if (rc == 0 || rc == ERR_CONNECT || rc == ERR_TIMEOUT || rc == ERR_SQL)
+        return 0;
+    if (e)
+        *e = why;
+    return rc;
+}
+
 static int
 start(struct recovery *r, struct err *e)
 {
     struct server s;
-    struct server_wait wait = {.deadline_ms = order_deadline(r->o, "wait_ms", STREAM_MS),
-                               .stream_ms = STREAM_MS,
-                               .watch = watch_source,
+    int64_t replay_ms = r->carry ? (int64_t)(carry_bytes(r->carry) / REPLAY_BYTES_MS) : 0;
+    struct server_wait wait = {.deadline_ms =
+                                   order_deadline(r->o, "wait_ms", STREAM_MS) + replay_ms,
+                               .stream_ms = STREAM_MS + replay_ms,
+                               .watch = watch_start,
                                .watch_arg = r};
     r->source_checked = r->source_seen = clock_ms();
     report(r, "starting");
@@ -223,12 +283,20 @@ recover(struct recovery *r, struct err *e)
     if (rc == 0)
         rc = target_take(&r->target, e);
     if (rc == 0)
-        rc = copy(r, e);
+        rc = carry_clean(r->o, e);
+    /* What stands before the copy's start in the slot was for the data that is replaced now. */
     if (rc == 0)
-        rc = finish(r, e);
-    if (rc == ERR_SPACE)
-        err_hint(e, "make room there and run it again: what has been copied is kept");
-    return rc;
+        rc = keep_wal(r, e);
+    if (rc == 0)
+        rc = copy(r, e);
+    return rc == 0 ? finish(r, e) : rc;
+}
+
+static void
+tell_wal(struct recovery *r)
+{
+    message_set_text(r->o->result, "wal", r->carry ? "carried" : "held");
+    message_set_int(r->o->result, "wal_bytes", r->carry ? (int64_t)carry_bytes(r->carry) : 0);
 }
 
 int
@@ -243,7 +311,10 @@ op_recover(struct order *o, struct err *e)
     target_done(&r->target);
     if (rc == 0 && message_bool(o->args, "start", true))
         rc = start(r, e);
+    if (rc == ERR_SPACE)
+        err_hint(e, "make room there and run it again: what has been copied is kept");
     if (rc == 0) {
+        tell_wal(r);
         tell_numbers(o->result, &r->copy.progress);
         message_set_int(o->result, "ms", clock_ms() - began);
         message_set_text(o->result, "type", message_text(o->args, "type", ""));
@@ -251,6 +322,7 @@ op_recover(struct order *o, struct err *e)
     }
     if (r->copy.spec.source)
         r->copy.spec.source->free(r->copy.spec.source);
+    carry_end(r->carry);
     source_close(&r->source);
     free(r);
     return rc;

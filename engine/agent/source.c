@@ -46,6 +46,12 @@ source_check(struct source *s, struct err *e)
 }
 
 int
+source_keep(struct source *s, struct source_wal *wal, struct err *e)
+{
+    return s->kind->keep(s, wal, e);
+}
+
+int
 source_end(struct source *s, struct err *e)
 {
     return s->kind->end(s, e);

@@ -38,10 +38,20 @@ struct source_file {
     struct str text;
 };
 
+/* Which WAL of the source its slot has to keep for the target, and how that stands. */
+struct source_wal {
+    lsn_t from;          /* all from here on: what lies before is on the target, or is not wanted */
+    bool carried;        /* a receiver takes it to the target: this goes on after source_end */
+    uint64_t held_bytes; /* out: what the slot holds back now */
+    uint64_t
+        left_bytes; /* out: what may still be added to that; UINT64_MAX when nothing bounds it */
+};
+
 struct source_kind {
     int (*open)(struct source *s, const struct message *args, struct err *e);
     int (*begin)(struct source *s, struct err *e);
     int (*check)(struct source *s, struct err *e);
+    int (*keep)(struct source *s, struct source_wal *wal, struct err *e);
     int (*end)(struct source *s, struct err *e);
     int (*spaces)(struct source *s, struct err *e);
     int (*files)(struct source *s, struct err *e);
@@ -62,8 +72,11 @@ struct source {
     char *boot_id;            /* of the machine that it is on */
     uint64_t sysid;
     const char *slot;
-    char start_lsn[LSN_TEXT_BYTES];
-    char *label; /* set by source_end */
+    lsn_t start_lsn;
+    lsn_t keeps_lsn; /* from where on the slot has to hold WAL */
+    bool carried;    /* the session goes on after the backup's end, for source_keep */
+    bool ended;      /* the backup: a mirror may have the slot */
+    char *label;     /* set by source_end */
     struct source_space *spaces;
     size_t space_count;
     struct source_file *files;
@@ -80,7 +93,11 @@ int source_begin(struct source *s, struct err *e);
 /* Whether the backup session still lives. */
 int source_check(struct source *s, struct err *e);
 
-/* Ends the backup, and the session with it; s->label is the backup label. */
+/* Moves the slot up to wal->from, unless it is in use, and sees whether it still holds what follows.
+ * ERR_REFUSED: it does not. After source_end only of WAL that is carried. */
+int source_keep(struct source *s, struct source_wal *wal, struct err *e);
+
+/* Ends the backup, and, unless WAL is carried, the session with it; s->label is the backup label. */
 int source_end(struct source *s, struct err *e);
 
 /* Reads s->spaces, and s->files. */

@@ -19,11 +19,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define CHECKPOINT_MS  600000
 #define LINK_BYTES     4096
 #define FILE_BYTES_MAX (1u << 20)
+#define SLOT_IN_USE    "55006"
 
 /* The session is not one of an order on the source, so no other order there ends it. */
 static int
@@ -87,32 +89,111 @@ here_open(struct source *s, const struct message *args, struct err *e)
     return 0;
 }
 
-/* WAL from the backup's start on is held by the slot. */
 static int
-check_slot(struct source *s, struct err *e)
+slot_lost(const struct source *s, struct err *e)
 {
-    const char *params[] = {s->slot, s->start_lsn};
-    struct statement st = {.sql = "select restart_lsn <= $2::pg_lsn from pg_replication_slots "
-                                  "where slot_name = $1 and wal_status is distinct from 'lost'",
-                           .nparams = 2,
-                           .params = params};
+    char lsn[LSN_TEXT_BYTES];
+    err_set(e, ERR_REFUSED, "slot %s does not hold the WAL from %s on", s->slot,
+            lsn_format(lsn, s->keeps_lsn));
+    return err_hint(e, "more is written than max_slot_wal_keep_size, or the room for WAL, allows: "
+                       "run the recovery again when less is, or raise it");
+}
+
+/* Once the backup has ended the target's own receiver may have the slot, and move it. */
+static int
+check_slot(struct source *s, struct source_wal *wal, struct err *e)
+{
+    static const char sql[] =
+        "select restart_lsn <= $2::pg_lsn or ($3::bool and active_pid is not null), "
+        "pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, safe_wal_size "
+        "from pg_replication_slots where slot_name = $1 and wal_status is distinct from 'lost'";
+    char lsn[LSN_TEXT_BYTES];
+    const char *params[] = {s->slot, lsn_format(lsn, s->keeps_lsn), s->ended ? "true" : "false"};
+    struct statement st = {.sql = sql, .nparams = 3, .params = params};
     const struct result *r;
     int rc = db_query(s->db, &r, &st, clock_ms() + SQL_TIMEOUT_MS, e);
     if (rc < 0)
         return rc;
     const char *holds = result_rows(r) > 0 ? result_get(r, 0, 0) : NULL;
-    if (!holds || *holds != 't') {
-        err_set(e, ERR_REFUSED, "slot %s does not hold the WAL from %s on", s->slot, s->start_lsn);
-        return err_hint(e, "max_slot_wal_keep_size may be too small for this copy");
-    }
+    if (!holds || *holds != 't')
+        return slot_lost(s, e);
+    const char *held = result_get(r, 0, 1), *left = result_get(r, 0, 2);
+    wal->held_bytes = held ? strtoull(held, NULL, 10) : 0;
+    wal->left_bytes = !left ? UINT64_MAX : *left == '-' ? 0 : strtoull(left, NULL, 10);
     return 0;
+}
+
+/* What the slot holds back lies in this room, too. */
+static uint64_t
+wal_room(const struct source *s)
+{
+    struct statvfs fs;
+    char *path = path_join(s->datadir, "pg_wal");
+    bool known = statvfs(path, &fs) == 0;
+    free(path);
+    return known ? (uint64_t)fs.f_bavail * fs.f_frsize : UINT64_MAX;
+}
+
+/* A server moves slots by itself only for who streams from them, and what carries WAL may not: the holder of
+ * this slot is taken for the mirror. */
+static int
+move_slot(struct source *s, struct err *e)
+{
+    static const char sql[] =
+        "select pg_replication_slot_advance(slot_name, $2::pg_lsn) from pg_replication_slots "
+        "where slot_name = $1 and active_pid is null and restart_lsn < $2::pg_lsn "
+        "and wal_status is distinct from 'lost'";
+    char lsn[LSN_TEXT_BYTES];
+    const char *params[] = {s->slot, lsn_format(lsn, s->keeps_lsn)};
+    struct statement st = {.sql = sql, .nparams = 2, .params = params};
+    const struct result *r;
+    struct err why;
+    int rc = db_query(s->db, &r, &st, clock_ms() + SQL_TIMEOUT_MS, &why);
+    if (rc < 0 && strcmp(why.sqlstate, SLOT_IN_USE) == 0)
+        return 0;
+    if (rc < 0 && e)
+        *e = why;
+    return rc < 0 ? err_wrap(e, "moving slot %s", s->slot) : 0;
+}
+
+static int
+here_keep(struct source *s, struct source_wal *wal, struct err *e)
+{
+    if (!s->db)
+        return err_set(e, ERR_PROTOCOL, "the session with the source is closed");
+    s->carried = wal->carried;
+    if (wal->from > s->keeps_lsn)
+        s->keeps_lsn = wal->from;
+    int rc = move_slot(s, e);
+    if (rc == 0)
+        rc = check_slot(s, wal, e);
+    if (rc < 0)
+        return rc;
+    uint64_t room = wal_room(s);
+    if (room < wal->left_bytes)
+        wal->left_bytes = room;
+    return 0;
+}
+
+/* The slot was made, or found good, before the checkpoint, which may have left it behind: one that is made now
+ * holds WAL from that checkpoint on. */
+static int
+keep_slot(struct source *s, struct err *e)
+{
+    struct source_wal wal;
+    bool made;
+    int rc = check_slot(s, &wal, e);
+    if (rc != ERR_REFUSED)
+        return rc;
+    rc = slot_create(&made, s->db, s->slot, e);
+    return rc < 0 ? rc : check_slot(s, &wal, e);
 }
 
 static int
 here_begin(struct source *s, struct err *e)
 {
     bool made;
-    char *lsn, sql[128];
+    char sql[128];
     bool named_new = db_server_version(s->db) >= 150000;
     int rc = slot_create(&made, s->db, s->slot, e);
     if (rc == 0) /* its mirror is stopped: whoever holds it is what that left behind */
@@ -123,11 +204,9 @@ here_begin(struct source *s, struct err *e)
     snprintf(sql, sizeof sql, "select %s('moonrise recover %d', true%s)",
              named_new ? "pg_backup_start" : "pg_start_backup", s->o->dbid,
              named_new ? "" : ", false");
-    rc = sql_text(&lsn, s->db, sql, clock_ms() + CHECKPOINT_MS, e);
-    if (rc == 0)
-        snprintf(s->start_lsn, sizeof s->start_lsn, "%s", lsn ? lsn : "");
-    free(lsn);
-    return rc < 0 ? err_wrap(e, "beginning a backup") : check_slot(s, e);
+    rc = sql_lsn(&s->start_lsn, s->db, sql, clock_ms() + CHECKPOINT_MS, e);
+    s->keeps_lsn = s->start_lsn;
+    return rc < 0 ? err_wrap(e, "beginning a backup") : keep_slot(s, e);
 }
 
 static int
@@ -143,13 +222,17 @@ here_end(struct source *s, struct err *e)
     const char *sql = db_server_version(s->db) >= 150000
                           ? "select labelfile from pg_backup_stop(wait_for_archive => false)"
                           : "select labelfile from pg_stop_backup(false, false)";
-    int rc = check_slot(s, e);
+    struct source_wal wal;
+    int rc = check_slot(s, &wal, e);
     if (rc == 0)
         rc = sql_text(&s->label, s->db, sql, clock_ms() + CHECKPOINT_MS, e);
     if (rc == 0)
         rc = label_parse(&label, s->label ? s->label : "", s->label ? strlen(s->label) : 0, e);
     if (rc < 0)
         return err_wrap(e, "ending the backup");
+    s->ended = true;
+    if (s->carried)
+        return 0;
     db_close(s->db);
     s->db = NULL;
     return 0;
@@ -273,6 +356,7 @@ here_lives(bool *out, struct source *s, struct err *e)
 const struct source_kind source_here = {.open = here_open,
                                         .begin = here_begin,
                                         .check = here_check,
+                                        .keep = here_keep,
                                         .end = here_end,
                                         .spaces = here_spaces,
                                         .files = here_files,

@@ -114,12 +114,9 @@ static int
 remote_begin(struct source *s, struct err *e)
 {
     struct message *m;
-    lsn_t start;
     int rc = ask(&m, s, "begin", NULL, e);
-    if (rc == 0 && lsn_parse(&start, message_text(m, "start_lsn", ""), NULL) < 0)
+    if (rc == 0 && lsn_parse(&s->start_lsn, message_text(m, "start_lsn", ""), NULL) < 0)
         rc = lies(s, "a position", e);
-    if (rc == 0)
-        lsn_format(s->start_lsn, start);
     message_free(m);
     return rc;
 }
@@ -128,6 +125,23 @@ static int
 remote_check(struct source *s, struct err *e)
 {
     return ask(NULL, s, "check", NULL, e);
+}
+
+static int
+remote_keep(struct source *s, struct source_wal *wal, struct err *e)
+{
+    char from[LSN_TEXT_BYTES];
+    struct message *m, *args = message_new();
+    message_set_text(args, "from", lsn_format(from, wal->from));
+    message_set_bool(args, "carried", wal->carried);
+    int rc = ask(&m, s, "keep", args, e);
+    if (rc == 0) {
+        wal->held_bytes = number_of(m, "held");
+        wal->left_bytes = number_of(m, "left");
+    }
+    message_free(m);
+    message_free(args);
+    return rc;
 }
 
 static int
@@ -211,6 +225,7 @@ remote_lives(bool *out, struct source *s, struct err *e)
 const struct source_kind source_remote = {.open = remote_open_source,
                                           .begin = remote_begin,
                                           .check = remote_check,
+                                          .keep = remote_keep,
                                           .end = remote_end,
                                           .spaces = remote_spaces,
                                           .files = remote_files,

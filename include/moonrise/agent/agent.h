@@ -119,7 +119,9 @@
  *             those of its host, program is moonrise there (absent: where it is here, or was deployed)
  *             progress: {stage, bytes_total, bytes_done, bytes_written, bytes_different, bytes_moved (between
  *             the hosts), files_...}
- *             -> the same numbers, type, ms, pid, streaming; the target streams when it answers
+ *             -> the same numbers, type, ms, pid, streaming; the target streams when it answers; wal: "held" by
+ *             the slot, or "carried": received into the target from the moment on when the slot might not hold
+ *             it for much longer, wal_bytes (in whole segments)
  *   remove_datadir (maker | replaced: true, fence: bool) removes a directory that moonrise made, or was making,
  *             and that is stopped; with fence, what runs in it is ended first -> removed (absent: it was not
  *             there). With replaced: what a recovery to another place has left, by its sysid and dbid, and

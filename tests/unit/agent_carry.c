@@ -1,0 +1,304 @@
+/* Recoveries from a real primary that writes far more than its mirror's slot may hold back. */
+#include "../../engine/agent/carry.h"
+#include "../../engine/agent/deliver.h"
+#include "../lib/lab.h"
+
+#include <sys/wait.h>
+
+#define RATE          "\"max_rate\":20000000"
+#define SLOT_MB       48
+#define CARRIED_BYTES ((int64_t)SLOT_MB << 20)
+
+static const struct inst prim = {.name = "p", .port = 6001, .dbid = 2, .content = 0};
+static const struct inst mirr = {.name = "m", .port = 6002, .dbid = 3, .content = 0};
+
+static int
+setup(void **state)
+{
+    struct lab *lab = lab_setup(state, &prim);
+    tmpdir_do(lab->dir, "$PG/pgbench -h $DIR/p -p 6001 -i -s 4 -q postgres");
+    lab_sql_is(lab, &prim, "alter system set max_wal_size = '48MB'", "");
+    lab_sql_is(lab, &prim, "alter system set min_wal_size = '32MB'", "");
+    lab_sql_is(lab, &prim, "alter system set checkpoint_completion_target = 0.1", "");
+    lab_sql_is(lab, &prim, "create table rows (n int)", "");
+    return 0;
+}
+
+static void
+bound_slots(struct lab *lab, int mb)
+{
+    char *sql = mem_printf("alter system set max_slot_wal_keep_size = '%dMB'", mb);
+    lab_sql_is(lab, &prim, sql, "");
+    lab_sql_is(lab, &prim, "select pg_reload_conf()", "t");
+    free(sql);
+}
+
+/* About 24 MB of WAL a second, and rows that the mirror is compared by. */
+static int
+writer(struct lab *lab)
+{
+    tmpdir_write(
+        lab->dir, "write.sql",
+        "insert into rows select generate_series(1, 100);\n"
+        "select length(pg_logical_emit_message(false, 'w', repeat('x', 300000))::text);\n");
+    char *text = tmpdir_shell(lab->dir, "($PG/pgbench -h $DIR/p -p 6001 -n -T 600 -R 80 -f "
+                                        "$DIR/write.sql postgres >/dev/null 2>&1 & echo $!) "
+                                        "</dev/null");
+    int pid = atoi(text);
+    free(text);
+    return pid;
+}
+
+static void
+end_writer(struct lab *lab, int pid)
+{
+    kill(pid, SIGKILL);
+    lab_sql_until(lab, &prim,
+                  "select count(*) from pg_stat_activity where application_name = 'pgbench'", "0");
+}
+
+static void
+are_equal(struct lab *lab)
+{
+    static const char sql[] =
+        "select (select sum(hashtextextended(a::text, 0)) from pgbench_accounts a), "
+        "(select count(*) from rows)";
+    char *want = lab_sql(lab, &prim, sql);
+    lab_sql_until(lab, &mirr, sql, want);
+    free(want);
+    lab_do(lab, &mirr, "stop", "");
+    tmpdir_do(lab->dir, "$PG/pg_checksums --check -D $DIR/m");
+    lab_do(lab, &mirr, "start", "\"listen\":\"\"");
+}
+
+static pid_t
+recover_child(struct lab *lab, const char *type)
+{
+    char *args = lab_recover_args(lab, &prim, &mirr, type);
+    char *slow = mem_printf("%s," RATE, args);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct message *out;
+        struct err e = {0};
+        struct lab own = *lab;
+        int rc = lab_try(&out, &own, &(struct lab_call){&mirr, "recover", slow}, &e);
+        if (rc < 0)
+            fprintf(stderr, "recover: %s (%s)\n", e.message, e.hint);
+        bool carried = rc == 0 && strcmp(message_text(out, "wal", ""), "carried") == 0 &&
+                       message_int(out, "wal_bytes", 0) > CARRIED_BYTES;
+        if (rc == 0)
+            fprintf(stderr, "carried: %s, %" PRId64 " MB\n", message_text(out, "wal", ""),
+                    message_int(out, "wal_bytes", 0) >> 20);
+        _exit(rc < 0 ? 1 : carried ? 0 : 2);
+    }
+    lab->epoch += 10;
+    free(slow);
+    free(args);
+    return pid;
+}
+
+static void
+await_carrying(struct lab *lab)
+{
+    lab_sql_until(lab, &prim,
+                  "select count(*) from pg_stat_replication where state = 'streaming' "
+                  "and application_name = 'moonrise carry 3'",
+                  "1");
+}
+
+/* Until the target's own server has the directory. */
+static void
+await_server(struct lab *lab)
+{
+    int64_t until = clock_ms() + 30000;
+    char *text = NULL;
+    do {
+        free(text);
+        text = tmpdir_shell(lab->dir, "sed -n 8p $DIR/m/postmaster.pid 2>/dev/null || true");
+    } while (*text == '\0' && clock_ms() < until);
+    assert_true(*text);
+    free(text);
+}
+
+static void
+ends_with(pid_t pid, int code)
+{
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), code);
+}
+
+/* What a watcher would see of the mirror while its WAL is carried, looked at until the recovery ends: the slot
+ * has no holder before the mirror has it, and keeps to its bound. */
+static void
+looks_like_no_mirror(struct lab *lab, pid_t pid)
+{
+    static const char sql[] =
+        "select count(*) filter (where a.application_name like 'moonrise carry%' and (r.slot_name "
+        "is not null or s.sync_state <> 'async' or s.flush_lsn is not null)), "
+        "(select pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint >> 20 "
+        "from pg_replication_slots where slot_name = 'mr_slot_3'), "
+        "count(*) filter (where a.application_name like 'moonrise carry%') "
+        "from pg_stat_activity a join pg_stat_replication s on s.pid = a.pid "
+        "left join pg_replication_slots r on r.active_pid = s.pid";
+    int status, most_mb = 0, seen = 0;
+    while (waitpid(pid, &status, WNOHANG) == 0) {
+        int wrong = -1, mb = 0, here = 0;
+        char *row = lab_sql(lab, &prim, sql);
+        sscanf(row, "%d|%d|%d", &wrong, &mb, &here);
+        free(row);
+        assert_int_equal(wrong, 0);
+        most_mb = mb > most_mb ? mb : most_mb;
+        seen += here;
+    }
+    print_message("the slot held back %d MB at most\n", most_mb);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_true(seen > 0 && most_mb < SLOT_MB);
+}
+
+/* A target that takes its time to replay: what is written meanwhile is carried on into its pg_wal. */
+static void
+it_replays_for_long(void **state)
+{
+    struct lab *lab = *state;
+    struct err e = {0};
+    struct message *out;
+    lab_do(lab, &mirr, "fence", "");
+    int w = writer(lab);
+    char *args = lab_recover_args(lab, &prim, &mirr, "full");
+    static const char before[] = "\"settings\":{";
+    char *at = strstr(args, before) + sizeof before - 1;
+    char *slow =
+        mem_printf("%.*s\"recovery_min_apply_delay\":\"5s\",%s," RATE, (int)(at - args), args, at);
+    pid_t pid = fork();
+    if (pid == 0) {
+        int rc = lab_try(&out, lab, &(struct lab_call){&mirr, "recover", slow}, &e);
+        if (rc < 0)
+            fprintf(stderr, "recover: %s (%s)\n", e.message, e.hint);
+        _exit(rc != 0);
+    }
+    lab->epoch += 10;
+    await_carrying(lab);
+    await_server(lab);
+    char *lsn = lab_sql(lab, &prim, "select pg_current_wal_lsn() + 100000000::numeric");
+    char *sql = mem_printf("select pg_current_wal_lsn() > '%s'", lsn);
+    lab_sql_until(lab, &prim, sql, "t");
+    end_writer(lab, w);
+    ends_with(pid, 0);
+    lab_sql_is(lab, &mirr, "show recovery_min_apply_delay", "5s");
+    lab_do(lab, &mirr, "configure", "\"settings\":{\"recovery_min_apply_delay\":false}");
+    are_equal(lab);
+    free(sql);
+    free(lsn);
+    free(slow);
+    free(args);
+}
+
+static void
+nothing_is_left(struct lab *lab)
+{
+    assert_false(lab_has(lab, &mirr, "moonrise.wal"));
+    lab_sql_until(lab, &prim,
+                  "select count(*) from pg_stat_activity where application_name like "
+                  "'moonrise carry%' or application_name like 'moonrise recover%'",
+                  "0");
+    lab_sql_is(lab, &prim, "select slot_name, active from pg_replication_slots", "mr_slot_3|t");
+}
+
+static void
+a_slot_with_room_holds_it(void **state)
+{
+    struct lab *lab = *state;
+    char *args = lab_recover_args(lab, &prim, &mirr, "full");
+    struct message *out = lab_ok(lab, &mirr, "recover", args);
+    assert_string_equal(message_text(out, "wal", ""), "held");
+    message_free(out);
+    free(args);
+}
+
+/* Nor when the link breaks: WAL is received on from where it was. */
+static void
+a_small_slot_is_not_overtaken(void **state)
+{
+    struct lab *lab = *state;
+    lab_do(lab, &mirr, "fence", "");
+    bound_slots(lab, SLOT_MB);
+    int w = writer(lab);
+    pid_t pid = recover_child(lab, "full");
+    for (int i = 0; i < 2; i++) {
+        await_carrying(lab);
+        lab_sql_is(lab, &prim,
+                   "select pg_terminate_backend(pid, 10000) from pg_stat_replication "
+                   "where application_name = 'moonrise carry 3'",
+                   "t");
+    }
+    looks_like_no_mirror(lab, pid);
+    end_writer(lab, w);
+    nothing_is_left(lab);
+    are_equal(lab);
+}
+
+/* Whole segments only, over what is there, and each marked as archived. */
+static void
+segments_are_delivered(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    char *dir = tmpdir_make();
+    tmpdir_do(dir, "mkdir $DIR/from $DIR/pg_wal; cd $DIR/from; echo one >000000010000000000000005; "
+                   "echo two >000000010000000000000006; "
+                   "echo half >000000010000000000000007.partial; "
+                   "echo past >00000002.history; echo junk >$DIR/pg_wal/000000010000000000000006");
+    char *from = mem_printf("%s/from", dir), *to = mem_printf("%s/pg_wal", dir);
+    assert_int_equal(deliver_segments(from, to, &e), 0);
+    char *now =
+        tmpdir_shell(dir, "cd $DIR; LC_ALL=C ls from pg_wal pg_wal/archive_status; cat pg_wal/0*");
+    assert_string_equal(now, "from:\n000000010000000000000007.partial\n00000002.history\n\n"
+                             "pg_wal:\n000000010000000000000005\n000000010000000000000006\n"
+                             "archive_status\n\npg_wal/archive_status:\n"
+                             "000000010000000000000005.done\n000000010000000000000006.done\n"
+                             "one\ntwo\n");
+    free(now);
+    /* To another file system it is copied. */
+    char other[] = "/dev/shm/moonrise.XXXXXX";
+    assert_non_null(mkdtemp(other));
+    assert_int_equal(deliver_segments(to, other, &e), 0);
+    char *command =
+        mem_printf("ls $DIR/pg_wal; cd %s; LC_ALL=C ls; cat 0*; rm -r %s", other, other);
+    now = tmpdir_shell(dir, command);
+    assert_string_equal(now, "archive_status\n000000010000000000000005\n"
+                             "000000010000000000000006\narchive_status\none\ntwo\n");
+    free(now);
+    free(command);
+    free(to);
+    free(from);
+    tmpdir_remove(dir);
+}
+
+static void
+when_it_is_wanted(void **state)
+{
+    (void)state;
+    const uint64_t gb = 1 << 30;
+    assert_false(carry_is_wanted(&(struct source_wal){.held_bytes = 0, .left_bytes = UINT64_MAX}));
+    assert_false(carry_is_wanted(&(struct source_wal){.held_bytes = gb, .left_bytes = 2 * gb}));
+    assert_true(carry_is_wanted(&(struct source_wal){.held_bytes = 2 * gb, .left_bytes = gb}));
+    assert_true(carry_is_wanted(&(struct source_wal){.held_bytes = 0, .left_bytes = gb / 8}));
+}
+
+int
+main(int argc, char **argv)
+{
+    (void)argc;
+    lab_user(argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(when_it_is_wanted),
+        cmocka_unit_test(segments_are_delivered),
+        cmocka_unit_test(a_slot_with_room_holds_it),
+        cmocka_unit_test(a_small_slot_is_not_overtaken),
+        cmocka_unit_test(it_replays_for_long),
+    };
+    return cmocka_run_group_tests(tests, setup, lab_teardown);
+}

@@ -128,6 +128,12 @@ local function run_entry(ctx, entry, opts, progress)
     return numbers
 end
 
+-- The WAL that was taken along because the slot could not have held it back.
+local function carried(result)
+    return result.wal == "carried" and (", %s of WAL carried"):format(term.bytes(result.wal_bytes))
+        or ""
+end
+
 -- What one run made of its plan; each instance stands for itself.
 local function report(plan, results)
     local failures = 0
@@ -139,8 +145,9 @@ local function report(plan, results)
             term.warn("%s: recovery failed, its catalog row is as before; run recoverseg again",
                 cluster.name(entry.target))
         else
-            term.info("%s: recovered by %s in %s, %s written", cluster.name(entry.target),
-                result.type, term.duration(result.took_ms), term.bytes(result.bytes_written or 0))
+            term.info("%s: recovered by %s in %s, %s written%s", cluster.name(entry.target),
+                result.type, term.duration(result.took_ms), term.bytes(result.bytes_written or 0),
+                carried(result))
         end
     end
     return failures
@@ -175,7 +182,7 @@ local function as_json(plan, results, armed)
             to = entry.from and move.place(entry.target),
             read_bytes = entry.price.read_bytes, error = result.error and tostring(result.error),
             bytes_written = result.bytes_written, bytes_different = result.bytes_different,
-            took_ms = result.took_ms,
+            took_ms = result.took_ms, wal = result.wal, wal_bytes = result.wal_bytes,
         })
     end
     local skipped = {}

@@ -318,7 +318,7 @@ local function record(ctx, failed, numbers)
         data = {
             type = numbers.type, bytes_done = numbers.bytes_done, took_ms = numbers.took_ms,
             bytes_written = numbers.bytes_written, bytes_different = numbers.bytes_different,
-            resumed = numbers.resumed,
+            resumed = numbers.resumed, wal = numbers.wal, wal_bytes = numbers.wal_bytes,
         } })
 end
 

@@ -114,23 +114,6 @@ a_full_one_and_a_differential_one(void **state)
     assert_true(whole > (20 << 20) && some > 0 && some * 4 < whole);
 }
 
-/* A tablespace at the same place of what is the same machine. */
-static void
-its_own_tablespace_is_not_taken(void **state)
-{
-    struct lab *lab = *state;
-    skip_without_sshd();
-    tmpdir_do(lab->dir, "mkdir $DIR/space");
-    char *sql = mem_printf("create tablespace apart location '%s/space'", lab->dir);
-    lab_sql_is(lab, &prim, sql, "");
-    lab_do(lab, &mirr, "stop", "");
-    char *args = far_args(lab, "box", "differential");
-    lab_refused(lab, &mirr, "recover", args, ERR_REFUSED);
-    free(args);
-    free(sql);
-    lab_sql_is(lab, &prim, "drop tablespace apart", "");
-}
-
 static pid_t
 recover_child(struct lab *lab, const char *args)
 {
@@ -146,6 +129,61 @@ recover_child(struct lab *lab, const char *args)
     }
     lab->epoch += 10;
     return pid;
+}
+
+/* WAL that the slot cannot hold back: its slot is moved up there while the copy goes on here. */
+static void
+wal_is_carried(void **state)
+{
+    struct lab *lab = *state;
+    int status;
+    skip_without_sshd();
+    lab_do(lab, &mirr, "fence", "");
+    lab_sql_is(lab, &prim, "alter system set max_slot_wal_keep_size = '48MB'", "");
+    lab_sql_is(lab, &prim, "select pg_reload_conf()", "t");
+    char *args = far_args(lab, "box", "full");
+    char *slow = mem_printf("%s,\"max_rate\":20000000", args);
+    pid_t pid = recover_child(lab, slow);
+    lab_sql_until(lab, &prim,
+                  "select count(*) from pg_stat_replication where state = 'streaming' "
+                  "and application_name = 'moonrise carry 3'",
+                  "1");
+    /* More than fits, in steps that it can keep pace with. */
+    for (int i = 0; i < 6; i++) {
+        lab_sql_is(lab, &prim,
+                   "select count(pg_logical_emit_message(false, 'w', repeat('x', 1000000))) "
+                   "from generate_series(1, 20)",
+                   "20");
+        lab_sql_until(lab, &prim,
+                      "select pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) < 24000000 "
+                      "from pg_replication_slots",
+                      "t");
+        lab_sql_is(lab, &prim, "checkpoint", "");
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    lab_sql_is(lab, &prim, "alter system reset max_slot_wal_keep_size", "");
+    lab_sql_is(lab, &prim, "select pg_reload_conf()", "t");
+    are_equal(lab);
+    free(slow);
+    free(args);
+}
+
+/* A tablespace at the same place of what is the same machine. */
+static void
+its_own_tablespace_is_not_taken(void **state)
+{
+    struct lab *lab = *state;
+    skip_without_sshd();
+    tmpdir_do(lab->dir, "mkdir $DIR/space");
+    char *sql = mem_printf("create tablespace apart location '%s/space'", lab->dir);
+    lab_sql_is(lab, &prim, sql, "");
+    lab_do(lab, &mirr, "stop", "");
+    char *args = far_args(lab, "box", "differential");
+    lab_refused(lab, &mirr, "recover", args, ERR_REFUSED);
+    free(args);
+    free(sql);
+    lab_sql_is(lab, &prim, "drop tablespace apart", "");
 }
 
 static void
@@ -237,6 +275,7 @@ main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_full_one_and_a_differential_one),
         cmocka_unit_test(its_own_tablespace_is_not_taken),
+        cmocka_unit_test(wal_is_carried),
         cmocka_unit_test(the_link_breaks),
         cmocka_unit_test(the_agent_dies),
         cmocka_unit_test(a_host_that_is_not_there),

@@ -106,20 +106,6 @@ await_carrying(struct lab *lab)
                   "1");
 }
 
-/* Until the target's own server has the directory. */
-static void
-await_server(struct lab *lab)
-{
-    int64_t until = clock_ms() + 30000;
-    char *text = NULL;
-    do {
-        free(text);
-        text = tmpdir_shell(lab->dir, "sed -n 8p $DIR/m/postmaster.pid 2>/dev/null || true");
-    } while (*text == '\0' && clock_ms() < until);
-    assert_true(*text);
-    free(text);
-}
-
 static void
 ends_with(pid_t pid, int code)
 {
@@ -158,44 +144,6 @@ looks_like_no_mirror(struct lab *lab, pid_t pid)
     assert_true(seen > 0 && most_mb < 2 * SLOT_MB);
 }
 
-/* A target that takes its time to replay: what is written meanwhile is carried on into its pg_wal. */
-static void
-it_replays_for_long(void **state)
-{
-    struct lab *lab = *state;
-    struct err e = {0};
-    struct message *out;
-    lab_do(lab, &mirr, "fence", "");
-    int w = writer(lab);
-    char *args = lab_recover_args(lab, &prim, &mirr, "full");
-    static const char before[] = "\"settings\":{";
-    char *at = strstr(args, before) + sizeof before - 1;
-    char *slow =
-        mem_printf("%.*s\"recovery_min_apply_delay\":\"8s\",%s," RATE, (int)(at - args), args, at);
-    pid_t pid = fork();
-    if (pid == 0) {
-        int rc = lab_try(&out, lab, &(struct lab_call){&mirr, "recover", slow}, &e);
-        if (rc < 0)
-            fprintf(stderr, "recover: %s (%s)\n", e.message, e.hint);
-        _exit(rc != 0);
-    }
-    lab->epoch += 10;
-    await_carrying(lab);
-    await_server(lab);
-    char *lsn = lab_sql(lab, &prim, "select pg_current_wal_lsn() + 120000000::numeric");
-    char *sql = mem_printf("select pg_current_wal_lsn() > '%s'", lsn);
-    lab_sql_until(lab, &prim, sql, "t");
-    end_writer(lab, w);
-    ends_with(pid, 0);
-    lab_sql_is(lab, &mirr, "show recovery_min_apply_delay", "8s");
-    lab_do(lab, &mirr, "configure", "\"settings\":{\"recovery_min_apply_delay\":false}");
-    are_equal(lab);
-    free(sql);
-    free(lsn);
-    free(slow);
-    free(args);
-}
-
 static void
 nothing_is_left(struct lab *lab)
 {
@@ -227,17 +175,56 @@ a_small_slot_is_not_overtaken(void **state)
     bound_slots(lab, SLOT_MB);
     int w = writer(lab);
     pid_t pid = recover_child(lab, "full");
-    for (int i = 0; i < 2; i++) {
-        await_carrying(lab);
-        lab_sql_is(lab, &prim,
-                   "select pg_terminate_backend(pid, 10000) from pg_stat_replication "
-                   "where application_name = 'moonrise carry 3'",
-                   "t");
-    }
+    await_carrying(lab);
+    lab_sql_is(lab, &prim,
+               "select pg_terminate_backend(pid, 10000) from pg_stat_replication "
+               "where application_name = 'moonrise carry 3'",
+               "t");
     looks_like_no_mirror(lab, pid);
     end_writer(lab, w);
     nothing_is_left(lab);
     are_equal(lab);
+}
+
+/* A target that takes its time to replay: what is written meanwhile is carried on into its pg_wal. Its replay
+ * asks first for a file that nobody has, and gets no answer for long. */
+static void
+it_replays_for_long(void **state)
+{
+    struct lab *lab = *state;
+    struct message *out;
+    struct err e = {0};
+    lab_do(lab, &mirr, "fence", "");
+    tmpdir_do(lab->dir, "mkfifo $DIR/hold");
+    int w = writer(lab);
+    char *args = lab_recover_args(lab, &prim, &mirr, "full");
+    static const char before[] = "\"settings\":{";
+    char *at = strstr(args, before) + sizeof before - 1;
+    char *held = mem_printf("%.*s\"restore_command\":\"test -e %s/go || cat %s/hold; false\",%s",
+                            (int)(at - args), args, lab->dir, lab->dir, at);
+    pid_t pid = fork();
+    if (pid == 0) {
+        int rc = lab_try(&out, lab, &(struct lab_call){&mirr, "recover", held}, &e);
+        if (rc < 0)
+            fprintf(stderr, "recover: %s (%s)\n", e.message, e.hint);
+        _exit(rc != 0);
+    }
+    lab->epoch += 10;
+    await_carrying(lab);
+    char *lsn = lab_sql(lab, &prim, "select pg_current_wal_lsn() + 160000000::numeric");
+    char *sql = mem_printf("select pg_current_wal_lsn() > '%s'", lsn);
+    lab_sql_until(lab, &prim, sql, "t");
+    lab_sql_is(lab, &prim, "checkpoint", "");
+    lab_sql_is(lab, &prim, "select active, wal_status = 'lost' from pg_replication_slots", "f|f");
+    tmpdir_do(lab->dir, "touch $DIR/go; timeout 30 sh -c \"echo >$DIR/hold\"");
+    ends_with(pid, 0);
+    end_writer(lab, w);
+    nothing_is_left(lab);
+    are_equal(lab);
+    free(sql);
+    free(lsn);
+    free(held);
+    free(args);
 }
 
 /* Whole segments only, over what is there, and each marked as archived. */

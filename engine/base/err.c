@@ -30,6 +30,7 @@ static const struct {
     {ERR_LIMIT, "limit"},
     {ERR_CHILD, "child"},
     {ERR_HOSTKEY, "hostkey"},
+    {ERR_UNKNOWNKEY, "unknownkey"},
 };
 
 #define ERR_NAMES (sizeof(err_names) / sizeof(err_names[0]))

@@ -110,7 +110,7 @@ link_check_host(struct link *l, struct err *e)
         break;
     case SSH_KNOWN_HOSTS_NOT_FOUND:
     case SSH_KNOWN_HOSTS_UNKNOWN:
-        err_set(e, ERR_HOSTKEY, "the host's key is unknown: %s is not in %s", key, path);
+        err_set(e, ERR_UNKNOWNKEY, "the host's key is unknown: %s is not in %s", key, path);
         err_hint(e,
                  "run `ssh %s` once as this user, compare the fingerprint with that of the host's "
                  "own key (there: ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub), and accept it",

@@ -145,7 +145,7 @@ io.read("*a")'
             :format(box.port, place_of.quote(place:path("home/.ssh/config"))) })
         local _, err = all:call("sdw3", "hello")
         assert.equals("connect", err.code)
-        assert.equals("hostkey", err.cause.code)
+        assert.equals("unknownkey", err.cause.code)
         assert.matches("SHA256:", err.message)
         assert.matches("`ssh sdw3`", err.hint, 1, true)
         all:close()

@@ -39,11 +39,11 @@ test_host_key_unknown(void **state)
         tmpdir_shell(d->dir, "ssh-keygen -lf $DIR/host_key | cut -d' ' -f2 | tr -d '\\n'");
     /* What the user's configuration says about that changes nothing. */
     tmpdir_do(d->dir, "echo '  StrictHostKeyChecking no' >>$DIR/ssh/config; >$DIR/ssh/known_hosts");
-    open_fails("box", SSHD_CONNECT_MS, ERR_HOSTKEY, &e);
+    open_fails("box", SSHD_CONNECT_MS, ERR_UNKNOWNKEY, &e);
     sshd_has(e.message, print);
     sshd_has(e.hint, "`ssh box`");
     tmpdir_do(d->dir, "rm $DIR/ssh/known_hosts");
-    open_fails("box", SSHD_CONNECT_MS, ERR_HOSTKEY, &e);
+    open_fails("box", SSHD_CONNECT_MS, ERR_UNKNOWNKEY, &e);
     sshd_has(e.message, print);
     tmpdir_do(d->dir, "[ ! -e $DIR/ssh/known_hosts ]");
     free(print);

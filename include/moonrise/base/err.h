@@ -28,7 +28,8 @@ enum err_code {
     ERR_STALE = -17,      /* the order is not newer than the last one the instance has seen */
     ERR_LIMIT = -18,      /* a budget (memory, instructions, size) is used up */
     ERR_CHILD = -19,      /* a child process failed */
-    ERR_HOSTKEY = -20,    /* another host's ssh key is not the one on record, or there is none */
+    ERR_HOSTKEY = -20,    /* another host's ssh key is not the one on record, or is revoked */
+    ERR_UNKNOWNKEY = -21, /* there is no ssh key of another host on record */
 };
 
 struct err {

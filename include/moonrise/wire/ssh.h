@@ -29,8 +29,8 @@ struct ssh_spec {
 };
 
 /* Connects, authenticates and starts the program. A server that drops connections since too many come at
- * once (MaxStartups) is asked again. ERR_TIMEOUT says in which phase, ERR_CONNECT, ERR_HOSTKEY with the
- * fingerprint and what to run, ERR_PERMISSION (no key is accepted, or ~/.ssh can be written by others),
+ * once (MaxStartups) is asked again. ERR_TIMEOUT says in which phase, ERR_CONNECT, ERR_HOSTKEY (changed or
+ * revoked) and ERR_UNKNOWNKEY with the fingerprint and what to run, ERR_PERMISSION (no key is accepted, or ~/.ssh can be written by others),
  * ERR_NOTFOUND (the name is not known), ERR_CANCELLED, ERR_ARGUMENT (control characters in a word). */
 int ssh_open(struct ssh **out, const struct ssh_spec *spec, struct err *e);
 

@@ -161,7 +161,7 @@ copy(struct recovery *r, struct err *e)
         .cancel = &c->stop,
     };
     struct remote_blocks far = {
-        .way = &r->source.ssh.way, .spec = &c->spec, .control = &r->source.remote};
+        .way = r->source.way, .spec = &c->spec, .control = &r->source.remote};
     if (r->source.host && remote_blocks_new(&c->spec.source, &far, e) < 0)
         return e ? e->code : ERR_IO;
     if (pthread_create(&thread, NULL, copy_thread, c) != 0)

@@ -51,6 +51,7 @@ remote_open(struct remote *r, const struct remote_spec *spec, struct err *e)
     int rc = spec->way->open(spec->way, &r->process, &fd, e);
     if (rc < 0)
         return rc;
+    r->started = true;
     r->link = (struct link){.in = fd,
                             .out = fd,
                             .peer = r->peer,

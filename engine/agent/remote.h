@@ -26,6 +26,7 @@ struct remote {
     struct link link;
     const struct remote_way *way;
     void *process;
+    bool started;   /* its host was reached, whatever came then */
     char peer[300]; /* "host sdw1" */
 };
 

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define CONNECT_MS 30000
-
 /* Where this program is: there it is in the same place. */
 static char *
 own_program(void)
@@ -28,7 +26,7 @@ way_open(const struct remote_way *way, void **process, int *fd, struct err *e)
     const char **found = ssh->program ? NULL : ssh_moonrise(self, words + 1);
     struct ssh_spec spec = {.host = way->host,
                             .argv = found ? found : words,
-                            .connect_ms = CONNECT_MS,
+                            .connect_ms = ssh->connect_ms,
                             .cancel = ssh->cancel};
     struct ssh *s;
     int rc = ssh_open(&s, &spec, e);
@@ -61,5 +59,6 @@ remote_ssh_init(struct remote_ssh *s, const char *host, const atomic_bool *cance
     *s = (struct remote_ssh){
         .way = {.host = host, .open = way_open, .why = way_why, .close = way_close},
         .name = "copy",
+        .connect_ms = REMOTE_CONNECT_MS,
         .cancel = cancel};
 }

@@ -7,11 +7,15 @@
 #include "remote.h"
 
 #include <stdatomic.h>
+#include <stdint.h>
+
+#define REMOTE_CONNECT_MS 30000
 
 struct remote_ssh {
     struct remote_way way; /* first: what is handed on */
     const char *program;   /* moonrise there; NULL: what ssh_moonrise finds */
     const char *name;      /* this host, for who looks at the list of processes there */
+    int64_t connect_ms;
     const atomic_bool *cancel;
 };
 

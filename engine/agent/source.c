@@ -135,6 +135,7 @@ source_close(struct source *s)
     db_close(s->db);
     if (s->connected)
         remote_close(&s->remote);
+    remote_relay_close(&s->relay);
     for (size_t i = 0; i < s->space_count; i++) {
         free(s->spaces[i].oid);
         free(s->spaces[i].path);

@@ -9,6 +9,7 @@
 #include "moonrise/base/str.h"
 #include "order.h"
 #include "remote.h"
+#include "remote_relay.h"
 #include "remote_ssh.h"
 
 #include <stdint.h>
@@ -61,15 +62,17 @@ struct source_kind {
 struct source {
     struct order *o;
     const struct source_kind *kind;
-    const char *host;         /* NULL: this one */
-    struct db *db;            /* here */
-    struct remote remote;     /* there: the feeder that holds the session */
-    struct remote_ssh ssh;    /* how it was started, and how others are */
-    bool connected;           /* to that */
-    bool same_machine;        /* whether its places can be compared with those of this host */
-    char *datadir;            /* canonical */
-    struct source_place home; /* the same */
-    char *boot_id;            /* of the machine that it is on */
+    const char *host;     /* NULL: this one */
+    struct db *db;        /* here */
+    struct remote remote; /* there: the feeder that holds the session */
+    struct remote_ssh ssh;
+    struct remote_relay relay;
+    const struct remote_way *way; /* one of these: how it was started, and how others are */
+    bool connected;               /* to that */
+    bool same_machine;            /* whether its places can be compared with those of this host */
+    char *datadir;                /* canonical */
+    struct source_place home;     /* the same */
+    char *boot_id;                /* of the machine that it is on */
     uint64_t sysid;
     const char *slot;
     lsn_t start_lsn;

@@ -14,6 +14,8 @@
 
 /* While blocks are copied it is asked every second. */
 #define CONTROL_SILENCE_MS 60000
+/* Somebody else is there to do it. */
+#define RELAY_CONNECT_MS 10000
 
 static bool
 cancelled(void *arg)
@@ -89,15 +91,66 @@ read_source(struct source *s, const struct message *m, struct err *e)
     return 0;
 }
 
+/* Whether a host could not be reached for a reason that has nothing to do with who it is. A key that is on no
+ * record cannot be told from a wrong one here, but who relays has it on record; one that is another than that
+ * on record may be somebody's in the middle, and is not got round. */
+static bool
+is_out_of_reach(int rc)
+{
+    return rc == ERR_CONNECT || rc == ERR_TIMEOUT || rc == ERR_PERMISSION || rc == ERR_NOTFOUND ||
+           rc == ERR_UNKNOWNKEY;
+}
+
+/* Has whoever gave the order relay, and tells why. */
+static int
+ask_for_relay(struct source *s, const char *why, struct err *e)
+{
+    const struct agent_call *call = s->o->call;
+    int rc = remote_relay_open(&s->relay, s->host, call->cancel, e);
+    if (rc < 0)
+        return rc;
+    struct message *m = message_new();
+    message_set_text(m, "stage", "relay");
+    message_set_text(m, "socket", s->relay.socket);
+    message_set_text(m, "why", why);
+    call->progress(call->progress_arg, m);
+    message_free(m);
+    s->way = &s->relay.way;
+    return 0;
+}
+
+/* A feeder by ssh or, where nobody gets through to its host, by a relay. */
+static int
+open_feeder(struct source *s, const char *relay, struct err *e)
+{
+    struct remote_spec spec = {
+        .way = &s->ssh.way, .silence_ms = CONTROL_SILENCE_MS, .stopped = cancelled, .arg = s->o};
+    struct err why = {.code = ERR_CONNECT};
+    bool offered = s->o->call->progress && strcmp(relay, "") != 0;
+    int rc = ERR_CONNECT;
+    s->way = spec.way;
+    if (offered)
+        s->ssh.connect_ms = RELAY_CONNECT_MS;
+    if (!offered || strcmp(relay, "needed") != 0) {
+        rc = remote_open(&s->remote, &spec, &why);
+        s->ssh.connect_ms = REMOTE_CONNECT_MS;
+        if (rc < 0 && e)
+            *e = why;
+        if (rc == 0 || !offered || s->remote.started || !is_out_of_reach(rc))
+            return rc;
+    }
+    rc = ask_for_relay(s, why.message, e);
+    spec.way = s->way;
+    return rc < 0 ? rc : remote_open(&s->remote, &spec, e);
+}
+
 static int
 remote_open_source(struct source *s, const struct message *args, struct err *e)
 {
     struct message *m, *there;
     remote_ssh_init(&s->ssh, s->host, s->o->call->cancel);
     s->ssh.program = message_text(args, "program", NULL);
-    struct remote_spec spec = {
-        .way = &s->ssh.way, .silence_ms = CONTROL_SILENCE_MS, .stopped = cancelled, .arg = s->o};
-    int rc = remote_open(&s->remote, &spec, e);
+    int rc = open_feeder(s, message_text(args, "relay", ""), e);
     if (rc < 0)
         return rc;
     s->connected = true;

@@ -91,6 +91,8 @@ run(int argc, char **argv)
         return printf("moonrise " MOONRISE_VERSION "\n") < 0;
     if (argc > 2 && strcmp(argv[1], "agent") == 0 && strcmp(argv[2], "--feed") == 0)
         return feeder_main();
+    if (argc == 4 && strcmp(argv[1], "agent") == 0 && strcmp(argv[2], "--relay") == 0)
+        return relay_main(argv[3]);
     if (argc > 1 && strcmp(argv[1], "agent") == 0)
         return agent_main();
     if (argc > 1) {

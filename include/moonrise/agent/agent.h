@@ -111,12 +111,16 @@
  *   follow    (conninfo, slot) points a mirror at its primary
  *   slot      (name, create: bool) makes or drops a physical slot -> made | dropped
  *   checkpoint (wait_ms) immediate, waits -> ms
- *   recover   (type: full|differential, role, source: {host, program, datadir, port, user, passfile}, slot,
+ *   recover   (type: full|differential, role, source: {host, relay, program, datadir, port, user, passfile},
+ *             slot,
  *             settings: as configure's, hba, listen, tablespaces: [{oid, target}], wal_dir,
  *             configuration: the source's answer to that question,
  *             accept_foreign: bool, start: bool, wait_ms, max_rate, threads)
  *             source.host: where the source is, by ssh from here; absent: on this host. user and passfile are
  *             those of its host, program is moonrise there (absent: where it is here, or was deployed)
+ *             source.relay: offered|needed, by whom gave the order: where ssh does not get there, or at once, the
+ *             progress says {stage: relay, socket, why}, and what joins `moonrise agent --relay SOCKET` here with
+ *             `moonrise agent --feed` there is waited for. Not where the host's key is another than on record
  *             progress: {stage, bytes_total, bytes_done, bytes_written, bytes_different, bytes_moved (between
  *             the hosts), files_...}
  *             -> the same numbers, type, ms, pid, streaming; the target streams when it answers; wal: "held" by
@@ -142,6 +146,10 @@ int agent_main(void);
 
 /* The same for the end of a copy that stands next to the source's files (engine/agent/feeder.c). */
 int feeder_main(void);
+
+/* Joins standard input and output to a recovery of this host that listens there for who relays
+ * (engine/agent/remote_relay.h). */
+int relay_main(const char *path);
 
 /* One operation and what it is given. */
 struct agent_call {

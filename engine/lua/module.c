@@ -49,6 +49,7 @@ module_classes(lua_State *L)
     json_register(L);
     conn_register(L);
     agent_register(L);
+    relay_register(L);
     prober_register(L);
     sandbox_register(L);
     lock_register(L);
@@ -58,25 +59,17 @@ module_classes(lua_State *L)
 int
 luaopen_moonrise(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"error", error_make},
-                                         {"check", error_check},
-                                         {"main", runtime_main},
-                                         {"_handles", runtime_handles},
-                                         {"_classes", class_list},
-                                         {"sleep", sleep_for},
-                                         {"spawn", task_spawn},
-                                         {"parallel", parallel_run},
-                                         {"queue", queue_new},
-                                         {"connect", conn_connect},
-                                         {"run", run_program},
-                                         {"agent", agent_open},
-                                         {"prober", prober_open},
-                                         {"sandbox", sandbox_open},
-                                         {"resolve", resolve_name},
-                                         {"on_signal", signal_handle},
-                                         {"daemonize", daemon_start},
-                                         {"run_on", run_on},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"error", error_make},        {"check", error_check},
+        {"main", runtime_main},       {"_handles", runtime_handles},
+        {"_classes", class_list},     {"sleep", sleep_for},
+        {"spawn", task_spawn},        {"parallel", parallel_run},
+        {"queue", queue_new},         {"connect", conn_connect},
+        {"run", run_program},         {"agent", agent_open},
+        {"relay", relay_open},        {"prober", prober_open},
+        {"sandbox", sandbox_open},    {"resolve", resolve_name},
+        {"on_signal", signal_handle}, {"daemonize", daemon_start},
+        {"run_on", run_on},           {NULL, NULL}};
     module_classes(L);
     lua_newtable(L);
     luaL_setfuncs(L, functions, 0);

@@ -17,6 +17,7 @@ const char *const *rows_params(lua_State *L, int index, int *count);
 /* Classes. */
 void conn_register(lua_State *L);
 void agent_register(lua_State *L);
+void relay_register(lua_State *L);
 void prober_register(lua_State *L);
 void sandbox_register(lua_State *L);
 void lock_register(lua_State *L);
@@ -24,6 +25,7 @@ void lock_register(lua_State *L);
 /* Functions. */
 int conn_connect(lua_State *L);
 int agent_open(lua_State *L);
+int relay_open(lua_State *L);
 int prober_open(lua_State *L);
 int sandbox_open(lua_State *L);
 int run_program(lua_State *L);

@@ -11,6 +11,7 @@ local host_setup = require("lib.host_setup")
 local instance = require("lib.instance")
 local mr = require("moonrise")
 local reader = require("lib.reader")
+local relay = require("lib.relay")
 local roles = require("lib.roles")
 local settings = require("lib.settings")
 local superuser = require("lib.superuser")
@@ -233,10 +234,9 @@ local function make_mirror(ctx, pair, plan, options)
     if not done then
         return nil, err
     end
-    done, err = ctx.agents:order(mirror, "recover", args,
-        { timeout_ms = 0, progress = options.progress and function(report)
-            options.progress(mirror, report)
-        end })
+    done, err = relay.recover(ctx, mirror, primary, args, options.progress and function(report)
+        options.progress(mirror, report)
+    end)
     if not done then
         return nil, err
     end

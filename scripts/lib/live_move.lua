@@ -32,6 +32,7 @@ local host_setup = require("lib.host_setup")
 local instance = require("lib.instance")
 local move = require("lib.move")
 local quiet = require("lib.quiet")
+local relay = require("lib.relay")
 local streaming = require("lib.streaming")
 local term = require("lib.term")
 
@@ -136,8 +137,7 @@ local function copy(ctx, failed, epoch, options)
     if not ok then
         return nil, err
     end
-    return ctx.agents:order(failed.target, "recover", args,
-        { timeout_ms = 0, progress = options.progress })
+    return relay.recover(ctx, failed.target, failed.source, args, options.progress)
 end
 
 --- Makes the copy and has it caught up; the pair is as before.

@@ -14,6 +14,7 @@ local left_places = require("lib.left_places")
 local live_move = require("lib.live_move")
 local move = require("lib.move")
 local quiet = require("lib.quiet")
+local relay = require("lib.relay")
 local streaming = require("lib.streaming")
 local term = require("lib.term")
 
@@ -178,8 +179,7 @@ local function copy(ctx, failed, kind, epoch, options)
     if not ok then
         return nil, err
     end
-    return ctx.agents:order(failed.target, "recover", args,
-        { timeout_ms = 0, progress = options.progress })
+    return relay.recover(ctx, failed.target, failed.source, args, options.progress)
 end
 
 -- A mirror that runs and does not stream is no mirror: its catalog row stays as it was.

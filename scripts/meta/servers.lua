@@ -108,7 +108,7 @@ function Agent:call(op, args, options) end
 --- Waits until the agent has greeted. It goes on connecting when the time is up.
 ---@param timeout_ms? number
 ---@return boolean? ok
----@return Error? err why it ended: "hostkey", "permission", "version", "notfound" (no moonrise there)
+---@return Error? err why it ended: "hostkey", "unknownkey", "permission", "version", "notfound" (no moonrise there)
 function Agent:ready(timeout_ms) end
 
 ---@return boolean
@@ -119,6 +119,24 @@ function Agent:pid() end
 
 --- Ends the agent and with it all its work.
 function Agent:close() end
+
+---@class Relay
+local Relay = {}
+
+--- Relays between two hosts (include/moonrise/wire/relay.h): what joins a recovery that listens at
+--- the target's host, with feeders at the source's.
+---@param options {source: string?, target: string?, socket: string, connect_ms: number?} hosts as
+--- ssh knows them, nil: this one; socket is the recovery's; connect_ms (10000) for the way to each
+---@return Relay? relay
+---@return Error? err
+function mr.relay(options) end
+
+--- Why the first of its streams that failed did.
+---@return Error? err
+function Relay:why() end
+
+--- Ends its streams.
+function Relay:close() end
 
 ---@class Prober
 local Prober = {}

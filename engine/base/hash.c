@@ -1,6 +1,11 @@
 #include "moonrise/base/hash.h"
 
+/* The widest vectors of the processor that runs it: half of the time of SSE2. */
+#if __has_include(<xxh_x86dispatch.h>)
+#include <xxh_x86dispatch.h>
+#else
 #include <xxhash.h>
+#endif
 
 struct hash128
 hash_block(uint64_t seed, const void *bytes, size_t len)

@@ -36,7 +36,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TICK_MS        50 /* how soon the end of a call is noticed */
+#define TICK_MS        50 /* how soon the end of a call is noticed; a short one sooner */
 #define SIGN_MS        1000
 #define GREETING_MS    30000
 #define SILENCE_MAX_MS 3600000
@@ -93,10 +93,11 @@ hear(struct feeder *f, int64_t wait_ms, int64_t *heard, struct err *e)
 static int
 watch_call(struct feeder *f, struct call *c, struct err *e)
 {
-    int64_t heard = clock_ms(), sign = heard;
+    int64_t heard = clock_ms(), sign = heard, tick_ms = 1;
     int rc = 0;
     while (rc == 0 && !atomic_load(&c->done)) {
-        rc = hear(f, TICK_MS, &heard, e);
+        rc = hear(f, tick_ms, &heard, e);
+        tick_ms = 2 * tick_ms < TICK_MS ? 2 * tick_ms : TICK_MS;
         if (rc == 0 && clock_ms() - sign >= SIGN_MS) {
             rc = link_send_message(&f->link, FRAME_PING, 0, NULL, e);
             sign = clock_ms();

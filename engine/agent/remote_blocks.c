@@ -11,19 +11,32 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 
 /* A worker is silent while it writes, and waits for its disk; and as long as --max-rate says. */
 #define BLOCKS_SILENCE_MS 900000
 /* What a list may take: 17 bytes a file, so many times more files than any host has. */
 #define BLOCKS_LIST_BYTES ((uint64_t)512 << 20)
+#define OPENED_TICK_MS    50 /* how soon a worker that waits for its stream is stopped */
+
+/* A thread that opens a stream, since logging in takes longer than many a list. */
+struct opener {
+    pthread_t thread;
+    struct blocks *blocks;
+    struct blocks_stream *stream;
+    int rc;
+    struct err error;
+};
 
 struct blocks {
     struct patch_source base; /* first: the interface is a pointer to it */
     struct remote_blocks what;
     uint64_t seed;
-    /* The stream that has brought the list; the first worker takes it over. */
-    pthread_mutex_t lock;
-    struct blocks_stream *listed;
+    atomic_bool given_up;         /* nobody wants the streams any more */
+    pthread_mutex_t lock;         /* all that follows: workers take the streams over */
+    struct blocks_stream *listed; /* the one that has brought the list */
+    struct opener openers[PATCH_THREADS_MAX - 1];
+    int opener_count, openers_taken;
 };
 
 /* A file of the list; its names live as long as that. */
@@ -167,7 +180,55 @@ blocks_cancelled(void *arg)
 {
     const struct blocks *b = arg;
     const atomic_bool *cancel = b->what.spec->cancel;
-    return cancel && atomic_load_explicit(cancel, memory_order_relaxed);
+    return atomic_load_explicit(&b->given_up, memory_order_relaxed) ||
+           (cancel && atomic_load_explicit(cancel, memory_order_relaxed));
+}
+
+static void *
+opener_run(void *arg)
+{
+    struct opener *o = arg;
+    struct patch_progress nobody = {0};
+    struct patch_link link = {blocks_cancelled, o->blocks, &nobody};
+    o->rc = stream_new(&o->stream, o->blocks, &link, &o->error);
+    return NULL;
+}
+
+/* Opens the streams of all workers but the first, which gets that of the list. Where no thread can be had
+ * they open theirs themselves. */
+static void
+start_openers(struct blocks *b)
+{
+    int wanted = patch_threads(b->what.spec) - 1;
+    pthread_mutex_lock(&b->lock);
+    while (b->opener_count < wanted) {
+        struct opener *o = &b->openers[b->opener_count];
+        *o = (struct opener){.blocks = b};
+        if (pthread_create(&o->thread, NULL, opener_run, o) != 0)
+            break;
+        b->opener_count++;
+    }
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* The stream of an opener, for a worker that may be stopped meanwhile, and with it all. */
+static int
+take_opened(struct blocks_stream **out, struct opener *o, const struct patch_link *link,
+            struct err *e)
+{
+    struct timespec until;
+    do {
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += OPENED_TICK_MS * 1000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        if (link->stopped(link->arg))
+            atomic_store(&o->blocks->given_up, true);
+    } while (pthread_timedjoin_np(o->thread, NULL, &until) != 0);
+    *out = o->stream;
+    if (o->rc < 0 && e)
+        *e = o->error;
+    return o->rc;
 }
 
 static int
@@ -178,6 +239,7 @@ blocks_list(struct patch_source *base, struct patch_list *l, struct err *e)
     struct patch_progress *p = b->what.spec->progress ? b->what.spec->progress : &nobody;
     struct patch_link link = {blocks_cancelled, b, p};
     struct listing listing = {.list = l};
+    start_openers(b);
     int rc = stream_new(&listing.stream, b, &link, e);
     if (rc < 0)
         return rc;
@@ -200,9 +262,15 @@ blocks_connect(struct patch_source *base, void **stream, uint32_t *window,
     struct blocks *b = (struct blocks *)base;
     pthread_mutex_lock(&b->lock);
     struct blocks_stream *s = b->listed;
+    bool opened = !s && b->openers_taken < b->opener_count;
+    struct opener *o = opened ? &b->openers[b->openers_taken++] : NULL;
     b->listed = NULL;
     pthread_mutex_unlock(&b->lock);
-    int rc = s ? 0 : stream_new(&s, b, link, e);
+    int rc = 0;
+    if (o)
+        rc = take_opened(&s, o, link, e);
+    else if (!s)
+        rc = stream_new(&s, b, link, e);
     if (rc == 0)
         stream_serve(s, link);
     *stream = s;
@@ -325,6 +393,12 @@ static void
 blocks_free(struct patch_source *base)
 {
     struct blocks *b = (struct blocks *)base;
+    /* What nobody has taken over began with the list: it is at its deadline no later than that was. */
+    atomic_store(&b->given_up, true);
+    for (int i = b->openers_taken; i < b->opener_count; i++) {
+        pthread_join(b->openers[i].thread, NULL);
+        blocks_disconnect(b->openers[i].stream);
+    }
     blocks_disconnect(b->listed);
     pthread_mutex_destroy(&b->lock);
     free(b);

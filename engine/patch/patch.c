@@ -15,8 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PATCH_THREADS_MAX 4 /* they wait for disks more than they compute */
-
 struct crew_member {
     pthread_t thread;
     struct patch_run *run;
@@ -164,8 +162,8 @@ run_cut(struct patch_run *run)
     }
 }
 
-static int
-run_threads(const struct patch_spec *spec)
+int
+patch_threads(const struct patch_spec *spec)
 {
     bool some = spec->threads > 0 && spec->threads < PATCH_THREADS_MAX;
     return some ? spec->threads : PATCH_THREADS_MAX;
@@ -176,7 +174,7 @@ static int
 run_copy(struct patch_run *run, struct err *e)
 {
     struct crew_member crew[PATCH_THREADS_MAX];
-    int wanted = run_threads(run->spec);
+    int wanted = patch_threads(run->spec);
     int started = 0;
     for (; started < wanted; started++) {
         crew[started].run = run;

@@ -40,6 +40,7 @@ struct err;
 struct patch_source;
 
 #define PATCH_MEMORY_BYTES (64u << 20)
+#define PATCH_THREADS_MAX  4 /* they wait for disks more than they compute */
 
 enum patch_type {
     PATCH_FULL,         /* every block is written, whatever the target holds */
@@ -76,7 +77,7 @@ struct patch_spec {
     const struct patch_tablespace *tablespaces;
     int tablespace_count;
     bool target_flushed; /* the target's disk holds what its server wrote: see Flushing */
-    int threads;         /* at most 4; 0: 4 */
+    int threads;         /* at most PATCH_THREADS_MAX; 0: so many */
     uint64_t max_rate;   /* bytes a second read from the source, 0: no limit */
     struct patch_progress *progress; /* or NULL */
     const atomic_bool *cancel;       /* or NULL */
@@ -89,6 +90,9 @@ struct patch_spec {
  * interruption it goes on. ERR_IO, ERR_SPACE, ERR_CANCELLED, ERR_REFUSED (both directories, or two
  * tablespaces, are one; the new WAL directory is in use), ERR_FORMAT. */
 int patch_run(const struct patch_spec *spec, struct err *e);
+
+/* How many workers a patch has, each with a stream of its own to the source. */
+int patch_threads(const struct patch_spec *spec);
 
 /* Copies the source's pg_control into the target, last, durably: written beside, flushed, renamed,
  * its directory flushed. ERR_FORMAT when it cannot be read whole. */

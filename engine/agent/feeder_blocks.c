@@ -212,7 +212,8 @@ feeder_ask(struct feeder *f, const struct frame *frame, struct err *e)
         (struct frame){.type = FRAME_BLOCKS, .id = frame->id, .payload = payload, .len = len};
     int64_t blocked = f->link.blocked_ns;
     pace_pack(&b->pace, &out);
-    rc = link_write(&f->link, out.bytes, out.len, e);
+    rc = len == FEED_HEAD_BYTES ? link_hold(&f->link, &out.frame, e)
+                                : link_write(&f->link, out.bytes, out.len, e);
     pace_sent(&b->pace, &out, f->link.blocked_ns - blocked);
     return rc;
 }

@@ -313,7 +313,7 @@ blocks_ask(void *stream, const struct patch_ask *ask, struct err *e)
                           .len = s->payload.len};
     must(s->count < PATCH_WINDOW_MAX);
     s->asked[(s->first + s->count++) % PATCH_WINDOW_MAX] = question;
-    return remote_wrap(&s->remote, link_send(&s->remote.link, &frame, e), e);
+    return remote_wrap(&s->remote, link_hold(&s->remote.link, &frame, e), e);
 }
 
 static int

@@ -15,6 +15,8 @@
 #define LINK_TICK_MS 100 /* how soon a stopped wait ends */
 /* Of a queue that has been sent, this much is kept before the rest is moved to the front. */
 #define LINK_QUEUE_BYTES (256 * 1024)
+#define LINK_HELD_FRAMES 8
+#define LINK_HELD_MS     100
 
 void
 link_init(struct link *l)
@@ -63,6 +65,7 @@ static int
 link_push(struct link *l, struct err *e)
 {
     int rc = link_put(l, l->queue.data, l->queue.len, &l->sent, e);
+    l->held = 0;
     if (l->sent == l->queue.len) {
         str_clear(&l->queue);
         l->sent = 0;
@@ -79,6 +82,17 @@ link_send(struct link *l, const struct frame *f, struct err *e)
 {
     frame_append(&l->queue, f);
     return link_push(l, e);
+}
+
+int
+link_hold(struct link *l, const struct frame *f, struct err *e)
+{
+    int64_t now = clock_ms();
+    if (l->held++ == 0)
+        l->held_ms = now;
+    frame_append(&l->queue, f);
+    bool waits = l->held < LINK_HELD_FRAMES && now - l->held_ms < LINK_HELD_MS;
+    return waits ? 0 : link_push(l, e);
 }
 
 int
@@ -144,6 +158,7 @@ link_write(struct link *l, const void *bytes, size_t len, struct err *e)
         return rc;
     str_clear(&l->queue);
     l->sent = 0;
+    l->held = 0;
     return link_drain(l, bytes, len, &done, e);
 }
 

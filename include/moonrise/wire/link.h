@@ -33,7 +33,9 @@ struct link {
     /* The link's own. */
     struct frame_reader reader;
     struct str queue;
-    size_t sent; /* of the queue */
+    size_t sent;     /* of the queue */
+    int held;        /* frames that nobody has tried to send yet */
+    int64_t held_ms; /* since when */
 };
 
 /* Makes a link of the first group of fields, which the caller has set; all others are zero. Free what it holds
@@ -43,7 +45,12 @@ void link_init(struct link *l);
 /* Queues a frame, and sends what can be sent without waiting. ERR_CONNECT. */
 int link_send(struct link *l, const struct frame *f, struct err *e);
 
-/* The same for a frame with a message, which is borrowed. ERR_LIMIT when it does not fit. */
+/* Queues a frame that need not go at once: small ones wake the other end, and the ssh between, a few at a time.
+ * It goes with the next one that is sent, when link_next has to wait, or with the 8th, or the first after a
+ * tenth of a second. ERR_CONNECT. */
+int link_hold(struct link *l, const struct frame *f, struct err *e);
+
+/* The same as link_send for a frame with a message, which is borrowed. ERR_LIMIT when it does not fit. */
 int link_send_message(struct link *l, int type, uint32_t id, const struct message *m,
                       struct err *e);
 

@@ -109,6 +109,39 @@ test_both_ends_send(void **state)
     free(bytes);
 }
 
+/* Held frames go together, and none stays while its sender waits. */
+static void
+test_held_frames_go(void **state)
+{
+    (void)state;
+    int ends[2], held = 0, seen = 0;
+    struct err e = {0};
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    struct link a = {.in = ends[0], .out = ends[0], .peer = "b", .stall_ms = 20000};
+    struct link b = {.in = ends[1], .out = ends[1], .peer = "a", .stall_ms = 20000};
+    struct frame small = {.type = FRAME_ASK, .payload = "?", .len = 1}, got;
+    link_init(&a);
+    link_init(&b);
+    while (a.bytes_out == 0 && held < 100) {
+        assert_int_equal(link_hold(&a, &small, &e), 0);
+        held++;
+    }
+    assert_true(held < 100);
+    while (seen < held && link_next(&b, &got, -1, &e) == 1)
+        seen++;
+    assert_int_equal(seen, held);
+    assert_int_equal(link_hold(&a, &small, &e), 0);
+    assert_int_equal(link_next(&a, &got, 1, &e), 0);
+    assert_int_equal(link_next(&b, &got, -1, &e), 1);
+    assert_int_equal(link_hold(&a, &small, &e), 0);
+    assert_int_equal(link_write(&a, "", 0, &e), 0);
+    assert_int_equal(link_next(&b, &got, -1, &e), 1);
+    link_done(&a);
+    link_done(&b);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 int
 main(void)
 {
@@ -116,6 +149,7 @@ main(void)
         cmocka_unit_test(test_a_fast_link),
         cmocka_unit_test(test_a_slow_link),
         cmocka_unit_test(test_both_ends_send),
+        cmocka_unit_test(test_held_frames_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -165,8 +165,13 @@ run_cut(struct patch_run *run)
 int
 patch_threads(const struct patch_spec *spec)
 {
-    bool some = spec->threads > 0 && spec->threads < PATCH_THREADS_MAX;
-    return some ? spec->threads : PATCH_THREADS_MAX;
+    long threads = spec->threads;
+    if (threads <= 0 && spec->source) {
+        threads = sysconf(_SC_NPROCESSORS_ONLN);
+        threads =
+            threads > 2 ? threads : 2; /* a disk has something to do while one of them hashes */
+    }
+    return threads > 0 && threads < PATCH_THREADS_MAX ? (int)threads : PATCH_THREADS_MAX;
 }
 
 /* Runs the workers and feeds them. */

@@ -77,7 +77,7 @@ struct patch_spec {
     const struct patch_tablespace *tablespaces;
     int tablespace_count;
     bool target_flushed; /* the target's disk holds what its server wrote: see Flushing */
-    int threads;         /* at most PATCH_THREADS_MAX; 0: so many */
+    int threads;         /* at most PATCH_THREADS_MAX; 0: see patch_threads */
     uint64_t max_rate;   /* bytes a second read from the source, 0: no limit */
     struct patch_progress *progress; /* or NULL */
     const atomic_bool *cancel;       /* or NULL */
@@ -91,7 +91,9 @@ struct patch_spec {
  * tablespaces, are one; the new WAL directory is in use), ERR_FORMAT. */
 int patch_run(const struct patch_spec *spec, struct err *e);
 
-/* How many workers a patch has, each with a stream of its own to the source. */
+/* How many workers a patch has, each with a stream of its own to the source: PATCH_THREADS_MAX unless the spec
+ * says less; from another host as many as there are processors here, and at least two, since a login and a
+ * program at the other end cost more than a thread. */
 int patch_threads(const struct patch_spec *spec);
 
 /* Copies the source's pg_control into the target, last, durably: written beside, flushed, renamed,

@@ -1,7 +1,6 @@
 --- `moonrise recoverseg`: segment recovery and the return of every role to its place.
 local mr = require("moonrise")
 local args = require("lib.args")
-local by_host = require("lib.by_host")
 local cluster = require("lib.cluster")
 local copy_line = require("lib.copy_line")
 local handover = require("lib.handover")
@@ -16,8 +15,8 @@ local hold = require("lib.hold")
 local left_places = require("lib.left_places")
 local recovery_plan = require("lib.recovery_plan")
 local recovery_targets = require("lib.recovery_targets")
+local separately = require("lib.separately")
 local session = require("lib.session")
-local stop_requests = require("lib.stop_requests")
 local survivors = require("lib.survivors")
 local tablespaces = require("lib.tablespaces")
 local term = require("lib.term")
@@ -138,10 +137,10 @@ end
 local function report(plan, results)
     local failures = 0
     for i, entry in ipairs(plan.entries) do
-        local result = results[i]
-        if result.error then
+        local result = results[i].numbers
+        if not result then
             failures = failures + 1
-            term.error(result.error)
+            term.error(results[i].err)
             term.warn("%s: recovery failed, its catalog row is as before; run recoverseg again",
                 cluster.name(entry.target))
         else
@@ -157,7 +156,7 @@ end
 local function report_armed(plan, armed)
     local failures = 0
     for i, pair in ipairs(plan.behind) do
-        local name, err = cluster.name(pair.mirror), armed[i].error
+        local name, err = cluster.name(pair.mirror), armed[i].err
         if not err then
             term.info("%s: in sync again", name)
         elseif err.code == "connect" then
@@ -175,12 +174,13 @@ end
 local function as_json(plan, results, armed)
     local list = {}
     for i, entry in ipairs(plan.entries) do
-        local result = results and results[i] or {}
+        local done = results and results[i] or {}
+        local result = done.numbers or {}
         table.insert(list, {
             dbid = entry.target.dbid, content = entry.content,
             type = result.type or entry.type, reason = entry.reason, max_rate = entry.max_rate,
             to = entry.from and move.place(entry.target),
-            read_bytes = entry.price.read_bytes, error = result.error and tostring(result.error),
+            read_bytes = entry.price.read_bytes, error = done.err and tostring(done.err),
             bytes_written = result.bytes_written, bytes_different = result.bytes_different,
             took_ms = result.took_ms, wal = result.wal, wal_bytes = result.wal_bytes,
         })
@@ -191,7 +191,7 @@ local function as_json(plan, results, armed)
     end
     local behind = {}
     for i, pair in ipairs(plan.behind) do
-        local err = armed and armed[i].error
+        local err = armed and armed[i].err
         behind[i] = { dbid = pair.mirror.dbid, content = pair.content,
             in_sync = armed and not err or false, error = err and tostring(err) or nil }
     end
@@ -215,7 +215,8 @@ local function confirm(plan, opts)
     return go, code
 end
 
--- What came of plan.entries, and of plan.behind. Each starts as soon as its own copy is done.
+-- What came of plan.entries, and of plan.behind, each with `numbers` or `err`. Each starts as soon
+-- as its own copy is done.
 local function carry_out(ctx, plan, opts)
     local progress = term.progress({ off = opts.no_progress, sequential = opts.sequential })
     local jobs, first = {}, #plan.entries
@@ -229,15 +230,15 @@ local function carry_out(ctx, plan, opts)
             return recovery.bring_in_sync(ctx, pair)
         end }
     end
-    local done = stop_requests.guard("Stop the recoveries that are not finished", function()
-        return by_host.run(jobs, function(job)
+    separately.run(jobs, {
+        question = "Stop the recoveries that are not finished", hosts = opts.hosts,
+        batch = opts.batch, host_of = function(job)
             return job.host
-        end, opts, function(job)
+        end }, function(job)
             return job.run()
         end)
-    end)
     progress:finish()
-    return { unpack(done, 1, first) }, { unpack(done, first + 1, #jobs) }
+    return { unpack(jobs, 1, first) }, { unpack(jobs, first + 1) }
 end
 
 -- What was left by earlier runs, and whom the coordinators let in when somebody has moved.
@@ -264,8 +265,14 @@ local function tidy_up(ctx, plan)
 end
 
 local function tell_skipped(plan)
+    local named = {}
     for _, entry in ipairs(plan.skipped) do
-        term.error(entry.err)
+        local err = entry.err
+        -- A host that is not reached is named once, whatever is on it.
+        if err.code ~= "connect" or not named[err.message] then
+            term.error(err)
+        end
+        named[err.message] = true
         term.warn("%s: skipped", cluster.name(entry.target))
     end
     for _, fault in ipairs(plan.double_faults) do

@@ -61,6 +61,13 @@ local function unreachable(set, host, err)
     return nil, err
 end
 
+-- Whoever waits for an answer does not know the host that has fallen silent.
+local function lost(host, err)
+    return mr.error("connect", ("the agent of host %s: %s"):format(host, err.message),
+        { cause = err, hint = err.hint or ("run the command again once host %s answers")
+            :format(host) })
+end
+
 -- All who need a host wait for the same attempt to reach it.
 local function awaited(set, host, agent, timeout_ms)
     if M.is_local(host) then
@@ -114,7 +121,12 @@ function Set:call(host, op, args, options)
     if not agent then
         return nil, err
     end
-    return agent:call(op, args or {}, options)
+    local result
+    result, err = agent:call(op, args or {}, options)
+    if not result and err.code == "connect" and not agent:is_open() then
+        return nil, lost(host, err)
+    end
+    return result, err
 end
 
 local function about(set, inst, args)

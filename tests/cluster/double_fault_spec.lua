@@ -261,7 +261,8 @@ end }]]):format(events .. ".book"))
             local session = cluster:session("moonrise")
             local token = session:ask("select moonrise.lease_take(1, 'x@" ..
                 place:must({ "hostname" }):gsub("%s", "") ..
-                " pid 4194303', 'promote', 'choosing', '30 s')"):match("%d+")
+                (" pid 4194303 boot %s', 'promote', 'choosing', '30 s')"):format(
+                    place_of.read("/proc/sys/kernel/random/boot_id"):sub(1, 8))):match("%d+")
             assert.matches("^%d+", (session:ask(([[select moonrise.promote(%s, 1, %s,
                 '{"flush_lsn": 1}', 'ticket 19')]]):format(token, mirror.dbid):gsub("%s+", " "))))
             session:close()

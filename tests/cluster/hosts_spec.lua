@@ -139,9 +139,12 @@ describe("test hosts", function()
         local empty = seconds(1)
         assert.is_true(empty > before + 0.5, ("%.2f s, %.2f s before"):format(empty, before))
         local full = seconds(4e6) - empty
-        assert.is_true(full > 1.5 and full < 8, ("4 MB at 16 Mbit/s took %.2f s"):format(full))
+        assert.is_true(full > 1.5, ("4 MB at 16 Mbit/s took %.2f s"):format(full))
         mend()
-        assert.is_true(seconds(4e6) < empty)
+        -- A machine that is busy makes it slower at times, and never quicker.
+        wait.eventually("the link to be as before", SOON_S, function()
+            return seconds(4e6) < empty
+        end)
     end)
 
     test("have links that lose packets", function()

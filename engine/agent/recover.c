@@ -103,9 +103,12 @@ keep_wal(struct recovery *r, struct err *e)
         rc = source_keep(&r->source, &wal, e);
     if (rc < 0 && r->carry)
         carry_explain(r->carry, e);
-    if (rc == 0 && !r->carry && carry_is_wanted(&wal))
-        rc = carry_begin(&r->carry, r->o, &r->source, e);
-    return rc;
+    if (rc < 0 || r->carry || !carry_is_wanted(&wal))
+        return rc;
+    rc = carry_begin(&r->carry, r->o, &r->source, e);
+    /* The session with the source outlives its backup from now on, however soon that ends. */
+    wal.carried = true;
+    return rc < 0 ? rc : source_keep(&r->source, &wal, e);
 }
 
 static int

@@ -79,7 +79,8 @@ describe("watch", function()
         local result = cluster:moonrise({ "watch", "--once" })
         mirror:kill("CONT")
         assert.are.equal(0, result.code, result.err)
-        assert.matches("pid " .. watch.pid .. " boot %x+ watches: it is asked for a cycle", result.out)
+        assert.matches("pid " .. watch.pid .. " boot %x+ watches: it is asked for a cycle",
+            result.out)
         cluster:wait_row({ dbid = mirror.dbid, status = "d", mode = "n" }, 1)
         assert.are.same({ { asked = "2", done = "2" } },
             cluster:catalog("select asked, done from watch_cycle"))

@@ -186,6 +186,20 @@ a_small_slot_is_not_overtaken(void **state)
     are_equal(lab);
 }
 
+/* The backup of a short copy ends before WAL was asked for again. */
+static void
+a_short_copy_goes_on_with_it(void **state)
+{
+    struct lab *lab = *state;
+    lab_do(lab, &mirr, "fence", "");
+    char *args = lab_recover_args(lab, &prim, &mirr, "differential");
+    struct message *out = lab_ok(lab, &mirr, "recover", args);
+    assert_string_equal(message_text(out, "wal", ""), "carried");
+    message_free(out);
+    free(args);
+    nothing_is_left(lab);
+}
+
 /* A target that takes its time to replay: what is written meanwhile is carried on into its pg_wal. Its replay
  * asks first for a file that nobody has, and gets no answer for long. */
 static void
@@ -249,8 +263,8 @@ segments_are_delivered(void **state)
                              "one\ntwo\n");
     free(now);
     /* To another file system it is copied. */
-    char other[] = "/dev/shm/moonrise.XXXXXX";
-    assert_non_null(mkdtemp(other));
+    char *other = mem_printf("/dev/shm/moonrise-%d", (int)getpid());
+    assert_int_equal(mkdir(other, 0700), 0);
     assert_int_equal(deliver_segments(to, other, &e), 0);
     char *command =
         mem_printf("ls $DIR/pg_wal; cd %s; LC_ALL=C ls; cat 0*; rm -r %s", other, other);
@@ -259,6 +273,7 @@ segments_are_delivered(void **state)
                              "000000010000000000000006\narchive_status\none\ntwo\n");
     free(now);
     free(command);
+    free(other);
     free(to);
     free(from);
     tmpdir_remove(dir);
@@ -285,6 +300,7 @@ main(int argc, char **argv)
         cmocka_unit_test(segments_are_delivered),
         cmocka_unit_test(a_slot_with_room_holds_it),
         cmocka_unit_test(a_small_slot_is_not_overtaken),
+        cmocka_unit_test(a_short_copy_goes_on_with_it),
         cmocka_unit_test(it_replays_for_long),
     };
     return cmocka_run_group_tests(tests, setup, lab_teardown);

@@ -68,7 +68,7 @@ local function open_hosts(dir)
     mr.check(mr.append_file(ssh .. "/known_hosts",
         ("[127.0.0.1]:%d %s[127.0.0.1]:%d %s"):format(port, key, slow, key)))
     local pids = {
-        start(dir, { "/usr/sbin/sshd", "-D", "-e", "-f", dir .. "/sshd_config" }),
+        start(dir, { "tests/lib/run_sshd", dir }),
         start(dir, { copies.build_dir() .. "/bench/slow_link", tostring(slow), tostring(port),
             tostring(SLOW_BYTES), tostring(SLOW_DELAY_MS) }),
     }

@@ -48,8 +48,10 @@ static int
 check_name(const struct stream_session *s, const struct stream_spec *spec, struct err *e)
 {
     const char *name = db_parameter(s->db, "application_name");
-    if (!name)
-        return err_set(e, ERR_PROTOCOL, "the server does not tell this session's name");
+    if (!name) {
+        err_set(e, ERR_PROTOCOL, "the server does not report application_name");
+        return err_hint(e, "connect to the server itself: a pooler in between may keep that back");
+    }
     if (stream_is_mirrors_name(name))
         return err_set(e, ERR_REFUSED, "application_name \"%s\" is a mirror's", name);
     if (!spec->never_synchronous)

@@ -20,6 +20,7 @@
 #define NUDGE_EVERY_MS 10
 #define POLL_MS        2
 #define NAMED_MS       2000
+#define READ_BACK_MS   1000
 #define LAG_DEFAULT    (1 << 20)
 #define RELEASE_MS     60000
 #define WALSENDERS_MS  1000
@@ -269,20 +270,31 @@ await_returned(struct armer *a, struct err *e)
     }
 }
 
-/* Reads back: the setting as this server's sessions see it, and the mirror as the one it names. */
+/* Reads back: the setting as this server's sessions see it, and the mirror as the one it names. Each session
+ * rereads the settings for itself, this one perhaps after those that the canary has needed. */
 static int
 read_back(struct armer *a, struct err *e)
 {
-    struct sender s;
-    char *names;
-    int rc = sql_text(&names, a->db, "show synchronous_standby_names", sql_deadline(), e);
-    if (rc == 0)
+    int64_t until = clock_ms() + READ_BACK_MS;
+    for (;;) {
+        struct sender s;
+        char *names;
+        int rc = sql_text(&names, a->db, "show synchronous_standby_names", sql_deadline(), e);
+        if (rc < 0)
+            return rc;
+        bool read = strcmp(names, a->name) == 0;
         rc = look_at_sender(&s, a, e);
-    if (rc == 0 && (strcmp(names, a->name) != 0 || !s.named || !s.sync || s.borrowed))
-        rc = err_set(e, ERR_REFUSED, "synchronous_standby_names is '%s' and slot %s held by %s",
-                     names, a->slot, s.state);
-    free(names);
-    return rc;
+        bool holds = rc == 0 && read && s.named && s.sync && !s.borrowed;
+        if (rc == 0 && !holds)
+            rc = err_set(e, ERR_REFUSED, "synchronous_standby_names is '%s' and slot %s held by %s",
+                         names, a->slot, s.state);
+        free(names);
+        if (holds || read || rc != ERR_REFUSED || clock_ms() > until)
+            return rc;
+        rc = order_pause(a->o, POLL_MS, e);
+        if (rc < 0)
+            return rc;
+    }
 }
 
 /* The way back from a half-done arming. A session of its own, that ends the arming's two and heeds no

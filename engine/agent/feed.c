@@ -15,6 +15,12 @@ feed_damaged(const char *what, struct err *e)
     return err_set(e, ERR_PROTOCOL, "the other end sent %s that makes no sense", what);
 }
 
+static void
+put_text(struct str *out, const char *text)
+{
+    str_append(out, text, strlen(text) + 1);
+}
+
 /* A text that ends within the bytes; what follows it is *rest. */
 static const char *
 text_at(const char *from, const char *end, const char **rest)
@@ -33,8 +39,8 @@ feed_put_ask(struct str *out, const struct feed_ask *ask)
     bytes_put32(head + 12, ask->bytes);
     bytes_put32(head + 16, ask->have_bytes);
     str_append(out, head, sizeof(head));
-    str_append(out, ask->dir, strlen(ask->dir) + 1);
-    str_append(out, ask->name, strlen(ask->name) + 1);
+    put_text(out, ask->dir);
+    put_text(out, ask->name);
     str_append(out, ask->hashes, (size_t)patch_units(ask->have_bytes) * PATCH_HASH_BYTES);
 }
 
@@ -155,7 +161,7 @@ feed_put_dir(struct str *out, const struct patch_listed_dir *dir)
     bytes_put32(head + 5, dir->mode);
     head[9] = (uint8_t)dir->kind;
     str_append(out, head, sizeof(head));
-    str_append(out, dir->path, strlen(dir->path) + 1);
+    put_text(out, dir->path);
 }
 
 void
@@ -166,7 +172,7 @@ feed_put_file(struct str *out, const struct patch_listed_file *file)
     bytes_put32(head + 9, file->mode);
     head[13] = (uint8_t)file->flags;
     str_append(out, head, sizeof(head));
-    str_append(out, file->name, strlen(file->name) + 1);
+    put_text(out, file->name);
 }
 
 static int

@@ -32,6 +32,9 @@
 
 #define FEED_PROTOCOL 1
 
+/* The longest silence that a feeder lets itself be told to bear. */
+#define FEED_SILENCE_MAX_MS 86400000
+
 /* Sizes of files that nobody has; beyond them arithmetic could overflow. */
 #define FEED_FILE_BYTES ((uint64_t)1 << 46)
 

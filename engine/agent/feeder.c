@@ -4,7 +4,8 @@
  * processes), and one more that holds the session of the backup. It speaks on its standard input and output
  * (feed.h), answers, and ends with its input: with it ends the backup that it holds.
  *
- *   feed    (datadir, tablespaces: [{oid, path}]) answers questions about these directories from then on
+ *   feed    (datadir, tablespaces: [{oid, path}], holder: the pid of the one more) answers questions about these
+ *           directories from then on, as long as that one lives
  *   list    () -> frames of the list, then {}
  *   source  (source: {datadir, user, passfile}, slot, sysid, dbid, ...) -> sysid, real, dev, ino, boot_id: what
  *           source_open finds; then, each as the function of source.h:
@@ -39,7 +40,6 @@
 #define TICK_MS        50 /* how soon the end of a call is noticed; a short one sooner */
 #define SIGN_MS        1000
 #define GREETING_MS    30000
-#define SILENCE_MAX_MS 3600000
 #define WRITE_STALL_MS 900000 /* its reader writes to a disk, and may have to keep to a rate */
 
 struct call {
@@ -170,6 +170,7 @@ greet(struct feeder *f, struct err *e)
     struct frame frame;
     struct message *m = message_new();
     message_set_int(m, "protocol", FEED_PROTOCOL);
+    message_set_int(m, "pid", getpid());
     int rc = link_send_message(&f->link, FRAME_HELLO, 0, m, e);
     message_free(m);
     if (rc == 0 && (rc = link_next(&f->link, &frame, GREETING_MS, e)) == 0)
@@ -184,7 +185,7 @@ greet(struct feeder *f, struct err *e)
     f->seed = strtoull(message_text(m, "seed", ""), NULL, 10);
     f->silence_ms = message_int(m, "silence_ms", 0);
     if (message_int(m, "protocol", 0) != FEED_PROTOCOL || f->silence_ms < SIGN_MS ||
-        f->silence_ms > SILENCE_MAX_MS)
+        f->silence_ms > FEED_SILENCE_MAX_MS)
         rc = err_set(e, ERR_VERSION, "the other end speaks another protocol");
     message_free(m);
     return rc;
@@ -222,7 +223,11 @@ take_channel(struct feeder *f, struct err *e)
 int
 feeder_main(void)
 {
-    struct feeder f = {.link = {.peer = "the target's host", .stall_ms = WRITE_STALL_MS}};
+    struct feeder f = {.link = {.peer = "the target's host",
+                                .stall_ms = WRITE_STALL_MS,
+                                .stopped = feeder_holder_gone,
+                                .arg = &f},
+                       .holder = -1};
     struct err e = {0};
     signal(SIGPIPE, SIG_IGN);
     conn_clear_environment();
@@ -230,6 +235,8 @@ feeder_main(void)
     if (rc == 0) {
         link_init(&f.link);
         rc = serve(&f, &e);
+        if (rc == ERR_CANCELLED) /* to the target it is a connection that broke */
+            err_set(&e, ERR_CONNECT, "the feeder that holds the backup has ended");
         /* Whoever is still there is told. The end of its input is how a feeder ends. */
         if (rc != ERR_CONNECT) {
             struct message *m = message_of_error(&e);
@@ -240,6 +247,8 @@ feeder_main(void)
     }
     feeder_blocks_done(&f.blocks);
     feeder_source_done(&f);
+    if (f.holder >= 0)
+        close(f.holder);
     if (rc == ERR_CONNECT)
         return 0;
     fprintf(stderr, "moonrise feeder: %s\n", e.message);

@@ -34,6 +34,7 @@ struct feeder {
     uint64_t seed;
     int64_t silence_ms;
     struct feeder_blocks blocks;
+    atomic_int holder; /* a pidfd of the feeder that holds the backup, or -1 */
     /* The instance whose source it is, after the call "source". */
     struct message *args;
     struct agent_call call;
@@ -43,8 +44,8 @@ struct feeder {
     atomic_bool cancel; /* the other end has gone: whatever call is carried out ends */
 };
 
-/* "feed" {datadir, tablespaces: [{oid, path}]}: from there the questions are answered. ERR_PROTOCOL,
- * ERR_NOTFOUND, ... */
+/* "feed" {datadir, tablespaces: [{oid, path}], holder: pid}: from there the questions are answered.
+ * ERR_PROTOCOL, ERR_NOTFOUND, ... */
 int feeder_feed(struct feeder *f, const struct message *args, struct err *e);
 
 /* "source": opens the instance whose blocks are wanted. Its backup session lives as long as the feeder. */
@@ -62,6 +63,9 @@ int feeder_send_list(struct feeder *f, struct err *e);
 
 /* Answers a FRAME_ASK. An error ends the feeder. */
 int feeder_ask(struct feeder *f, const struct frame *frame, struct err *e);
+
+/* Whether the feeder has ended that holds the backup: without it nobody wants the blocks any more. */
+bool feeder_holder_gone(void *feeder);
 
 void feeder_blocks_done(struct feeder_blocks *b);
 

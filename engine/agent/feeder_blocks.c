@@ -6,8 +6,12 @@
 #include "moonrise/base/err.h"
 #include "moonrise/wire/message.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
 
 #define LIST_FRAME_BYTES (256u << 10)
 
@@ -37,6 +41,35 @@ read_spaces(struct feeder_blocks *b, const struct message *args, struct err *e)
     return 0;
 }
 
+/* A link that is cut says nothing, and a target may be silent for long while it writes: that the backup's own
+ * feeder is there, which is asked every second, shows that somebody still copies. */
+static int
+watch_holder(struct feeder *f, int64_t pid, struct err *e)
+{
+    if (pid == 0)
+        return 0;
+    if (pid < 0 || pid > INT32_MAX || atomic_load(&f->holder) >= 0)
+        return err_set(e, ERR_PROTOCOL, "'feed' named a holder that makes no sense");
+    int fd = pidfd_open((pid_t)pid, 0);
+    /* A kernel, or a container, without it: then its own silence ends this one, later. */
+    if (fd < 0 && (errno == ENOSYS || errno == EPERM || errno == EACCES))
+        return 0;
+    if (fd < 0 && errno == ESRCH)
+        return err_set(e, ERR_NOTFOUND, "the feeder that holds the backup has ended");
+    if (fd < 0)
+        return err_sys(e, errno, "watching process %lld", (long long)pid);
+    atomic_store(&f->holder, fd);
+    return 0;
+}
+
+bool
+feeder_holder_gone(void *feeder)
+{
+    struct feeder *f = feeder;
+    struct pollfd ended = {.fd = atomic_load(&f->holder), .events = POLLIN};
+    return ended.fd >= 0 && poll(&ended, 1, 0) == 1;
+}
+
 int
 feeder_feed(struct feeder *f, const struct message *args, struct err *e)
 {
@@ -53,6 +86,8 @@ feeder_feed(struct feeder *f, const struct message *args, struct err *e)
     feeder_blocks_done(b);
     b->spec.source_dir = mem_strdup(datadir);
     rc = read_spaces(b, args, e);
+    if (rc == 0)
+        rc = watch_holder(f, message_int(args, "holder", 0), e);
     if (rc == 0)
         rc = patch_source_local(&b->source, &b->spec, e);
     if (rc < 0)

@@ -24,7 +24,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 /* For a session that is tried, and again for what it is asked: together well below the time that the
@@ -283,16 +282,16 @@ tell_patch(struct message *m, const char *datadir)
 static void
 tell_free(struct order *o)
 {
-    struct statvfs fs;
+    uint64_t bytes;
     char *place = mem_strdup(o->datadir);
     int rc;
-    while ((rc = statvfs(place, &fs)) != 0 && errno == ENOENT && strcmp(place, "/") != 0) {
+    while ((rc = io_free_bytes(&bytes, place, NULL)) == ERR_NOTFOUND && strcmp(place, "/") != 0) {
         char *parent = path_dir(place);
         free(place);
         place = parent;
     }
     if (rc == 0)
-        message_set_int(o->result, "free_bytes", (int64_t)(fs.f_bavail * fs.f_frsize));
+        message_set_int(o->result, "free_bytes", (int64_t)bytes);
     free(place);
 }
 

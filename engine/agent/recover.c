@@ -4,24 +4,28 @@
  */
 #include "carry.h"
 #include "moonrise/base/err.h"
+#include "moonrise/base/io.h"
 #include "moonrise/base/str.h"
 #include "moonrise/loop/loop.h"
 #include "moonrise/patch/source.h"
+#include "moonrise/pg/control.h"
 #include "order.h"
 #include "remote_blocks.h"
 #include "server.h"
 #include "source.h"
 #include "target.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define TICK_MS   100
-#define REPORT_MS 250
-#define CHECK_MS  1000
-#define STREAM_MS 120000
-#define KEEP_MS   200 /* while WAL is carried, and the slot follows */
+#define TICK_MS    100
+#define REPORT_MS  250
+#define CHECK_MS   1000
+#define STREAM_MS  120000
+#define CROWDED_MS 10000
+#define KEEP_MS    200 /* while WAL is carried, and the slot follows */
 /* What a replay gets through at the least. Until all that was carried is replayed no stream is asked for. */
 #define REPLAY_BYTES_MS 4000
 /* A restart of the source takes less, most of the time; when it does not, running the recovery again does. */
@@ -49,6 +53,8 @@ struct recovery {
     int64_t source_checked; /* when its postmaster was looked for, and when it was there */
     int64_t source_seen;
     bool source_unknown; /* its host does not say: the target's own deadline holds */
+    uint64_t segment_bytes;
+    int64_t crowded; /* since when the target has had no room for one of WAL; 0: it has */
 };
 
 static void *
@@ -215,6 +221,27 @@ watch_source(void *arg, struct err *e)
     return err_hint(e, "start the source again, then run the recovery again: moonrise recoverseg");
 }
 
+/* A mirror that has no room for a segment of WAL does not stream, and tries again and again. */
+static int
+watch_room(struct recovery *r, struct err *e)
+{
+    int64_t now = clock_ms();
+    uint64_t room;
+    char *wal = order_path(r->o, "pg_wal");
+    if (io_free_bytes(&room, wal, NULL) < 0 || room >= r->segment_bytes)
+        r->crowded = 0;
+    else if (r->crowded == 0)
+        r->crowded = now;
+    int rc = 0;
+    if (r->crowded && now - r->crowded > CROWDED_MS)
+        rc = err_set(e, ERR_SPACE,
+                     "it does not stream, having no room for a segment of WAL: %" PRIu64
+                     " bytes are free in %s",
+                     room, wal);
+    free(wal);
+    return rc;
+}
+
 /* Until the mirror's own receiver has the slot the WAL is carried on. A session with the source that was lost
  * ends nothing any more: whether the source lives is watched, and the slot stays where it is. */
 static int
@@ -223,6 +250,8 @@ watch_start(void *arg, struct err *e)
     struct recovery *r = arg;
     struct err why;
     int rc = watch_source(r, e);
+    if (rc == 0)
+        rc = watch_room(r, e);
     if (rc < 0 || !r->carry || clock_ms() - r->kept < KEEP_MS)
         return rc;
     rc = carry_deliver(r->carry, e);
@@ -246,9 +275,16 @@ start(struct recovery *r, struct err *e)
                                .stream_ms = STREAM_MS + replay_ms,
                                .watch = watch_start,
                                .watch_arg = r};
+    struct control control;
+    char *path = order_path(r->o, "global/pg_control");
+    int rc = control_read(&control, path, NULL, e);
+    free(path);
+    if (rc < 0)
+        return rc;
+    r->segment_bytes = control.wal_segment_bytes;
     r->source_checked = r->source_seen = clock_ms();
     report(r, "starting");
-    int rc = server_start(&s, r->o, &wait, e);
+    rc = server_start(&s, r->o, &wait, e);
     if (rc == 0 && !s.streaming) {
         server_failed(r->o, 0, e);
         err_wrap(e, "it does not stream");

@@ -38,6 +38,8 @@ take_greeting(struct remote *r, struct err *e)
                      r->peer, message_int(m, "protocol", 0), FEED_PROTOCOL);
         err_hint(e, "install the same version of moonrise on every host");
     }
+    if (rc == 0)
+        r->pid = message_int(m, "pid", 0);
     message_free(m);
     return rc;
 }
@@ -48,9 +50,11 @@ remote_open(struct remote *r, const struct remote_spec *spec, struct err *e)
     int fd;
     *r = (struct remote){.way = spec->way};
     snprintf(r->peer, sizeof r->peer, "host %.255s", spec->way->host);
-    int rc = spec->way->open(spec->way, &r->process, &fd, e);
-    if (rc < 0)
+    int rc = spec->way->open(spec->way, spec->cancel, &r->process, &fd, e);
+    if (rc < 0) {
+        r->way = NULL;
         return rc;
+    }
     r->started = true;
     r->link = (struct link){.in = fd,
                             .out = fd,

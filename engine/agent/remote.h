@@ -7,6 +7,7 @@
 
 #include "moonrise/wire/link.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 struct err;
@@ -15,8 +16,10 @@ struct message;
 /* How feeders of a host are started: by ssh, or, in tests, as children. */
 struct remote_way {
     const char *host;
-    /* *fd is a stream socket to the process's standard input and output; *process is handed to the others. */
-    int (*open)(const struct remote_way *way, void **process, int *fd, struct err *e);
+    /* *fd is a stream socket to the process's standard input and output; *process is handed to the others. The
+     * flag ends it; NULL: the one that the way was made with. */
+    int (*open)(const struct remote_way *way, const atomic_bool *cancel, void **process, int *fd,
+                struct err *e);
     void (*why)(void *process, struct err *e); /* after the end of its output: why it has ended */
     void (*close)(void *process);              /* ends it, and closes fd */
     const void *arg;
@@ -27,14 +30,16 @@ struct remote {
     const struct remote_way *way;
     void *process;
     bool started;   /* its host was reached, whatever came then */
+    int64_t pid;    /* there, as it says */
     char peer[300]; /* "host sdw1" */
 };
 
 struct remote_spec {
     const struct remote_way *way;
-    uint64_t seed;      /* of the hashes of blocks */
-    int64_t stall_ms;   /* how long it may say nothing that it owes; 0: LINK_STALL_MS */
-    int64_t silence_ms; /* it ends by itself when it has heard nothing for so long */
+    uint64_t seed;             /* of the hashes of blocks */
+    int64_t stall_ms;          /* how long it may say nothing that it owes; 0: LINK_STALL_MS */
+    int64_t silence_ms;        /* it ends by itself when it has heard nothing for so long */
+    const atomic_bool *cancel; /* ends the starting of it, as in struct remote_way; or NULL */
     bool (*stopped)(void *arg);
     void *arg;
 };

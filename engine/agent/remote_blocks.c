@@ -13,8 +13,11 @@
 #include <sys/random.h>
 #include <time.h>
 
-/* A worker is silent while it writes, and waits for its disk; and as long as --max-rate says. */
+/* A worker is silent while it writes, and waits for its disk; to that comes what --max-rate has it wait. A
+ * feeder whose link is cut ends earlier, with the one that holds the backup. */
 #define BLOCKS_SILENCE_MS 900000
+/* For what is done at once, unless a disk hangs. */
+#define BLOCKS_SHORT_MS 600000
 /* What a list may take: 17 bytes a file, so many times more files than any host has. */
 #define BLOCKS_LIST_BYTES ((uint64_t)512 << 20)
 #define OPENED_TICK_MS    50 /* how soon a worker that waits for its stream is stopped */
@@ -61,9 +64,12 @@ struct blocks_stream {
 };
 
 static struct message *
-places_of(const struct patch_spec *spec)
+places_of(const struct remote_blocks *what)
 {
+    const struct patch_spec *spec = what->spec;
     struct message *m = message_new();
+    if (what->control)
+        message_set_int(m, "holder", what->control->pid);
     message_set_text(m, "datadir", spec->source_dir);
     for (int i = 0; i < spec->tablespace_count; i++) {
         struct message *space = message_new();
@@ -74,21 +80,35 @@ places_of(const struct patch_spec *spec)
     return m;
 }
 
+/* How long a stream may be silent: at a low rate the ranges of all workers take their time one after another. */
+static int64_t
+silence_of(const struct patch_spec *spec)
+{
+    if (spec->max_rate == 0)
+        return BLOCKS_SILENCE_MS;
+    uint64_t bytes = (uint64_t)(patch_threads(spec) + 1) * PATCH_RANGE_BYTES;
+    uint64_t waits_ms = bytes * 1000 / spec->max_rate;
+    int64_t most = FEED_SILENCE_MAX_MS - BLOCKS_SILENCE_MS;
+    return BLOCKS_SILENCE_MS + (waits_ms < (uint64_t)most ? (int64_t)waits_ms : most);
+}
+
 /* A feeder that knows the directories. */
 static int
-open_feeder(struct blocks *b, struct remote *r, const struct patch_link *link, struct err *e)
+open_feeder(struct blocks *b, struct remote *r, const struct patch_link *link,
+            const atomic_bool *cancel, struct err *e)
 {
     struct remote_spec spec = {.way = b->what.way,
                                .seed = b->seed,
                                .stall_ms = b->what.stall_ms,
-                               .silence_ms = BLOCKS_SILENCE_MS,
+                               .silence_ms = silence_of(b->what.spec),
+                               .cancel = cancel,
                                .stopped = link->stopped,
                                .arg = link->arg};
     int rc = remote_open(r, &spec, e);
     if (rc < 0)
         return rc;
-    struct message *places = places_of(b->what.spec);
-    struct link_call call = {.op = "feed", .args = places};
+    struct message *places = places_of(&b->what);
+    struct link_call call = {.op = "feed", .args = places, .limit_ms = BLOCKS_SHORT_MS};
     rc = remote_call(NULL, r, &call, e);
     message_free(places);
     if (rc < 0)
@@ -132,7 +152,7 @@ take_list(void *arg, const struct frame *f, struct err *e)
     if (f->type != FRAME_LIST)
         return err_set(e, ERR_PROTOCOL, "a list was owed");
     int rc = payload_of(l->stream, f, &payload, e);
-    l->bytes += payload.len;
+    l->bytes += FRAME_HEAD_BYTES + payload.len;
     if (rc == 0 && l->bytes > BLOCKS_LIST_BYTES)
         rc = err_set(e, ERR_LIMIT, "the source lists too many files");
     return rc ? rc : feed_get_list(l->list, payload.bytes, payload.len, e);
@@ -148,9 +168,10 @@ stream_free(struct blocks_stream *s)
     free(s);
 }
 
+/* The flag ends the starting of its feeder. */
 static int
 stream_new(struct blocks_stream **out, struct blocks *b, const struct patch_link *link,
-           struct err *e)
+           const atomic_bool *cancel, struct err *e)
 {
     struct blocks_stream *s = mem_zalloc(sizeof(*s));
     s->blocks = b;
@@ -158,7 +179,7 @@ stream_new(struct blocks_stream **out, struct blocks *b, const struct patch_link
     s->packer = frame_packer_new();
     s->room = mem_alloc(FEED_BLOCKS_BYTES);
     str_init(&s->payload);
-    int rc = open_feeder(b, &s->remote, &s->link, e);
+    int rc = open_feeder(b, &s->remote, &s->link, cancel, e);
     if (rc < 0)
         stream_free(s);
     else
@@ -190,7 +211,7 @@ opener_run(void *arg)
     struct opener *o = arg;
     struct patch_progress nobody = {0};
     struct patch_link link = {blocks_cancelled, o->blocks, &nobody};
-    o->rc = stream_new(&o->stream, o->blocks, &link, &o->error);
+    o->rc = stream_new(&o->stream, o->blocks, &link, &o->blocks->given_up, &o->error);
     return NULL;
 }
 
@@ -240,7 +261,7 @@ blocks_list(struct patch_source *base, struct patch_list *l, struct err *e)
     struct patch_link link = {blocks_cancelled, b, p};
     struct listing listing = {.list = l};
     start_openers(b);
-    int rc = stream_new(&listing.stream, b, &link, e);
+    int rc = stream_new(&listing.stream, b, &link, NULL, e);
     if (rc < 0)
         return rc;
     struct link_call call = {.op = "list", .on_frame = take_list, .arg = &listing};
@@ -270,7 +291,7 @@ blocks_connect(struct patch_source *base, void **stream, uint32_t *window,
     if (o)
         rc = take_opened(&s, o, link, e);
     else if (!s)
-        rc = stream_new(&s, b, link, e);
+        rc = stream_new(&s, b, link, NULL, e);
     if (rc == 0)
         stream_serve(s, link);
     *stream = s;
@@ -370,7 +391,7 @@ static int
 blocks_control(struct patch_source *base, void *image, struct err *e)
 {
     struct blocks *b = (struct blocks *)base;
-    struct link_call call = {.op = "control"};
+    struct link_call call = {.op = "control", .limit_ms = BLOCKS_SHORT_MS};
     struct message *m = NULL;
     struct control control;
     struct str bytes = STR_INIT;
@@ -393,7 +414,6 @@ static void
 blocks_free(struct patch_source *base)
 {
     struct blocks *b = (struct blocks *)base;
-    /* What nobody has taken over began with the list: it is at its deadline no later than that was. */
     atomic_store(&b->given_up, true);
     for (int i = b->openers_taken; i < b->opener_count; i++) {
         pthread_join(b->openers[i].thread, NULL);

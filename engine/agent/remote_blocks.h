@@ -13,7 +13,8 @@ struct remote_blocks {
     const struct remote_way *way;
     const struct patch_spec *spec; /* source_dir, tablespaces, cancel */
     int64_t stall_ms;              /* as in struct remote_spec */
-    struct remote *control;        /* for pg_control: already told of its instance; or NULL */
+    struct remote
+        *control; /* for pg_control: already told of its instance; holds the backup; or NULL */
 };
 
 /* The spec, the way and the control feeder must outlive it. Freed by its own `free`. */

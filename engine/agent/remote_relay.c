@@ -48,34 +48,40 @@ place_of(struct sockaddr_un *place, const char *path)
     return true;
 }
 
-/* Takes the next caller that is this user's: its descriptor, or -1 when none is there. */
+/* Takes the next caller that is this user's: 1 and its descriptor, or 0 when none is there. */
 static int
-next_caller(const struct remote_relay *r)
+next_caller(const struct remote_relay *r, int *fd, struct err *e)
 {
-    int fd;
-    while ((fd = accept4(r->listener, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
-        if (is_own_user(fd))
-            return fd;
-        close(fd);
+    while ((*fd = accept4(r->listener, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
+        if (is_own_user(*fd))
+            return 1;
+        close(*fd);
     }
-    return -1;
+    if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+        return 0;
+    return err_sys(e, errno, "cannot let the relay in at %s", r->socket);
 }
 
 static int
-way_open(const struct remote_way *way, void **process, int *fd, struct err *e)
+way_open(const struct remote_way *way, const atomic_bool *cancel, void **process, int *fd,
+         struct err *e)
 {
     const struct remote_relay *r = (const struct remote_relay *)way;
     int64_t until = clock_ms() + COME_MS;
+    int rc;
+    cancel = cancel ? cancel : r->cancel;
     /* Several threads wait here; whoever comes is good for any of them. */
-    while ((*fd = next_caller(r)) < 0) {
+    while ((rc = next_caller(r, fd, e)) == 0) {
         struct pollfd listener = {.fd = r->listener, .events = POLLIN};
-        if (r->cancel && atomic_load(r->cancel))
+        if (cancel && atomic_load(cancel))
             return err_set(e, ERR_CANCELLED, "waiting for the relay was cancelled");
         if (clock_ms() >= until)
             return err_set(e, ERR_TIMEOUT, "the relay has opened no stream for %d s",
                            COME_MS / 1000);
         poll(&listener, 1, TICK_MS);
     }
+    if (rc < 0)
+        return rc;
     struct caller *c = mem_alloc(sizeof *c);
     c->fd = *fd;
     *process = c;

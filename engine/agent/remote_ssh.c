@@ -18,7 +18,8 @@ own_program(void)
 }
 
 static int
-way_open(const struct remote_way *way, void **process, int *fd, struct err *e)
+way_open(const struct remote_way *way, const atomic_bool *cancel, void **process, int *fd,
+         struct err *e)
 {
     const struct remote_ssh *ssh = (const struct remote_ssh *)way;
     const char *const words[] = {ssh->program, "agent", "--feed", ssh->name, NULL};
@@ -27,7 +28,7 @@ way_open(const struct remote_way *way, void **process, int *fd, struct err *e)
     struct ssh_spec spec = {.host = way->host,
                             .argv = found ? found : words,
                             .connect_ms = ssh->connect_ms,
-                            .cancel = ssh->cancel};
+                            .cancel = cancel ? cancel : ssh->cancel};
     struct ssh *s;
     int rc = ssh_open(&s, &spec, e);
     free(found);

@@ -130,12 +130,8 @@ source_boot_id(void)
 }
 
 void
-source_close(struct source *s)
+source_forget(struct source *s)
 {
-    db_close(s->db);
-    if (s->connected)
-        remote_close(&s->remote);
-    remote_relay_close(&s->relay);
     for (size_t i = 0; i < s->space_count; i++) {
         free(s->spaces[i].oid);
         free(s->spaces[i].path);
@@ -147,6 +143,19 @@ source_close(struct source *s)
     }
     free(s->spaces);
     free(s->files);
+    s->spaces = NULL;
+    s->files = NULL;
+    s->space_count = s->file_count = 0;
+}
+
+void
+source_close(struct source *s)
+{
+    db_close(s->db);
+    if (s->connected)
+        remote_close(&s->remote);
+    remote_relay_close(&s->relay);
+    source_forget(s);
     free(s->home.path);
     free(s->boot_id);
     free(s->datadir);

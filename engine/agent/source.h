@@ -110,6 +110,9 @@ int source_files(struct source *s, struct err *e);
 /* The text of a file, NULL when the source has none. After source_files. */
 const struct str *source_file(const struct source *s, const char *name);
 
+/* Frees s->spaces and s->files, and has none. */
+void source_forget(struct source *s);
+
 /* Whether a postmaster of the source runs. */
 int source_lives(bool *out, struct source *s, struct err *e);
 

@@ -19,7 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define CHECKPOINT_MS  600000
@@ -127,11 +126,11 @@ check_slot(struct source *s, struct source_wal *wal, struct err *e)
 static uint64_t
 wal_room(const struct source *s)
 {
-    struct statvfs fs;
+    uint64_t room;
     char *path = path_join(s->datadir, "pg_wal");
-    bool known = statvfs(path, &fs) == 0;
+    bool known = io_free_bytes(&room, path, NULL) == 0;
     free(path);
-    return known ? (uint64_t)fs.f_bavail * fs.f_frsize : UINT64_MAX;
+    return known ? room : UINT64_MAX;
 }
 
 /* A server moves slots by itself only for who streams from them, and what carries WAL may not: the holder of

@@ -4,6 +4,7 @@
  */
 #include "feed.h"
 #include "moonrise/base/err.h"
+#include "moonrise/base/path.h"
 #include "moonrise/pg/label.h"
 #include "source.h"
 
@@ -83,7 +84,8 @@ read_source(struct source *s, const struct message *m, struct err *e)
     s->boot_id = mem_strdup(message_text(m, "boot_id", ""));
     s->same_machine = strcmp(here, s->boot_id) == 0;
     free(here);
-    if (s->sysid == 0 || s->datadir[0] != '/' || strchr(s->datadir, '\n'))
+    if (s->sysid == 0 || !path_is_plain(s->datadir) || strcmp(s->datadir, "/") == 0 ||
+        strchr(s->datadir, '\n'))
         return lies(s, "an instance", e);
     if (s->o->sysid[0] && s->sysid != strtoull(s->o->sysid, NULL, 10))
         return err_set(e, ERR_REFUSED, "%s is of system %" PRIu64 ", not of %s", s->datadir,
@@ -220,8 +222,9 @@ remote_spaces(struct source *s, struct err *e)
         const struct message *item = message_item(m, "spaces", i);
         const char *oid = item ? message_text(item, "oid", "") : "";
         const char *path = item ? message_text(item, "path", "") : "";
-        if (!oid[0] || oid[strspn(oid, "0123456789")] || path[0] != '/' ||
-            message_text(item, "real", "")[0] != '/' || strpbrk(path, "\n\\")) {
+        const char *real = item ? message_text(item, "real", "") : "";
+        if (!oid[0] || oid[strspn(oid, "0123456789")] || path[0] != '/' || !path_is_plain(real) ||
+            strcmp(real, s->datadir) == 0 || strpbrk(path, "\n\\")) {
             rc = lies(s, "a tablespace", e);
             continue;
         }

@@ -56,6 +56,15 @@ same_directory(const char *a, const char *b)
            one.st_ino == two.st_ino;
 }
 
+/* What follows the data directory's name in a path below it, NULL of any other path and of itself. */
+static const char *
+below_home(const char *home, const char *path)
+{
+    size_t len = strlen(home);
+    bool below = strncmp(home, path, len) == 0 && path[len] == '/' && path[len + 1];
+    return below ? path + len + 1 : NULL;
+}
+
 /* The place that a tablespace has on the target, by order of preference: where it is sent; below the data
  * directory as on the source; where an earlier recovery sent it; the same path in another namespace.
  * NULL when there is none. */
@@ -63,11 +72,11 @@ static char *
 choose_place(const struct target *t, const struct source_space *space)
 {
     const char *oid = space->oid, *real = space->place.path;
-    const char *to = mapped(t, oid), *home = t->source->datadir;
+    const char *to = mapped(t, oid), *below = below_home(t->source->datadir, real);
     if (to)
         return mem_strdup(to);
-    if (path_inside(home, real))
-        return path_join(t->o->datadir, real + strlen(home) + 1);
+    if (below)
+        return path_join(t->o->datadir, below);
     char *own = t->own_system ? read_link(t->o->datadir, oid) : NULL;
     if (own && !source_is_at(t->source, &space->place, own))
         return own;

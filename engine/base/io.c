@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 ssize_t
@@ -87,6 +88,16 @@ fsync_path(const char *path, int flags, struct err *e)
     int rc = fsync(fd) < 0 ? err_sys(e, errno, "flush %s", path) : 0;
     close(fd);
     return rc;
+}
+
+int
+io_free_bytes(uint64_t *out, const char *path, struct err *e)
+{
+    struct statvfs fs;
+    if (statvfs(path, &fs) != 0)
+        return err_sys(e, errno, "%s", path);
+    *out = (uint64_t)fs.f_bavail * fs.f_frsize;
+    return 0;
 }
 
 int

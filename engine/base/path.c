@@ -50,6 +50,22 @@ path_canonical(char **out, const char *path, struct err *e)
 }
 
 bool
+path_is_plain(const char *path)
+{
+    if (path[0] != '/')
+        return false;
+    if (path[1] == '\0')
+        return true;
+    for (const char *at = path; *at;) {
+        size_t len = strcspn(++at, "/");
+        if (len == 0 || (len == 1 && at[0] == '.') || (len == 2 && at[0] == '.' && at[1] == '.'))
+            return false;
+        at += len;
+    }
+    return true;
+}
+
+bool
 path_leads_to(const char *path, const char *real)
 {
     char *own;

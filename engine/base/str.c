@@ -45,19 +45,26 @@ str_puts(struct str *s, const char *text)
     str_append(s, text, strlen(text));
 }
 
+static void
+str_vprintf(struct str *s, const char *fmt, va_list ap)
+{
+    va_list again;
+    va_copy(again, ap);
+    int n = vsnprintf(NULL, 0, fmt, again);
+    va_end(again);
+    must(n >= 0);
+    str_reserve(s, (size_t)n);
+    vsnprintf(s->data + s->len, (size_t)n + 1, fmt, ap);
+    s->len += (size_t)n;
+}
+
 void
 str_printf(struct str *s, const char *fmt, ...)
 {
-    va_list ap, again;
+    va_list ap;
     va_start(ap, fmt);
-    va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
+    str_vprintf(s, fmt, ap);
     va_end(ap);
-    must(n >= 0);
-    str_reserve(s, (size_t)n);
-    vsnprintf(s->data + s->len, (size_t)n + 1, fmt, again);
-    va_end(again);
-    s->len += (size_t)n;
 }
 
 void
@@ -117,16 +124,12 @@ mem_strdup(const char *text)
 char *
 mem_printf(const char *fmt, ...)
 {
-    va_list ap, again;
+    struct str text = STR_INIT;
+    va_list ap;
     va_start(ap, fmt);
-    va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
+    str_vprintf(&text, fmt, ap);
     va_end(ap);
-    must(n >= 0);
-    char *text = mem_alloc((size_t)n + 1);
-    vsnprintf(text, (size_t)n + 1, fmt, again);
-    va_end(again);
-    return text;
+    return str_take(&text);
 }
 
 char **

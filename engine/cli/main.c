@@ -103,7 +103,8 @@ run(int argc, char **argv)
     return script_main(&spec);
 }
 
-/* Threads may still be closing their ssh sessions: exit() would take down the libraries that they use. */
+/* Threads may still be closing their ssh sessions, and a host that does not answer holds them up. exit()
+ * would wait for them first (wire/ssh.c); a program that is told to end ends. */
 int
 main(int argc, char **argv)
 {

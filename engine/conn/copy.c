@@ -148,7 +148,7 @@ copy_get(struct db *d, const void **bytes, size_t *len, int64_t until_ms, struct
         return copy_broken(d, e);
     PQfreemem(d->copied);
     d->copied = NULL;
-    for (;;) {
+    for (bool last = false;;) {
         int n = PQgetCopyData(d->pq.conn, &d->copied, 1);
         if (n > 0) {
             *bytes = d->copied;
@@ -161,13 +161,14 @@ copy_get(struct db *d, const void **bytes, size_t *len, int64_t until_ms, struct
         }
         if (n < 0)
             return copy_lost(d, e);
+        if (last)
+            return COPY_NOTHING;
         int64_t left = until_ms - clock_ms();
         d->wants = FD_READ;
-        bool ready = db_wait_ready(d, left > 0 ? left : 0);
-        if (ready && !PQconsumeInput(d->pq.conn))
+        if (db_wait_ready(d, left > 0 ? left : 0) && !PQconsumeInput(d->pq.conn))
             return copy_lost(d, e);
-        if (!ready && (left <= 0 || copy_cancelled(d)))
-            return COPY_NOTHING;
+        /* Also when something came: a message that comes byte by byte is not waited for any longer. */
+        last = left <= 0 || copy_cancelled(d);
     }
 }
 

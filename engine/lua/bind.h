@@ -62,6 +62,11 @@ double opt_number(lua_State *L, int arg, const char *key, double otherwise);
 /* True when the option is there and a function, which is then pushed. */
 bool opt_function(lua_State *L, int arg, const char *key);
 
+/* One field of the table on top of the stack. */
+void set_text(lua_State *L, const char *key, const char *text);
+void set_number(lua_State *L, const char *key, double number);
+void set_bool(lua_State *L, const char *key, bool value);
+
 /* A NULL-terminated array of the strings of the list at `index`, as a userdata that is pushed and
  * that anchors nothing: valid while the list is. Raises naming `what`. */
 const char **text_list(lua_State *L, int arg, int index, const char *what);

@@ -34,8 +34,7 @@ error_register(lua_State *L)
     luaL_newmetatable(L, ERROR_CLASS);
     lua_pushcfunction(L, l_error_text);
     lua_setfield(L, -2, "__tostring");
-    lua_pushliteral(L, "Error");
-    lua_setfield(L, -2, "__metatable");
+    set_text(L, "__metatable", "Error");
     lua_pop(L, 1);
 }
 
@@ -43,10 +42,8 @@ static void
 push_fields(lua_State *L, const char *code, const char *message)
 {
     lua_createtable(L, 0, 4);
-    lua_pushstring(L, code);
-    lua_setfield(L, -2, "code");
-    lua_pushstring(L, message);
-    lua_setfield(L, -2, "message");
+    set_text(L, "code", code);
+    set_text(L, "message", message);
     luaL_getmetatable(L, ERROR_CLASS);
     lua_setmetatable(L, -2);
 }
@@ -55,14 +52,10 @@ void
 error_push(lua_State *L, const struct err *e)
 {
     push_fields(L, err_name(e->code), e->message);
-    if (e->hint[0]) {
-        lua_pushstring(L, e->hint);
-        lua_setfield(L, -2, "hint");
-    }
-    if (e->sqlstate[0]) {
-        lua_pushstring(L, e->sqlstate);
-        lua_setfield(L, -2, "sqlstate");
-    }
+    if (e->hint[0])
+        set_text(L, "hint", e->hint);
+    if (e->sqlstate[0])
+        set_text(L, "sqlstate", e->sqlstate);
 }
 
 static void

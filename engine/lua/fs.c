@@ -278,16 +278,11 @@ l_stat(lua_State *L)
     char mode[8];
     snprintf(mode, sizeof(mode), "%04o", (unsigned)(st.st_mode & 07777));
     lua_createtable(L, 0, 5);
-    lua_pushstring(L, S_ISREG(st.st_mode) ? "file" : S_ISDIR(st.st_mode) ? "dir" : "other");
-    lua_setfield(L, -2, "kind");
-    lua_pushnumber(L, (double)st.st_size);
-    lua_setfield(L, -2, "size");
-    lua_pushstring(L, mode);
-    lua_setfield(L, -2, "mode");
-    lua_pushnumber(L, (double)st.st_mtim.tv_sec + (double)st.st_mtim.tv_nsec / 1e9);
-    lua_setfield(L, -2, "mtime_s");
-    lua_pushnumber(L, (double)st.st_uid);
-    lua_setfield(L, -2, "uid");
+    set_text(L, "kind", S_ISREG(st.st_mode) ? "file" : S_ISDIR(st.st_mode) ? "dir" : "other");
+    set_number(L, "size", (double)st.st_size);
+    set_text(L, "mode", mode);
+    set_number(L, "mtime_s", (double)st.st_mtim.tv_sec + (double)st.st_mtim.tv_nsec / 1e9);
+    set_number(L, "uid", (double)st.st_uid);
     return 1;
 }
 

@@ -14,13 +14,6 @@
 #include <stdlib.h>
 
 static void
-set_text(lua_State *L, const char *key, const char *text)
-{
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, key);
-}
-
-static void
 module_places(lua_State *L)
 {
     char *executable = places_executable();

@@ -31,20 +31,6 @@ l_getenv(lua_State *L)
     return 1;
 }
 
-static void
-set_text(lua_State *L, const char *key, const char *text)
-{
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, key);
-}
-
-static void
-set_number(lua_State *L, const char *key, double number)
-{
-    lua_pushnumber(L, number);
-    lua_setfield(L, -2, key);
-}
-
 /* mr.whoami() -> {uid, user, home, hostname, pid} */
 static int
 l_whoami(lua_State *L)

@@ -152,10 +152,8 @@ l_conninfo(lua_State *L)
     if (conn_params_parse(&params, luaL_checkstring(L, 1), &e))
         return error_return(L, &e);
     lua_newtable(L);
-    for (size_t i = 0; params.keywords[i]; i++) {
-        lua_pushstring(L, params.values[i]);
-        lua_setfield(L, -2, params.keywords[i]);
-    }
+    for (size_t i = 0; params.keywords[i]; i++)
+        set_text(L, params.keywords[i], params.values[i]);
     conn_params_free(&params);
     return 1;
 }

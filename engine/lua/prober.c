@@ -43,26 +43,10 @@ object_close(struct open_object *o)
 }
 
 static void
-set_text(lua_State *L, const char *key, const char *text)
+set_known(lua_State *L, const char *key, const char *text)
 {
-    if (!*text)
-        return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, key);
-}
-
-static void
-set_number(lua_State *L, const char *key, double number)
-{
-    lua_pushnumber(L, number);
-    lua_setfield(L, -2, key);
-}
-
-static void
-set_bool(lua_State *L, const char *key, bool value)
-{
-    lua_pushboolean(L, value);
-    lua_setfield(L, -2, key);
+    if (*text)
+        set_text(L, key, text);
 }
 
 static void
@@ -71,9 +55,9 @@ set_peer(lua_State *L, const struct observation *o)
     if (!o->peer)
         return;
     lua_createtable(L, 0, 6);
-    set_text(L, "name", o->peer_name);
-    set_text(L, "state", o->peer_state);
-    set_text(L, "sync", o->peer_sync);
+    set_known(L, "name", o->peer_name);
+    set_known(L, "state", o->peer_state);
+    set_known(L, "sync", o->peer_sync);
     set_number(L, "sent_lsn", (double)o->peer_sent_lsn);
     set_number(L, "flush_lsn", (double)o->peer_flush_lsn);
     set_number(L, "replay_lsn", (double)o->peer_replay_lsn);
@@ -86,11 +70,10 @@ set_answer(lua_State *L, const struct observation *o)
 {
     set_bool(L, "in_recovery", o->in_recovery);
     set_number(L, "timeline", o->timeline);
-    set_text(L, "sysid", o->sysid);
+    set_known(L, "sysid", o->sysid);
     set_number(L, "lsn", (double)o->lsn);
-    lua_pushstring(L, o->sync_names);
-    lua_setfield(L, -2, "sync_names");
-    set_text(L, "sync_commit", o->sync_commit);
+    set_text(L, "sync_names", o->sync_names);
+    set_known(L, "sync_commit", o->sync_commit);
     if (o->in_recovery) {
         set_number(L, "replay_lsn", (double)o->replay_lsn);
         set_bool(L, "replay_paused", o->replay_paused);
@@ -109,12 +92,12 @@ push_observation(lua_State *L, void *arg)
     const struct observation *o = arg;
     lua_createtable(L, 0, 16);
     set_number(L, "dbid", o->dbid);
-    set_text(L, "evidence", evidence_name(o->evidence));
+    set_known(L, "evidence", evidence_name(o->evidence));
     set_bool(L, "fresh", o->fresh);
     set_number(L, "at", (double)o->at_ms);
     set_number(L, "took", (double)o->took_ms);
-    set_text(L, "sqlstate", o->sqlstate);
-    set_text(L, "message", o->message);
+    set_known(L, "sqlstate", o->sqlstate);
+    set_known(L, "message", o->message);
     if (o->evidence == EVIDENCE_NONE)
         set_answer(L, o);
     return 1;

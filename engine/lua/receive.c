@@ -66,17 +66,13 @@ push_word(lua_State *L, void *arg)
                                         [STREAM_IGNORED] = "ignored"};
     const struct word *word = arg;
     lua_createtable(L, 0, 4);
-    lua_pushstring(L, kinds[word->event.kind]);
-    lua_setfield(L, -2, "event");
+    set_text(L, "event", kinds[word->event.kind]);
     if (word->name) {
-        lua_pushstring(L, word->name);
-        lua_setfield(L, -2, "name");
+        set_text(L, "name", word->name);
         return 1;
     }
-    lua_pushnumber(L, (double)word->event.lsn);
-    lua_setfield(L, -2, "lsn");
-    lua_pushnumber(L, word->event.timeline);
-    lua_setfield(L, -2, "timeline");
+    set_number(L, "lsn", (double)word->event.lsn);
+    set_number(L, "timeline", word->event.timeline);
     return 1;
 }
 
@@ -117,12 +113,9 @@ push_result(lua_State *L, void *arg)
 {
     const struct stream_result *result = arg;
     lua_createtable(L, 0, 3);
-    lua_pushnumber(L, (double)result->begin_lsn);
-    lua_setfield(L, -2, "begin_lsn");
-    lua_pushnumber(L, (double)result->lsn);
-    lua_setfield(L, -2, "lsn");
-    lua_pushnumber(L, result->timeline);
-    lua_setfield(L, -2, "timeline");
+    set_number(L, "begin_lsn", (double)result->begin_lsn);
+    set_number(L, "lsn", (double)result->lsn);
+    set_number(L, "timeline", result->timeline);
     return 1;
 }
 

@@ -54,8 +54,7 @@ rows_push(lua_State *L, const struct result *r)
         }
         lua_rawseti(L, -2, i + 1);
     }
-    lua_pushstring(L, result_command(r));
-    lua_setfield(L, -2, "command");
+    set_text(L, "command", result_command(r));
     return 1;
 }
 

@@ -1,5 +1,6 @@
 #include "bind.h"
 #include "objects.h"
+#include "program.h"
 #include "runtime.h"
 
 #include "moonrise/base/err.h"
@@ -11,9 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What a program may print before it is ended: enough for any log, little for memory. */
-enum { OUTPUT_MAX = 64 << 20 };
-
 struct program {
     struct wait wait;
     struct child *child;
@@ -24,6 +22,20 @@ struct program {
     int64_t term_ms; /* from SIGTERM to SIGKILL when it is late; 0: killed at once */
     int code, signal;
 };
+
+int
+program_too_long(struct err *e)
+{
+    return err_set(e, ERR_LIMIT, "it printed more than %d MiB", PROGRAM_OUTPUT_BYTES >> 20);
+}
+
+const char **
+program_argv(lua_State *L, int arg)
+{
+    luaL_checktype(L, arg, LUA_TTABLE);
+    luaL_argcheck(L, lua_objlen(L, arg) > 0, arg, "argv: at least a program expected");
+    return text_list(L, arg, arg, "argv");
+}
 
 static void
 program_free(struct program *p)
@@ -46,13 +58,13 @@ program_cancel(struct wait *w, bool force)
 static void
 program_append(struct program *p, struct str *to, const void *bytes, size_t len)
 {
-    size_t room = (p->keep ? p->keep : OUTPUT_MAX) - to->len;
+    size_t room = (p->keep ? p->keep : PROGRAM_OUTPUT_BYTES) - to->len;
     if (p->keep || len <= room) {
         str_append(to, bytes, len < room ? len : room);
         return;
     }
     if (!p->why.code)
-        err_set(&p->why, ERR_LIMIT, "it printed more than %d MiB", OUTPUT_MAX >> 20);
+        program_too_long(&p->why);
     child_kill(p->child, SIGKILL, true);
 }
 
@@ -75,10 +87,8 @@ push_result(lua_State *L, void *arg)
 {
     struct program *p = arg;
     lua_createtable(L, 0, 4);
-    lua_pushinteger(L, p->code);
-    lua_setfield(L, -2, "code");
-    lua_pushinteger(L, p->signal);
-    lua_setfield(L, -2, "signal");
+    set_number(L, "code", p->code);
+    set_number(L, "signal", p->signal);
     lua_pushlstring(L, p->out.data, p->out.len);
     lua_setfield(L, -2, "stdout");
     lua_pushlstring(L, p->errors.data, p->errors.len);
@@ -180,11 +190,9 @@ run_program(lua_State *L)
 {
     static const char *const known[] = {"stdin", "timeout_ms", "term_ms",    "cwd",
                                         "env",   "only_env",   "keep_bytes", NULL};
-    luaL_checktype(L, 1, LUA_TTABLE);
-    luaL_argcheck(L, lua_objlen(L, 1) > 0, 1, "argv: at least a program expected");
     lua_settop(L, 2);
     opt_table(L, 2, known);
-    const char **argv = text_list(L, 1, 1, "argv");
+    const char **argv = program_argv(L, 1);
     int64_t timeout_ms = (int64_t)opt_number(L, 2, "timeout_ms", 0);
     int64_t term_ms = (int64_t)opt_number(L, 2, "term_ms", 0);
     size_t keep = (size_t)opt_number(L, 2, "keep_bytes", 0);
@@ -200,7 +208,7 @@ run_program(lua_State *L)
     p->wait.cancel = program_cancel;
     p->wait.what = "a program";
     p->term_ms = term_ms;
-    p->keep = keep < OUTPUT_MAX ? keep : OUTPUT_MAX;
+    p->keep = keep < PROGRAM_OUTPUT_BYTES ? keep : PROGRAM_OUTPUT_BYTES;
     str_init(&p->out);
     str_init(&p->errors);
     if (program_start(L, t, p, argv, &e)) {

@@ -1,5 +1,6 @@
 #include "bind.h"
 #include "objects.h"
+#include "program.h"
 #include "runtime.h"
 
 #include "moonrise/base/err.h"
@@ -13,9 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-
-/* What a program may print before it is ended. */
-enum { OUTPUT_MAX = 64 << 20 };
 
 /* Between two looks at whether anybody still wants it. */
 enum { SLICE_MS = 200 };
@@ -68,9 +66,7 @@ far_receive(struct far_program *p, int fd)
     if (n < 0)
         return errno == EAGAIN || errno == EINTR ? 0 : 1;
     str_append(&p->out, chunk, (size_t)n);
-    if (p->out.len > OUTPUT_MAX)
-        return err_set(&p->why, ERR_LIMIT, "it printed more than %d MiB", OUTPUT_MAX >> 20);
-    return 0;
+    return p->out.len > PROGRAM_OUTPUT_BYTES ? program_too_long(&p->why) : 0;
 }
 
 static int
@@ -143,11 +139,9 @@ run_on(lua_State *L)
 {
     static const char *const known[] = {"stdin", "timeout_ms", "connect_ms", NULL};
     const char *host = luaL_checkstring(L, 1);
-    luaL_checktype(L, 2, LUA_TTABLE);
-    luaL_argcheck(L, lua_objlen(L, 2) > 0, 2, "argv: at least a program expected");
     lua_settop(L, 3);
     opt_table(L, 3, known);
-    const char **argv = text_list(L, 2, 2, "argv");
+    const char **argv = program_argv(L, 2);
     int64_t timeout_ms = (int64_t)opt_number(L, 3, "timeout_ms", 0);
     int64_t connect_ms = (int64_t)opt_number(L, 3, "connect_ms", 10000);
     const char *input = opt_text(L, 3, "stdin", "");

@@ -43,10 +43,8 @@ static int
 sandbox_fail(lua_State *L, const struct err *e)
 {
     error_return(L, e);
-    if (e->code == ERR_ARGUMENT) {
-        lua_pushliteral(L, "raised");
-        lua_setfield(L, -2, "code");
-    }
+    if (e->code == ERR_ARGUMENT)
+        set_text(L, "code", "raised");
     return 2;
 }
 

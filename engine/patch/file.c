@@ -116,31 +116,6 @@ file_open_target(struct patch_worker *w, struct patch_file *f, struct err *e)
     return rc;
 }
 
-/* Flushes the finished files: their data is on its way already, and the first one's journal commit is
- * the commit of all. A file whose flush fails is dropped from the cache, so that a rerun compares what
- * the disk holds and not what it was to hold. */
-static int
-worker_flush(struct patch_worker *w, bool cancelled, struct err *e)
-{
-    int rc = 0;
-    for (int i = 0; i < w->finished_count; i++) {
-        int fd = w->finished[i].fd;
-        const struct patch_dir *dir = w->finished[i].dir;
-        if (!cancelled && fsync(fd) != 0) {
-            int sys = errno;
-            posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-            char *path =
-                patch_target_path(&w->run->target, dir->root, dir->path, w->finished[i].name);
-            if (rc == 0)
-                rc = err_sys(e, sys, "cannot flush %s", path);
-            free(path);
-        }
-        close(fd);
-    }
-    w->finished_count = 0;
-    return rc;
-}
-
 /* One attempt at opening both sides; what it has opened before a failure is closed again. */
 static int
 file_open(struct patch_worker *w, struct patch_file *f, struct err *e)
@@ -170,12 +145,11 @@ file_open(struct patch_worker *w, struct patch_file *f, struct err *e)
 static int
 worker_starved(struct patch_worker *w, int *waited_ms, struct err *e)
 {
-    w->finished_most = 1;
     if (w->dir_fd >= 0)
         close(w->dir_fd);
     w->dir_fd = -1;
-    if (w->finished_count)
-        return worker_flush(w, false, e);
+    if (patch_flush_starve(&w->flush))
+        return 0;
     if (w->asked_count)
         return ERR_BUSY;
     if (*waited_ms >= STARVED_MS || patch_run_stopped(w->run))
@@ -357,10 +331,9 @@ file_finish(struct patch_worker *w, struct patch_file *f, struct err *e)
     if (rc)
         return file_wrap(w->run, f, e);
     patch_io_start_flush(&f->io);
-    w->finished[w->finished_count].fd = patch_io_take(&f->io);
-    w->finished[w->finished_count].dir = f->dir;
-    w->finished[w->finished_count++].name = f->name;
-    return w->finished_count >= w->finished_most ? worker_flush(w, false, e) : 0;
+    struct patch_finished finished = {patch_io_take(&f->io), f->dir, f->name};
+    patch_flush_add_take(&w->flush, &finished);
+    return 0;
 }
 
 int
@@ -395,7 +368,8 @@ worker_stopped(void *run)
 int
 patch_worker_init(struct patch_worker *w, struct patch_run *run, struct err *e)
 {
-    *w = (struct patch_worker){.run = run, .dir_fd = -1, .finished_most = PATCH_FLUSH_FILES};
+    *w = (struct patch_worker){.run = run, .dir_fd = -1};
+    patch_flush_init(&w->flush, run);
     w->source_bytes = aligned_alloc(PATCH_BUFFER_ALIGN, PATCH_RANGE_BYTES);
     w->target_bytes = aligned_alloc(PATCH_BUFFER_ALIGN, PATCH_RANGE_BYTES);
     must(w->source_bytes && w->target_bytes);
@@ -405,14 +379,13 @@ patch_worker_init(struct patch_worker *w, struct patch_run *run, struct err *e)
     return rc;
 }
 
-int
-patch_worker_done(struct patch_worker *w, struct err *e)
+void
+patch_worker_done(struct patch_worker *w)
 {
-    int rc = worker_flush(w, patch_run_stopped(w->run), e);
+    patch_flush_wait(&w->flush);
     w->run->source->disconnect(w->stream);
     if (w->dir_fd >= 0)
         close(w->dir_fd);
     free(w->source_bytes);
     free(w->target_bytes);
-    return rc;
 }

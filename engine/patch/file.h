@@ -6,9 +6,8 @@
 #ifndef MOONRISE_PATCH_FILE_H
 #define MOONRISE_PATCH_FILE_H
 
+#include "flush.h"
 #include "run.h"
-
-#define PATCH_FLUSH_FILES 32
 
 /* What a worker has of its own. */
 struct patch_worker {
@@ -17,15 +16,9 @@ struct patch_worker {
     uint8_t *target_bytes; /* the same */
     const struct patch_dir *dir;
     int dir_fd; /* the target's `dir`, kept for the next file in it, or -1 */
-    struct {
-        int fd;
-        const struct patch_dir *dir;
-        const char *name;
-    } finished[PATCH_FLUSH_FILES]; /* files to be flushed together: one journal commit for all */
-    int finished_count;
-    int finished_most; /* when to flush: one, once descriptors have run out */
-    void *stream;      /* to the source */
-    uint32_t window;   /* how many ranges may be asked for at once */
+    struct patch_flush flush;
+    void *stream;                               /* to the source */
+    uint32_t window;                            /* how many ranges may be asked for at once */
     struct patch_range asked[PATCH_WINDOW_MAX]; /* a ring: those that have no answer yet */
     uint32_t asked_first;
     uint32_t asked_count;
@@ -34,8 +27,8 @@ struct patch_worker {
 /* Opens the worker's stream; patch_worker_done also after a failure. */
 int patch_worker_init(struct patch_worker *w, struct patch_run *run, struct err *e);
 
-/* Flushes the finished files (unless the run has stopped) and frees everything. */
-int patch_worker_done(struct patch_worker *w, struct err *e);
+/* Waits until the finished files are flushed (unless the run has stopped) and frees everything. */
+void patch_worker_done(struct patch_worker *w);
 
 /* The file of an entry, to be worked on in `ranges` ranges. */
 struct patch_file *patch_file_new(const struct patch_dir *dir, uint32_t at,

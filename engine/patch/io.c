@@ -79,7 +79,7 @@ io_direct(struct patch_io *io)
 }
 
 /* Whether next to nothing of the range is in the page cache, by some of its pages: to look for each of them
- * takes a tenth of the time of reading it from there. */
+ * takes a tenth of the time of reading it from there, and so do sixteen calls. Where it is cached two say so. */
 static bool
 io_is_cold(const struct patch_io *io, uint32_t len, uint64_t offset)
 {
@@ -96,8 +96,10 @@ io_is_cold(const struct patch_io *io, uint32_t len, uint64_t offset)
         if (mincore((uint8_t *)io->map + offset + at, page, &in) != 0)
             return false;
         cached += in & 1;
+        if (cached * 8 >= samples)
+            return false;
     }
-    return cached * 8 < samples;
+    return true;
 }
 
 int

@@ -1,5 +1,6 @@
 #include "moonrise/patch/patch.h"
 
+#include "admit.h"
 #include "file.h"
 #include "moonrise/base/str.h"
 #include "moonrise/patch/source.h"
@@ -91,22 +92,31 @@ crew_answer(struct patch_worker *w)
         patch_run_fail(run, &e);
 }
 
-/* A worker: ranges until there are none, those that are asked for next before the answers to the last. */
+/* A worker: ranges until there are none, those that are asked for next before the answers to the last. Where
+ * the rate has it wait the answers come first: at a low one a window of questions takes longer than a source
+ * waits for somebody to take its answers. */
 static void
 crew_copy(struct patch_worker *w)
 {
     struct patch_run *run = w->run;
     struct patch_range r;
-    bool later = false;
+    bool held = false, paid = false;
     for (;;) {
-        while (later || crew_next(w, &r)) {
-            if (!later)
-                patch_rate_take(&run->rate, r.bytes, run_stopped, run);
-            if ((later = !crew_ask(w, &r)))
+        while (held || crew_next(w, &r)) {
+            held = true;
+            if (!paid && w->asked_count && patch_rate_waits(&run->rate))
                 break;
+            if (!paid)
+                patch_rate_take(&run->rate, r.bytes, run_stopped, run);
+            paid = true;
+            if (!crew_ask(w, &r))
+                break;
+            held = paid = false;
         }
-        if (w->asked_count == 0)
+        if (w->asked_count == 0) {
+            must(!held); /* a range is put off only until an answer has come */
             return;
+        }
         crew_answer(w);
     }
 }
@@ -122,8 +132,7 @@ crew_work(void *arg)
         patch_run_fail(run, &e);
     else
         crew_copy(&w);
-    if (patch_worker_done(&w, &e))
-        patch_run_fail(run, &e);
+    patch_worker_done(&w);
     return NULL;
 }
 
@@ -234,6 +243,8 @@ run_list(struct patch_run *run, struct err *e)
     int rc = run->source->list(run->source, run->list, e);
     if (rc == 0)
         rc = patch_list_sort(run->list, e);
+    if (rc == 0)
+        rc = patch_admit(run->list, run->spec, e);
     if (rc)
         return rc;
     const struct patch_dir *top = patch_list_find_dir(run->list, 0, "");

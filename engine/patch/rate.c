@@ -21,6 +21,18 @@ patch_rate_init(struct patch_rate *r, uint64_t bytes_a_second)
     r->next_ns = 0;
 }
 
+bool
+patch_rate_waits(struct patch_rate *r)
+{
+    if (r->bytes_a_second == 0)
+        return false;
+    uint64_t now = rate_now_ns();
+    pthread_mutex_lock(&r->lock);
+    bool waits = r->next_ns > now;
+    pthread_mutex_unlock(&r->lock);
+    return waits;
+}
+
 void
 patch_rate_take(struct patch_rate *r, uint64_t bytes, bool (*stopped)(void *), void *arg)
 {

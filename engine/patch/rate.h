@@ -16,6 +16,9 @@ struct patch_rate {
 
 void patch_rate_init(struct patch_rate *r, uint64_t bytes_a_second);
 
+/* Whether it would have anybody wait now. */
+bool patch_rate_waits(struct patch_rate *r);
+
 /* Waits until `bytes` more may be read, or stopped(arg) says true. What was not used is not saved up. */
 void patch_rate_take(struct patch_rate *r, uint64_t bytes, bool (*stopped)(void *), void *arg);
 

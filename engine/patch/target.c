@@ -248,8 +248,6 @@ patch_target_prepare(struct patch_target *t, const struct patch_list *l, struct 
     int rc = 0;
     for (uint32_t i = 0; rc == 0 && i < patch_list_dirs(l); i++) {
         const struct patch_dir *d = patch_list_dir_at(l, i);
-        if (d->root >= t->root_count)
-            return err_set(e, ERR_FORMAT, "the source lists a tablespace that nobody asked for");
         rc = *d->path ? target_make(t, d, e) : target_make_root(t, d, e);
         if (rc == 0 && d->root == 0 && strcmp(d->path, "pg_tblspc") == 0)
             rc = target_make_tablespaces(t, l, d, e);

@@ -9,6 +9,7 @@
 /* The first member of every channel. */
 struct channel {
     void (*write)(struct channel *c, const void *bytes, size_t len);
+    size_t (*unsent)(const struct channel *c);
     int (*pid)(const struct channel *c);
     void (*free)(struct channel *c);
     struct channel_events events;

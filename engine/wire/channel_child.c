@@ -71,6 +71,12 @@ child_channel_write(struct channel *base, const void *bytes, size_t len)
     child_write(((struct channel_to_child *)base)->child, bytes, len);
 }
 
+static size_t
+child_channel_unsent(const struct channel *base)
+{
+    return child_unsent_bytes(((const struct channel_to_child *)base)->child);
+}
+
 static int
 child_channel_pid(const struct channel *base)
 {
@@ -91,7 +97,8 @@ channel_child(struct channel **out, struct loop *l, const char *const *argv,
               const struct channel_events *ev, struct err *e)
 {
     struct channel_to_child *c = mem_zalloc(sizeof(*c));
-    c->base = (struct channel){child_channel_write, child_channel_pid, child_channel_free, *ev};
+    c->base = (struct channel){child_channel_write, child_channel_unsent, child_channel_pid,
+                               child_channel_free, *ev};
     str_init(&c->word);
     struct child_spec spec = {.argv = argv,
                               .pipe_stdin = true,

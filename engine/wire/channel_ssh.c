@@ -134,6 +134,13 @@ host_write(struct channel *base, const void *bytes, size_t len)
         host_flush(c);
 }
 
+static size_t
+host_unsent(const struct channel *base)
+{
+    const struct channel_to_host *c = (const struct channel_to_host *)base;
+    return c->unsent.len - c->sent;
+}
+
 static int
 host_pid(const struct channel *base)
 {
@@ -165,7 +172,7 @@ channel_ssh(struct channel **out, struct loop *l, const struct channel_host *hos
             const struct channel_events *ev, struct err *e)
 {
     struct channel_to_host *c = mem_zalloc(sizeof(*c));
-    c->base = (struct channel){host_write, host_pid, host_free, *ev};
+    c->base = (struct channel){host_write, host_unsent, host_pid, host_free, *ev};
     c->l = l;
     c->host = mem_strdup(host->name);
     c->argv = mem_words(host->argv);

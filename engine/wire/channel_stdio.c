@@ -103,6 +103,13 @@ stdio_write(struct channel *base, const void *bytes, size_t len)
         stdio_flush(c);
 }
 
+static size_t
+stdio_unsent(const struct channel *base)
+{
+    const struct channel_stdio *c = (const struct channel_stdio *)base;
+    return c->unsent.len - c->sent;
+}
+
 static int
 stdio_pid(const struct channel *base)
 {
@@ -146,7 +153,7 @@ int
 channel_stdio(struct channel **out, struct loop *l, const struct channel_events *ev, struct err *e)
 {
     struct channel_stdio *c = mem_zalloc(sizeof(*c));
-    c->base = (struct channel){stdio_write, stdio_pid, stdio_free, *ev};
+    c->base = (struct channel){stdio_write, stdio_unsent, stdio_pid, stdio_free, *ev};
     str_init(&c->unsent);
     timer_start(&c->ending, l, 0, stdio_tell_end, c);
     timer_stop(c->ending);

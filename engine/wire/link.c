@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -15,8 +16,13 @@
 #define LINK_TICK_MS 100 /* how soon a stopped wait ends */
 /* Of a queue that has been sent, this much is kept before the rest is moved to the front. */
 #define LINK_QUEUE_BYTES (256 * 1024)
-#define LINK_HELD_FRAMES 8
+#define LINK_HELD_FRAMES 16
 #define LINK_HELD_MS     100
+/* Of a frame that has begun, so much comes within stall_ms: over 100 kbit/s, shared by a hundred streams, it is
+ * several times as much. */
+#define LINK_PROGRESS_BYTES 1024
+/* More than any end queues for one that reads: a few frames of the greatest length. */
+#define LINK_UNSENT_BYTES (32u << 20)
 
 void
 link_init(struct link *l)
@@ -47,6 +53,8 @@ now_ns(void)
 static int
 link_put(struct link *l, const char *bytes, size_t len, size_t *done, struct err *e)
 {
+    if (l->torn)
+        return err_set(e, ERR_CONNECT, "the connection with %s has ended within a frame", l->peer);
     while (*done < len) {
         ssize_t n = write(l->out, bytes + *done, len - *done);
         if (n < 0 && errno == EINTR)
@@ -74,6 +82,8 @@ link_push(struct link *l, struct err *e)
         l->queue.len -= l->sent;
         l->sent = 0;
     }
+    if (rc == 0 && l->queue.len - l->sent > LINK_UNSENT_BYTES)
+        return err_set(e, ERR_PROTOCOL, "%s does not read what it is sent", l->peer);
     return rc;
 }
 
@@ -107,22 +117,31 @@ link_send_message(struct link *l, int type, uint32_t id, const struct message *m
     return rc;
 }
 
-/* Waits for one of the events, at most a tick; ERR_CANCELLED. */
 static int
-link_poll(struct link *l, struct pollfd *fds, int64_t wait_ms, struct err *e)
+link_goes_on(const struct link *l, struct err *e)
 {
-    int64_t tick = wait_ms < LINK_TICK_MS ? wait_ms : LINK_TICK_MS;
     if (l->stopped && l->stopped(l->arg))
         return err_set(e, ERR_CANCELLED, "the exchange with %s was cancelled", l->peer);
+    return 0;
+}
+
+/* Waits for one of the events, at most a tick; ERR_CANCELLED. */
+static int
+link_poll(const struct link *l, struct pollfd *fds, int64_t wait_ms, struct err *e)
+{
+    int64_t tick = wait_ms < LINK_TICK_MS ? wait_ms : LINK_TICK_MS;
+    int rc = link_goes_on(l, e);
+    if (rc < 0)
+        return rc;
     if (poll(fds, 2, tick > 0 ? (int)tick : 0) < 0 && errno != EINTR)
         return err_sys(e, errno, "waiting for %s", l->peer);
     return 0;
 }
 
 static int
-link_stalled(const struct link *l, const char *what, struct err *e)
+link_late(const struct link *l, const char *what, int64_t late_ms, struct err *e)
 {
-    err_set(e, ERR_TIMEOUT, "%s has %s for %lld s", l->peer, what, (long long)l->stall_ms / 1000);
+    err_set(e, ERR_TIMEOUT, "%s has %s for %lld s", l->peer, what, (long long)late_ms / 1000);
     return err_hint(e,
                     "see whether it is reachable, and whether its disk or its memory is exhausted");
 }
@@ -141,7 +160,7 @@ link_drain(struct link *l, const char *bytes, size_t len, size_t *done, struct e
         if (*done > before)
             since = clock_ms();
         if (clock_ms() - since > l->stall_ms)
-            return link_stalled(l, "taken nothing", e);
+            return link_late(l, "taken nothing", l->stall_ms, e);
         struct pollfd fds[2] = {{.fd = l->out, .events = POLLOUT}, {.fd = -1}};
         if ((rc = link_poll(l, fds, LINK_TICK_MS, e)) < 0)
             return rc;
@@ -159,7 +178,9 @@ link_write(struct link *l, const void *bytes, size_t len, struct err *e)
     str_clear(&l->queue);
     l->sent = 0;
     l->held = 0;
-    return link_drain(l, bytes, len, &done, e);
+    rc = link_drain(l, bytes, len, &done, e);
+    l->torn = done > 0 && done < len;
+    return rc;
 }
 
 /* Reads what is there: the number of bytes, 0 when there is none. */
@@ -188,24 +209,29 @@ int
 link_next(struct link *l, struct frame *out, int64_t wait_ms, struct err *e)
 {
     int64_t began = clock_ms(), heard = began;
+    size_t came = 0; /* since `heard`, of a frame that has begun */
     for (;;) {
         int rc = frame_reader_next(&l->reader, out, e);
         if (rc != 0)
             return link_peer_lies(l, rc, e);
+        bool begins = l->reader.bytes.len == l->reader.taken;
         ssize_t n = link_read(l, e);
         if (n < 0)
             return (int)n;
         if (l->sent < l->queue.len && (rc = link_push(l, e)) < 0)
             return rc;
         int64_t now = clock_ms();
-        if (n > 0) {
+        came += (size_t)n;
+        if (n > 0 && (begins || came >= LINK_PROGRESS_BYTES)) {
             heard = now;
-            continue;
+            came = 0;
         }
+        if (n > 0)
+            continue;
         if (wait_ms >= 0 && now - began >= wait_ms)
             return 0;
         if (wait_ms < 0 && now - heard >= l->stall_ms)
-            return link_stalled(l, "said nothing", e);
+            return link_late(l, came ? "said next to nothing" : "said nothing", l->stall_ms, e);
         struct pollfd fds[2] = {{.fd = l->in, .events = POLLIN},
                                 {.fd = l->sent < l->queue.len ? l->out : -1, .events = POLLOUT}};
         int64_t left = wait_ms < 0 ? heard + l->stall_ms - now : began + wait_ms - now;
@@ -220,9 +246,10 @@ link_answer(struct message **out, struct link *l, const struct link_call *call,
             const struct frame *f, struct err *e)
 {
     struct message *m = NULL;
-    if (f->type ==
-        FRAME_PING) /* the other end is busy with the call, and asks for a sign as well */
-        return link_send_message(l, FRAME_PONG, 0, NULL, e);
+    /* The other end is busy with the call, and asks for a sign as well. While it has not read the last one it
+     * gets no more: it asks again. */
+    if (f->type == FRAME_PING)
+        return l->sent < l->queue.len ? 0 : link_send_message(l, FRAME_PONG, 0, NULL, e);
     if (f->type >= FRAME_ASK && call->on_frame)
         return call->on_frame(call->arg, f, e);
     if (f->type != FRAME_REPLY && f->type != FRAME_FAIL)
@@ -242,20 +269,35 @@ link_answer(struct message **out, struct link *l, const struct link_call *call,
     return rc;
 }
 
+/* Whether an answer is still waited for, though signs of life may come without an end. */
+static int
+link_awaits(const struct link *l, const struct link_call *call, int64_t began, struct err *e)
+{
+    char what[64];
+    if (call->limit_ms == 0 || clock_ms() - began < call->limit_ms)
+        return link_goes_on(l, e);
+    snprintf(what, sizeof what, "not answered '%s'", call->op);
+    return link_late(l, what, call->limit_ms, e);
+}
+
 int
 link_call(struct message **out, struct link *l, const struct link_call *call, struct err *e)
 {
     struct message *m = message_new();
     struct frame f;
+    int64_t began = clock_ms();
     *out = NULL;
     message_set_text(m, "op", call->op);
     if (call->args)
         message_set_shared(m, "args", call->args);
     int rc = link_send_message(l, FRAME_CALL, 1, m, e);
     message_free(m);
-    while (rc == 0 && (rc = link_next(l, &f, -1, e)) == 1)
+    while (rc == 0 && (rc = link_next(l, &f, -1, e)) == 1) {
         if ((rc = link_answer(out, l, call, &f, e)) == ERR_PROTOCOL)
             err_wrap(e, "%s", l->peer);
+        if (rc == 0)
+            rc = link_awaits(l, call, began, e);
+    }
     return rc == 1 ? 0 : rc;
 }
 

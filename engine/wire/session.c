@@ -16,6 +16,8 @@
 #define SESSION_PROTOCOL     1
 #define SESSION_HEARTBEAT_MS 2000
 #define SESSION_DEAD_MS      10000
+/* More than what is queued for an end that reads. */
+#define SESSION_UNSENT_BYTES (32u << 20)
 
 /* Deadlines that say why a call was never sent. */
 #define SESSION_OVER     (-1)
@@ -196,8 +198,11 @@ session_answered(struct session *s, const struct frame *f, struct err *e)
 static int
 session_frame(struct session *s, const struct frame *f, struct err *e)
 {
+    size_t unsent = channel_unsent_bytes(s->channel);
     if (f->type == FRAME_HELLO || !s->greeted)
         return session_greeting(s, f, e);
+    if (unsent > SESSION_UNSENT_BYTES)
+        return err_set(e, ERR_PROTOCOL, "the other end does not read what it is sent");
     switch (f->type) {
     case FRAME_CALL:
         return session_called(s, f, e);
@@ -205,8 +210,9 @@ session_frame(struct session *s, const struct frame *f, struct err *e)
         if (calls_is_served(&s->calls, f->id) && s->events.on_cancel)
             s->events.on_cancel(s->events.arg, s, f->id);
         return 0;
-    case FRAME_PING:
-        session_send(s, FRAME_PONG, 0, NULL);
+    case FRAME_PING: /* what is unsent is a sign of life as well, once it is read */
+        if (unsent == 0)
+            session_send(s, FRAME_PONG, 0, NULL);
         return 0;
     case FRAME_PONG:
         return 0;

@@ -40,7 +40,7 @@ struct ssh {
     struct err why; /* why it is not up any more, or never was */
 };
 
-/* Whose threads run: exit() must not take OpenSSL away under them. */
+/* Whose threads run. */
 static struct {
     pthread_mutex_t lock;
     pthread_once_t once;
@@ -56,7 +56,8 @@ ssh_unlink(struct ssh *s)
         s->next->link = s->link;
 }
 
-/* At exit(). It was registered after OpenSSL's own clean-up, so it runs before that. */
+/* At exit(), which must not take OpenSSL away under a thread: for other processes than the program, which
+ * does not wait (cli/main.c). It was registered after OpenSSL's own clean-up, so it runs before that. */
 static void
 ssh_leave(void)
 {
@@ -127,19 +128,19 @@ static void *
 ssh_thread(void *arg)
 {
     struct ssh *s = arg;
-    struct link link = {.host = s->host,
-                        .begun_ms = s->begun_ms,
-                        .limit_ms = s->limit_ms,
-                        .stop = &s->stop,
-                        .phase = &s->phase};
+    struct ssh_link link = {.host = s->host,
+                            .begun_ms = s->begun_ms,
+                            .limit_ms = s->limit_ms,
+                            .stop = &s->stop,
+                            .phase = &s->phase};
     struct pump pump;
     struct err why;
     pump_init(&pump, &link, s->inner);
-    bool up = link_open(&link, s->command, &pump.callbacks, &why) == 0;
+    bool up = ssh_link_open(&link, s->command, &pump.callbacks, &why) == 0;
     if (up) {
         ssh_become(s, SSH_UP, NULL);
         pump_run(&pump, &why);
-        link_close(&link);
+        ssh_link_close(&link);
     }
     pump_done(&pump);
     /* Before the reader sees the end of file, so that it finds the reason. */
@@ -210,7 +211,7 @@ ssh_start_thread(struct ssh *s, struct err *e)
 static int
 ssh_late(const struct ssh *s, struct err *e)
 {
-    link_late(atomic_load(&s->phase), s->limit_ms, e);
+    ssh_link_late(atomic_load(&s->phase), s->limit_ms, e);
     return err_wrap(e, "ssh to %s", s->host);
 }
 
@@ -223,7 +224,7 @@ ssh_await(struct ssh *s, const struct ssh_spec *spec, struct err *e)
     while (s->state == SSH_OPENING && rc == 0) {
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += LINK_SLICE_MS * 1000000;
+        until.tv_nsec += SSH_LINK_SLICE_MS * 1000000;
         until.tv_sec += until.tv_nsec / 1000000000;
         until.tv_nsec %= 1000000000;
         pthread_cond_timedwait(&s->changed, &s->lock, &until);

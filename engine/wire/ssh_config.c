@@ -87,12 +87,12 @@ static int
 config_no_passphrase(const char *prompt, char *buf, size_t len, int echo, int verify, void *arg)
 {
     (void)prompt, (void)buf, (void)len, (void)echo, (void)verify;
-    ((struct link *)arg)->locked = true;
+    ((struct ssh_link *)arg)->locked = true;
     return -1;
 }
 
 int
-link_configure(struct link *l, struct err *e)
+ssh_link_configure(struct ssh_link *l, struct err *e)
 {
     char *dir;
     int rc = config_check_host(l->host, e);

@@ -76,7 +76,7 @@ hostkey_is_revoked(ssh_session s, enum ssh_options_e which, const char *entry)
 }
 
 int
-link_check_host(struct link *l, struct err *e)
+ssh_link_check_host(struct ssh_link *l, struct err *e)
 {
     ssh_session s = l->session;
     char key[160], entry[300], *file = NULL;

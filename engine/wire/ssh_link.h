@@ -14,20 +14,20 @@
 #include <stdint.h>
 
 /* How long anything may wait before it looks at `stop` again. */
-#define LINK_SLICE_MS 100
+#define SSH_LINK_SLICE_MS 100
 
-enum link_phase {
-    LINK_TURN, /* other connections to the host are on their way */
-    LINK_RESOLVE,
-    LINK_CONNECT,
-    LINK_GREETING,
-    LINK_KEYS,
-    LINK_LOGIN,
-    LINK_CHANNEL,
-    LINK_PROGRAM,
+enum ssh_link_phase {
+    SSH_LINK_TURN, /* other connections to the host are on their way */
+    SSH_LINK_RESOLVE,
+    SSH_LINK_CONNECT,
+    SSH_LINK_GREETING,
+    SSH_LINK_KEYS,
+    SSH_LINK_LOGIN,
+    SSH_LINK_CHANNEL,
+    SSH_LINK_PROGRAM,
 };
 
-struct link {
+struct ssh_link {
     const char *host;
     int64_t begun_ms, limit_ms; /* clock_ms() at the begin, and how long it may take */
     const atomic_bool *stop;
@@ -42,27 +42,27 @@ struct link {
 
 /* Connects and runs `command`; ch->userdata and its functions are in force before it starts. On failure
  * nothing is left of it. */
-int link_open(struct link *l, const char *command, ssh_channel_callbacks ch, struct err *e);
+int ssh_link_open(struct ssh_link *l, const char *command, ssh_channel_callbacks ch, struct err *e);
 
 /* Breaks the connection. */
-void link_close(struct link *l);
+void ssh_link_close(struct ssh_link *l);
 
 /* 0 as long as it may go on: ERR_CANCELLED, ERR_TIMEOUT. */
-int link_due(const struct link *l, struct err *e);
+int ssh_link_due(const struct ssh_link *l, struct err *e);
 
 /* What has not happened in a phase, and when it should have. */
-int link_late(int phase, int64_t limit_ms, struct err *e);
+int ssh_link_late(int phase, int64_t limit_ms, struct err *e);
 
 /* Puts "ssh to HOST (ADDRESS port N): " before the message. */
-int link_wrap(const struct link *l, struct err *e);
+int ssh_link_wrap(const struct ssh_link *l, struct err *e);
 
 /* Sets up a session from the user's and the system's configuration. */
-int link_configure(struct link *l, struct err *e);
+int ssh_link_configure(struct ssh_link *l, struct err *e);
 
 /* A connected TCP socket that notices a dead link. */
-int link_connect_tcp(struct link *l, int *fd_out, struct err *e);
+int ssh_link_connect_tcp(struct ssh_link *l, int *fd_out, struct err *e);
 
 /* Compares the server's key with what is on record. */
-int link_check_host(struct link *l, struct err *e);
+int ssh_link_check_host(struct ssh_link *l, struct err *e);
 
 #endif

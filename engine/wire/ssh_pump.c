@@ -80,7 +80,7 @@ pump_closed(ssh_session s, ssh_channel c, void *arg)
 }
 
 void
-pump_init(struct pump *p, struct link *l, int fd)
+pump_init(struct pump *p, struct ssh_link *l, int fd)
 {
     *p = (struct pump){.link = l, .fd = fd, .exit_code = -1};
     p->callbacks = (struct ssh_channel_callbacks_struct){
@@ -253,7 +253,7 @@ pump_why(struct pump *p, bool whole, struct err *why)
     else
         *why = (struct err){0};
     if (why->code != 0)
-        link_wrap(p->link, why);
+        ssh_link_wrap(p->link, why);
 }
 
 void

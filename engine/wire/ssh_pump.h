@@ -12,7 +12,7 @@
 #define PUMP_BYTES 131072
 
 struct pump {
-    struct link *link;
+    struct ssh_link *link;
     int fd; /* our end of the socket pair; non-blocking */
     struct ssh_channel_callbacks_struct callbacks;
     char *in; /* from the socket, not yet taken by libssh */
@@ -29,8 +29,8 @@ struct pump {
     struct str word; /* the end of its standard error */
 };
 
-/* Sets up what link_open needs. */
-void pump_init(struct pump *p, struct link *l, int fd);
+/* Sets up what ssh_link_open needs. */
+void pump_init(struct pump *p, struct ssh_link *l, int fd);
 
 /* Until the channel is closed and all was delivered, the connection breaks, or the socket's other end was
  * closed and the program had its time. *why as ssh_why says. */

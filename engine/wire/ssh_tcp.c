@@ -33,14 +33,14 @@ tcp_settle(int fd)
 
 /* Waits for a connection that was begun: 0, an errno, or a negative ERR_*. */
 static int
-tcp_wait(const struct link *l, int fd, int64_t until_ms, struct err *e)
+tcp_wait(const struct ssh_link *l, int fd, int64_t until_ms, struct err *e)
 {
     for (;;) {
         struct pollfd p = {.fd = fd, .events = POLLOUT};
-        int rc = link_due(l, e);
+        int rc = ssh_link_due(l, e);
         if (rc != 0)
             return rc;
-        if (poll(&p, 1, LINK_SLICE_MS) > 0) {
+        if (poll(&p, 1, SSH_LINK_SLICE_MS) > 0) {
             int sys = 0;
             socklen_t len = sizeof(sys);
             return getsockopt(fd, SOL_SOCKET, SO_ERROR, &sys, &len) == 0 ? sys : errno;
@@ -51,7 +51,7 @@ tcp_wait(const struct link *l, int fd, int64_t until_ms, struct err *e)
 }
 
 static int
-tcp_connect(const struct link *l, const struct addrinfo *a, int64_t until_ms, struct err *e)
+tcp_connect(const struct ssh_link *l, const struct addrinfo *a, int64_t until_ms, struct err *e)
 {
     int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
@@ -71,7 +71,7 @@ tcp_connect(const struct link *l, const struct addrinfo *a, int64_t until_ms, st
 }
 
 static void
-tcp_name(struct link *l, const struct addrinfo *a)
+tcp_name(struct ssh_link *l, const struct addrinfo *a)
 {
     char address[NI_MAXHOST], port[NI_MAXSERV];
     if (getnameinfo(a->ai_addr, a->ai_addrlen, address, sizeof(address), port, sizeof(port),
@@ -80,7 +80,7 @@ tcp_name(struct link *l, const struct addrinfo *a)
 }
 
 static int
-tcp_resolve(const struct link *l, struct addrinfo **list, struct err *e)
+tcp_resolve(const struct ssh_link *l, struct addrinfo **list, struct err *e)
 {
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
     unsigned port = 22;
@@ -98,14 +98,14 @@ tcp_resolve(const struct link *l, struct addrinfo **list, struct err *e)
 }
 
 int
-link_connect_tcp(struct link *l, int *fd_out, struct err *e)
+ssh_link_connect_tcp(struct ssh_link *l, int *fd_out, struct err *e)
 {
     struct addrinfo *list;
-    atomic_store(l->phase, LINK_RESOLVE);
+    atomic_store(l->phase, SSH_LINK_RESOLVE);
     int rc = tcp_resolve(l, &list, e);
     if (rc != 0)
         return rc;
-    atomic_store(l->phase, LINK_CONNECT);
+    atomic_store(l->phase, SSH_LINK_CONNECT);
     int left = 0;
     for (const struct addrinfo *a = list; a; a = a->ai_next)
         left++;

@@ -26,8 +26,10 @@ struct child_process {
 };
 
 static inline int
-child_way_open(const struct remote_way *way, void **process, int *fd, struct err *e)
+child_way_open(const struct remote_way *way, const atomic_bool *cancel, void **process, int *fd,
+               struct err *e)
 {
+    (void)cancel;
     const struct child_way *child = (const struct child_way *)way;
     struct child_process *p = calloc(1, sizeof(*p));
     int ends[2];

@@ -15,6 +15,7 @@
 
 #include "moonrise/base/err.h"
 #include "moonrise/base/str.h"
+#include "moonrise/conn/conn.h"
 #include "moonrise/conn/db.h"
 #include "moonrise/conn/result.h"
 
@@ -271,6 +272,24 @@ pg_remove(struct pg *pg)
     tmpdir_do(pg->dir, "rm -f \"$DIR.log\"");
     tmpdir_remove(pg->dir);
     pg->dir = NULL;
+}
+
+/* For a group's setup: a server that runs is its state. pg_teardown ends it. */
+static inline int
+pg_setup(void **state, struct pg *pg, const char *settings)
+{
+    conn_clear_environment();
+    pg_make(pg, settings);
+    pg_start(pg);
+    *state = pg;
+    return 0;
+}
+
+static inline int
+pg_teardown(void **state)
+{
+    pg_remove(*state);
+    return 0;
 }
 
 #endif

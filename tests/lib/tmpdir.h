@@ -84,6 +84,21 @@ tmpdir_remove(char *dir)
     free(dir);
 }
 
+/* For a setup: a new directory is the state of the test. */
+static inline int
+tmpdir_setup(void **state)
+{
+    *state = tmpdir_make();
+    return 0;
+}
+
+static inline int
+tmpdir_teardown(void **state)
+{
+    tmpdir_remove(*state);
+    return 0;
+}
+
 /* Makes DIR/data, a server that listens on a socket in DIR only. */
 static inline void
 tmpdir_initdb(const char *dir, const char *options)

@@ -1,36 +1,21 @@
 /* Recoveries from a real primary that writes far more than its mirror's slot may hold back. */
 #include "../../engine/agent/carry.h"
 #include "../../engine/agent/deliver.h"
-#include "../lib/lab.h"
+#include "agent_pair.h"
 
-#include <sys/wait.h>
-
-#define RATE          "\"max_rate\":12000000"
+#define MAX_RATE      12000000
 #define SLOT_MB       64
 #define CARRIED_BYTES ((int64_t)48 << 20)
-
-static const struct inst prim = {.name = "p", .port = 6001, .dbid = 2, .content = 0};
-static const struct inst mirr = {.name = "m", .port = 6002, .dbid = 3, .content = 0};
 
 static int
 setup(void **state)
 {
-    struct lab *lab = lab_setup(state, &prim);
-    tmpdir_do(lab->dir, "$PG/pgbench -h $DIR/p -p 6001 -i -s 2 -q postgres");
+    struct lab *lab = pair_setup(state, 2);
     lab_sql_is(lab, &prim, "alter system set max_wal_size = '48MB'", "");
     lab_sql_is(lab, &prim, "alter system set min_wal_size = '32MB'", "");
     lab_sql_is(lab, &prim, "alter system set checkpoint_completion_target = 0.1", "");
     lab_sql_is(lab, &prim, "create table rows (n int)", "");
     return 0;
-}
-
-static void
-bound_slots(struct lab *lab, int mb)
-{
-    char *sql = mem_printf("alter system set max_slot_wal_keep_size = '%dMB'", mb);
-    lab_sql_is(lab, &prim, sql, "");
-    lab_sql_is(lab, &prim, "select pg_reload_conf()", "t");
-    free(sql);
 }
 
 /* About 18 MB of WAL a second, never more to make up for a pause, and rows that the mirror is compared by. */
@@ -41,78 +26,23 @@ writer(struct lab *lab)
         lab->dir, "write.sql",
         "insert into rows select generate_series(1, 100);\n"
         "select length(pg_logical_emit_message(false, 'w', repeat('x', 300000))::text);\n");
-    char *text = tmpdir_shell(lab->dir, "($PG/pgbench -h $DIR/p -p 6001 -n -T 600 -R 60 -L 200 -f "
-                                        "$DIR/write.sql postgres >/dev/null 2>&1 & echo $!) "
-                                        "</dev/null");
-    int pid = atoi(text);
-    free(text);
-    return pid;
-}
-
-static void
-end_writer(struct lab *lab, int pid)
-{
-    kill(pid, SIGKILL);
-    lab_sql_until(lab, &prim,
-                  "select count(*) from pg_stat_activity where application_name = 'pgbench'", "0");
+    return pair_writer(lab, "-R 60 -L 200 -f $DIR/write.sql");
 }
 
 static void
 are_equal(struct lab *lab)
 {
-    static const char sql[] =
-        "select (select sum(hashtextextended(a::text, 0)) from pgbench_accounts a), "
-        "(select count(*) from rows)";
-    char *want = lab_sql(lab, &prim, sql);
-    lab_sql_until(lab, &mirr, sql, want);
-    free(want);
-    lab_do(lab, &mirr, "stop", "");
-    tmpdir_do(lab->dir, "$PG/pg_checksums --check -D $DIR/m");
-    lab_do(lab, &mirr, "start", "\"listen\":\"\"");
+    pair_is_equal(lab, "select (select sum(hashtextextended(a::text, 0)) from pgbench_accounts a), "
+                       "(select count(*) from rows)");
 }
 
-static pid_t
-recover_child(struct lab *lab, const char *type)
+static bool
+carried_enough(const struct message *told)
 {
-    char *args = lab_recover_args(lab, &prim, &mirr, type);
-    char *slow = mem_printf("%s," RATE, args);
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct message *out;
-        struct err e = {0};
-        struct lab own = *lab;
-        int rc = lab_try(&out, &own, &(struct lab_call){&mirr, "recover", slow}, &e);
-        if (rc < 0)
-            fprintf(stderr, "recover: %s (%s)\n", e.message, e.hint);
-        bool carried = rc == 0 && strcmp(message_text(out, "wal", ""), "carried") == 0 &&
-                       message_int(out, "wal_bytes", 0) > CARRIED_BYTES;
-        if (rc == 0)
-            fprintf(stderr, "carried: %s, %" PRId64 " MB\n", message_text(out, "wal", ""),
-                    message_int(out, "wal_bytes", 0) >> 20);
-        _exit(rc < 0 ? 1 : carried ? 0 : 2);
-    }
-    lab->epoch += 10;
-    free(slow);
-    free(args);
-    return pid;
-}
-
-static void
-await_carrying(struct lab *lab)
-{
-    lab_sql_until(lab, &prim,
-                  "select count(*) from pg_stat_replication where state = 'streaming' "
-                  "and application_name = 'moonrise carry 3'",
-                  "1");
-}
-
-static void
-ends_with(pid_t pid, int code)
-{
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), code);
+    const char *wal = message_text(told, "wal", "");
+    int64_t bytes = message_int(told, "wal_bytes", 0);
+    fprintf(stderr, "carried: %s, %" PRId64 " MB\n", wal, bytes >> 20);
+    return strcmp(wal, "carried") == 0 && bytes > CARRIED_BYTES;
 }
 
 /* What a watcher would see of the mirror while its WAL is carried, looked at until the recovery ends: the slot
@@ -139,8 +69,7 @@ looks_like_no_mirror(struct lab *lab, pid_t pid)
         seen += here;
     }
     print_message("the slot held back %d MB at most\n", most_mb);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_int_equal(pair_outcome(status), 0);
     assert_true(seen > 0 && most_mb < 2 * SLOT_MB);
 }
 
@@ -155,15 +84,21 @@ nothing_is_left(struct lab *lab)
     lab_sql_is(lab, &prim, "select slot_name, active from pg_replication_slots", "mr_slot_3|t");
 }
 
+/* A recovery of this type, in which the source's WAL is `wal`: held by its slot, or carried. */
+static void
+recovers_with(struct lab *lab, const char *type, const char *wal)
+{
+    char *args = lab_recover_args(lab, &prim, &mirr, type);
+    struct message *out = lab_ok(lab, &mirr, "recover", args);
+    assert_string_equal(message_text(out, "wal", ""), wal);
+    message_free(out);
+    free(args);
+}
+
 static void
 a_slot_with_room_holds_it(void **state)
 {
-    struct lab *lab = *state;
-    char *args = lab_recover_args(lab, &prim, &mirr, "full");
-    struct message *out = lab_ok(lab, &mirr, "recover", args);
-    assert_string_equal(message_text(out, "wal", ""), "held");
-    message_free(out);
-    free(args);
+    recovers_with(*state, "full", "held");
 }
 
 /* Nor when the link breaks: WAL is received on from where it was. */
@@ -172,18 +107,20 @@ a_small_slot_is_not_overtaken(void **state)
 {
     struct lab *lab = *state;
     lab_do(lab, &mirr, "fence", "");
-    bound_slots(lab, SLOT_MB);
+    pair_bound_slots(lab, SLOT_MB);
     int w = writer(lab);
-    pid_t pid = recover_child(lab, "full");
-    await_carrying(lab);
+    char *args = lab_recover_args(lab, &prim, &mirr, "full");
+    pid_t pid = pair_recover(lab, &(struct pair_recovery){args, MAX_RATE, carried_enough});
+    pair_await_carrying(lab);
     lab_sql_is(lab, &prim,
                "select pg_terminate_backend(pid, 10000) from pg_stat_replication "
                "where application_name = 'moonrise carry 3'",
                "t");
     looks_like_no_mirror(lab, pid);
-    end_writer(lab, w);
+    pair_end_writer(lab, w);
     nothing_is_left(lab);
     are_equal(lab);
+    free(args);
 }
 
 /* The backup of a short copy ends before WAL was asked for again. */
@@ -192,11 +129,7 @@ a_short_copy_goes_on_with_it(void **state)
 {
     struct lab *lab = *state;
     lab_do(lab, &mirr, "fence", "");
-    char *args = lab_recover_args(lab, &prim, &mirr, "differential");
-    struct message *out = lab_ok(lab, &mirr, "recover", args);
-    assert_string_equal(message_text(out, "wal", ""), "carried");
-    message_free(out);
-    free(args);
+    recovers_with(lab, "differential", "carried");
     nothing_is_left(lab);
 }
 
@@ -206,8 +139,6 @@ static void
 it_replays_for_long(void **state)
 {
     struct lab *lab = *state;
-    struct message *out;
-    struct err e = {0};
     lab_do(lab, &mirr, "fence", "");
     tmpdir_do(lab->dir, "mkfifo $DIR/hold");
     int w = writer(lab);
@@ -216,23 +147,16 @@ it_replays_for_long(void **state)
     char *at = strstr(args, before) + sizeof before - 1;
     char *held = mem_printf("%.*s\"restore_command\":\"test -e %s/go || cat %s/hold; false\",%s",
                             (int)(at - args), args, lab->dir, lab->dir, at);
-    pid_t pid = fork();
-    if (pid == 0) {
-        int rc = lab_try(&out, lab, &(struct lab_call){&mirr, "recover", held}, &e);
-        if (rc < 0)
-            fprintf(stderr, "recover: %s (%s)\n", e.message, e.hint);
-        _exit(rc != 0);
-    }
-    lab->epoch += 10;
-    await_carrying(lab);
+    pid_t pid = pair_recover(lab, &(struct pair_recovery){.args = held});
+    pair_await_carrying(lab);
     char *lsn = lab_sql(lab, &prim, "select pg_current_wal_lsn() + 160000000::numeric");
     char *sql = mem_printf("select pg_current_wal_lsn() > '%s'", lsn);
     lab_sql_until(lab, &prim, sql, "t");
     lab_sql_is(lab, &prim, "checkpoint", "");
     lab_sql_is(lab, &prim, "select active, wal_status = 'lost' from pg_replication_slots", "f|f");
     tmpdir_do(lab->dir, "touch $DIR/go; timeout 30 sh -c \"echo >$DIR/hold\"");
-    ends_with(pid, 0);
-    end_writer(lab, w);
+    assert_int_equal(pair_recovered(pid), 0);
+    pair_end_writer(lab, w);
     nothing_is_left(lab);
     are_equal(lab);
     free(sql);

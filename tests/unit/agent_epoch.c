@@ -20,20 +20,6 @@ sample(void)
                           .reason = "it's replaced\\"};
 }
 
-static int
-setup(void **state)
-{
-    *state = tmpdir_make();
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    tmpdir_remove(*state);
-    return 0;
-}
-
 static void
 comes_back_as_written(void **state)
 {
@@ -254,16 +240,18 @@ int
 main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(comes_back_as_written, setup, teardown),
-        cmocka_unit_test_setup_teardown(is_absent_or_damaged, setup, teardown),
+        cmocka_unit_test_setup_teardown(comes_back_as_written, tmpdir_setup, tmpdir_teardown),
+        cmocka_unit_test_setup_teardown(is_absent_or_damaged, tmpdir_setup, tmpdir_teardown),
         cmocka_unit_test(is_void_elsewhere),
         cmocka_unit_test(later_orders_only),
-        cmocka_unit_test_setup_teardown(no_orders_that_are_barred, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_newer_order_ends_one_that_hangs, setup, teardown),
-        cmocka_unit_test_setup_teardown(one_that_was_stopped_before_it_said_so_is_ended, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(an_older_one_is_refused_at_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_stranger_is_not_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_orders_that_are_barred, tmpdir_setup, tmpdir_teardown),
+        cmocka_unit_test_setup_teardown(a_newer_order_ends_one_that_hangs, tmpdir_setup,
+                                        tmpdir_teardown),
+        cmocka_unit_test_setup_teardown(one_that_was_stopped_before_it_said_so_is_ended,
+                                        tmpdir_setup, tmpdir_teardown),
+        cmocka_unit_test_setup_teardown(an_older_one_is_refused_at_once, tmpdir_setup,
+                                        tmpdir_teardown),
+        cmocka_unit_test_setup_teardown(a_stranger_is_not_killed, tmpdir_setup, tmpdir_teardown),
     };
     (void)argc;
     lab_user(argv);

@@ -1,14 +1,5 @@
 /* What a host says of an instance that runs. A real server. */
-#include "../lib/lab.h"
-
-static const struct inst one = {.name = "one", .port = 6001, .dbid = 2, .content = 0};
-
-static int
-setup(void **state)
-{
-    lab_setup(state, &one);
-    return 0;
-}
+#include "agent_one.h"
 
 static bool
 serves(struct lab *lab)

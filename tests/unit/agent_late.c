@@ -1,14 +1,5 @@
 /* Orders that come too late, to an instance of this host. A real server. */
-#include "../lib/lab.h"
-
-static const struct inst one = {.name = "one", .port = 6001, .dbid = 2, .content = 0};
-
-static int
-setup(void **state)
-{
-    lab_setup(state, &one);
-    return 0;
-}
+#include "agent_one.h"
 
 static void
 late_orders_are_refused(void **state)

@@ -1,43 +1,32 @@
 /* An instance whose configuration is not in its data directory. Real servers. */
-#include "../lib/lab.h"
-
-static const struct inst one = {.name = "one", .port = 6001, .dbid = 2, .content = 0};
+#include "agent_one.h"
 
 static int
-setup(void **state)
+setup_apart(void **state)
 {
-    static struct lab lab;
-    lab_open(&lab);
-    lab_primary(&lab, &one);
-    lab_do(&lab, &one, "stop", "\"mode\":\"fast\"");
+    setup(state);
+    struct lab *lab = *state;
+    lab_do(lab, &one, "stop", "\"mode\":\"fast\"");
     /* As if it had never been moonrise's, in files that have meant another directory since. */
-    tmpdir_do(lab.dir, "mkdir $DIR/etc && cd $DIR/one && mv postgresql.conf pg_hba.conf "
-                       "pg_ident.conf $DIR/etc && rm moonrise.* && cd $DIR/etc && "
-                       "sed -i /^include_if_exists/d postgresql.conf && sed -i '/^# moonrise "
-                       "begins/,/^# moonrise ends/d' pg_hba.conf && "
-                       "echo \"data_directory = '/nowhere'\" >>postgresql.conf && "
-                       "echo \"hba_file = '$DIR/etc/pg_hba.conf'\" >>postgresql.conf && "
-                       "cp -r . $DIR/before");
+    tmpdir_do(lab->dir, "mkdir $DIR/etc && cd $DIR/one && mv postgresql.conf pg_hba.conf "
+                        "pg_ident.conf $DIR/etc && rm moonrise.* && cd $DIR/etc && "
+                        "sed -i /^include_if_exists/d postgresql.conf && sed -i '/^# moonrise "
+                        "begins/,/^# moonrise ends/d' pg_hba.conf && "
+                        "echo \"data_directory = '/nowhere'\" >>postgresql.conf && "
+                        "echo \"hba_file = '$DIR/etc/pg_hba.conf'\" >>postgresql.conf && "
+                        "cp -r . $DIR/before");
     char *more = mem_printf("\"adoption\":\"a1\",\"config_file\":\"%s/etc/postgresql.conf\","
                             "\"hba_file\":\"%s/etc/pg_hba.conf\","
                             "\"ident_file\":\"%s/etc/pg_ident.conf\"",
-                            lab.dir, lab.dir, lab.dir);
-    lab_do(&lab, &one, "adopt", more);
+                            lab->dir, lab->dir, lab->dir);
+    lab_do(lab, &one, "adopt", more);
     free(more);
     more = mem_printf("\"settings\":{\"port\":%d,\"listen_addresses\":\"\",\"work_mem\":\"5MB\","
                       "\"unix_socket_directories\":\"%s/one\"},\"hba\":[\"local all x "
                       "reject\",\"local all %s peer\"]",
-                      one.port, lab.dir, lab.user);
-    lab_do(&lab, &one, "configure", more);
+                      one.port, lab->dir, lab->user);
+    lab_do(lab, &one, "configure", more);
     free(more);
-    *state = &lab;
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    lab_close(*state);
     return 0;
 }
 
@@ -137,5 +126,5 @@ main(int argc, char **argv)
         cmocka_unit_test(is_not_that_of_a_copy),
         cmocka_unit_test(is_given_back),
     };
-    return cmocka_run_group_tests_name("agent_layout", tests, setup, teardown);
+    return cmocka_run_group_tests_name("agent_layout", tests, setup_apart, lab_teardown);
 }

@@ -1,14 +1,5 @@
 /* Places that an instance gets, and those that it has left. A real server. */
-#include "../lib/lab.h"
-
-static const struct inst one = {.name = "one", .port = 6001, .dbid = 2, .content = 0};
-
-static int
-setup(void **state)
-{
-    lab_setup(state, &one);
-    return 0;
-}
+#include "agent_one.h"
 
 /* What an instance has left goes by its own word alone: whose it is, and that it has been replaced. */
 static void

@@ -1,73 +1,28 @@
 /* Recoveries of a real mirror from a real primary that is written to, killed anywhere and run again. */
-#include "../lib/lab.h"
+#include "agent_pair.h"
 
 #include <linux/magic.h>
 #include <sys/vfs.h>
-#include <sys/wait.h>
-
-static const struct inst prim = {.name = "p", .port = 6001, .dbid = 2, .content = 0};
-static const struct inst mirr = {.name = "m", .port = 6002, .dbid = 3, .content = 0};
 
 static int
 setup(void **state)
 {
-    struct lab *lab = lab_setup(state, &prim);
-    tmpdir_do(lab->dir, "$PG/pgbench -h $DIR/p -p 6001 -i -s 4 -q postgres");
+    pair_setup(state, 4);
     return 0;
 }
 
-/* A writer in the background: its process id. */
 static int
 writer(struct lab *lab)
 {
-    char *text = tmpdir_shell(lab->dir, "($PG/pgbench -h $DIR/p -p 6001 -n -c 2 -T 600 postgres "
-                                        ">/dev/null 2>&1 & echo $!) </dev/null");
-    int pid = atoi(text);
-    free(text);
-    return pid;
+    return pair_writer(lab, "-c 2");
 }
 
-static void
-end_writer(struct lab *lab, int pid)
-{
-    kill(pid, SIGKILL);
-    lab_sql_until(lab, &prim,
-                  "select count(*) from pg_stat_activity where application_name = 'pgbench'", "0");
-}
-
-/* Both hold the same rows, and every page of the mirror has a good checksum. */
 static void
 are_equal(struct lab *lab)
 {
-    static const char sql[] =
-        "select (select sum(hashtextextended(a::text, 0)) from pgbench_accounts a), "
-        "(select sum(hashtextextended(h::text, 0)) from pgbench_history h), "
-        "(select sum(hashtextextended(t::text, 0)) from pgbench_tellers t)";
-    char *want = lab_sql(lab, &prim, sql);
-    lab_sql_until(lab, &mirr, sql, want);
-    free(want);
-    tmpdir_do(lab->dir, "$PG/pg_amcheck -h $DIR/m -p 6002 -d postgres --no-strict-names || true");
-    lab_do(lab, &mirr, "stop", "");
-    tmpdir_do(lab->dir, "$PG/pg_checksums --check -D $DIR/m");
-    lab_do(lab, &mirr, "start", "\"listen\":\"\"");
-}
-
-static pid_t
-recover_child(struct lab *lab, const char *args)
-{
-    int64_t epoch = lab->epoch++;
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct message *out;
-        struct err e = {0};
-        struct lab own = *lab;
-        own.epoch = epoch;
-        int rc = lab_try(&out, &own, &(struct lab_call){&mirr, "recover", args}, &e);
-        if (rc < 0)
-            fprintf(stderr, "recover: %s\n", e.message);
-        _exit(rc != 0);
-    }
-    return pid;
+    pair_is_equal(lab, "select (select sum(hashtextextended(a::text, 0)) from pgbench_accounts a), "
+                       "(select sum(hashtextextended(h::text, 0)) from pgbench_history h), "
+                       "(select sum(hashtextextended(t::text, 0)) from pgbench_tellers t)");
 }
 
 /* Until the recovery has the directory to itself. */
@@ -87,6 +42,15 @@ await_taken(struct lab *lab, pid_t pid)
     free(sql);
 }
 
+/* A recovery that has the directory to itself, and for a while. */
+static pid_t
+recover_slowly(struct lab *lab, const char *args)
+{
+    pid_t pid = pair_recover(lab, &(struct pair_recovery){.args = args, .max_rate = 4000000});
+    await_taken(lab, pid);
+    return pid;
+}
+
 static void
 full_while_it_is_written(void **state)
 {
@@ -94,7 +58,7 @@ full_while_it_is_written(void **state)
     int w = writer(lab);
     tmpdir_do(lab->dir, "mkdir -m 755 $DIR/m"); /* somebody has made it, open to all */
     lab_mirror(lab, &prim, &mirr, "full");
-    end_writer(lab, w);
+    pair_end_writer(lab, w);
     are_equal(lab);
     lab_sql_is(lab, &prim, "select slot_name, active from pg_replication_slots", "mr_slot_3|t");
     lab_sql_is(lab, &mirr, "select count(*) from pg_replication_slots", "0");
@@ -114,7 +78,7 @@ differential_after_a_crash(void **state)
     lab_sql_is(lab, &mirr, "show synchronous_standby_names", "");
     lab_sql_is(lab, &mirr, "show work_mem", "7MB");
     lab_sql_is(lab, &mirr, "show port", "6002");
-    end_writer(lab, w);
+    pair_end_writer(lab, w);
     are_equal(lab);
     lab_sql_until(lab, &mirr, "select count(*) from more", "20000");
 }
@@ -178,7 +142,7 @@ killed_anywhere(void **state)
     for (int i = 0; i < rounds; i++) {
         char *args = lab_recover_args(lab, &prim, &mirr, types[i % 2]);
         int status;
-        pid_t pid = recover_child(lab, args);
+        pid_t pid = pair_recover(lab, &(struct pair_recovery){.args = args});
         lab_pause_ms((int)(random() % whole[i % 2]));
         kill(pid, SIGKILL);
         waitpid(pid, &status, 0);
@@ -194,7 +158,7 @@ killed_anywhere(void **state)
         free(args);
     }
     lab_mirror(lab, &prim, &mirr, "differential");
-    end_writer(lab, w);
+    pair_end_writer(lab, w);
     assert_true(killed > 0);
     are_equal(lab);
 }
@@ -208,9 +172,7 @@ others_are_kept_out(void **state)
     lab->epoch = 200000;
     lab_do(lab, &mirr, "stop", "");
     char *args = lab_recover_args(lab, &prim, &mirr, "differential");
-    char *slow = mem_printf("%s,\"max_rate\":4000000", args);
-    pid_t pid = recover_child(lab, slow);
-    await_taken(lab, pid);
+    pid_t pid = recover_slowly(lab, args);
     char *out = tmpdir_shell(lab->dir, "$PG/pg_ctl -D $DIR/m -w -t 5 start 2>&1 || true; "
                                        "$PG/postgres -D $DIR/m 2>&1 || true");
     assert_null(strstr(out, "server started"));
@@ -232,7 +194,6 @@ others_are_kept_out(void **state)
     assert_true(WIFSIGNALED(status));
     are_equal(lab);
     free(late);
-    free(slow);
     free(args);
 }
 
@@ -241,21 +202,16 @@ static void
 the_source_is_restarted(void **state)
 {
     struct lab *lab = *state;
-    int status;
     lab->epoch = 300000;
     lab_do(lab, &mirr, "fence", "");
     char *args = lab_recover_args(lab, &prim, &mirr, "differential");
-    char *slow = mem_printf("%s,\"max_rate\":4000000", args);
-    pid_t pid = recover_child(lab, slow);
-    await_taken(lab, pid);
+    pid_t pid = recover_slowly(lab, args);
     lab_do(lab, &prim, "stop", "\"mode\":\"immediate\"");
     lab_do(lab, &prim, "start", "\"listen\":\"\"");
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    assert_true(pair_recovered(pid) < 0);
     lab_refused(lab, &mirr, "start", "\"listen\":\"\"", ERR_REFUSED);
     lab_mirror(lab, &prim, &mirr, "differential");
     are_equal(lab);
-    free(slow);
     free(args);
 }
 
@@ -298,13 +254,12 @@ a_slow_target_is_waited_for(void **state)
     lab->epoch = 310000;
     lab_do(lab, &mirr, "fence", "");
     char *args = args_behind_a_door(lab);
-    pid_t pid = recover_child(lab, args);
+    pid_t pid = pair_recover(lab, &(struct pair_recovery){.args = args});
     await_server(lab);
     lab_pause_ms(6000);
     assert_int_equal(waitpid(pid, &status, WNOHANG), 0);
     tmpdir_do(lab->dir, "ln -s p $DIR/door");
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(pair_recovered(pid), 0);
     tmpdir_do(lab->dir, "rm $DIR/door");
     free(args);
 }
@@ -314,19 +269,17 @@ static void
 the_source_dies_at_the_end(void **state)
 {
     struct lab *lab = *state;
-    int status;
     lab->epoch = 320000;
     lab_do(lab, &mirr, "fence", "");
     char *args = args_behind_a_door(lab);
-    pid_t pid = recover_child(lab, args);
+    pid_t pid = pair_recover(lab, &(struct pair_recovery){.args = args});
     await_server(lab);
     int64_t died = clock_ms();
     kill(lab_postmaster(lab, &prim), SIGKILL);
     lab_do(lab, &prim, "fence", "");
-    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(pair_recovered(pid) < 0);
     print_message("given up after %d ms\n", (int)(clock_ms() - died));
     assert_true(clock_ms() - died < 20000);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
     lab_do(lab, &prim, "start", "\"listen\":\"\"");
     lab_do(lab, &mirr, "stop", "");
     lab_mirror(lab, &prim, &mirr, "differential");

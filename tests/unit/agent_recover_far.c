@@ -1,12 +1,9 @@
 /* Recoveries from a primary that is reached by ssh, as one of another host is. */
-#include "../lib/lab.h"
 #include "../lib/sshd.h"
+#include "agent_pair.h"
 
 #include <libgen.h>
 #include <linux/limits.h>
-
-static const struct inst prim = {.name = "p", .port = 6001, .dbid = 2, .content = 0};
-static const struct inst mirr = {.name = "m", .port = 6002, .dbid = 3, .content = 0};
 
 static struct sshd server;
 
@@ -30,8 +27,7 @@ setup(void **state)
         return 0;
     sshd_setup(&server, "");
     sshd_start(&server);
-    struct lab *lab = lab_setup(state, &prim);
-    tmpdir_do(lab->dir, "$PG/pgbench -h $DIR/p -p 6001 -i -s 4 -q postgres");
+    pair_setup(state, 4);
     return 0;
 }
 
@@ -77,15 +73,8 @@ recover_far(struct lab *lab, const char *type)
 static void
 are_equal(struct lab *lab)
 {
-    static const char sql[] =
-        "select (select sum(hashtextextended(a::text, 0)) from pgbench_accounts a), "
-        "(select sum(hashtextextended(h::text, 0)) from pgbench_history h)";
-    char *want = lab_sql(lab, &prim, sql);
-    lab_sql_until(lab, &mirr, sql, want);
-    free(want);
-    lab_do(lab, &mirr, "stop", "");
-    tmpdir_do(lab->dir, "$PG/pg_checksums --check -D $DIR/m");
-    lab_do(lab, &mirr, "start", "\"listen\":\"\"");
+    pair_is_equal(lab, "select (select sum(hashtextextended(a::text, 0)) from pgbench_accounts a), "
+                       "(select sum(hashtextextended(h::text, 0)) from pgbench_history h)");
 }
 
 static void
@@ -114,40 +103,17 @@ a_full_one_and_a_differential_one(void **state)
     assert_true(whole > (4 << 20) && some > 0 && some * 4 < whole);
 }
 
-static pid_t
-recover_child(struct lab *lab, const char *args)
-{
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct message *out;
-        struct err e = {0};
-        struct lab own = *lab;
-        int rc = lab_try(&out, &own, &(struct lab_call){&mirr, "recover", args}, &e);
-        printf("recover: %s\n", rc < 0 ? e.message : "done");
-        fflush(stdout);
-        _exit(rc == 0 ? 0 : rc == ERR_CONNECT ? 2 : 1);
-    }
-    lab->epoch += 10;
-    return pid;
-}
-
 /* WAL that the slot cannot hold back: its slot is moved up there while the copy goes on here. */
 static void
 wal_is_carried(void **state)
 {
     struct lab *lab = *state;
-    int status;
     skip_without_sshd();
     lab_do(lab, &mirr, "fence", "");
-    lab_sql_is(lab, &prim, "alter system set max_slot_wal_keep_size = '48MB'", "");
-    lab_sql_is(lab, &prim, "select pg_reload_conf()", "t");
+    pair_bound_slots(lab, 48);
     char *args = far_args(lab, "box", "full");
-    char *slow = mem_printf("%s,\"max_rate\":20000000", args);
-    pid_t pid = recover_child(lab, slow);
-    lab_sql_until(lab, &prim,
-                  "select count(*) from pg_stat_replication where state = 'streaming' "
-                  "and application_name = 'moonrise carry 3'",
-                  "1");
+    pid_t pid = pair_recover(lab, &(struct pair_recovery){.args = args, .max_rate = 20000000});
+    pair_await_carrying(lab);
     /* More than fits, in steps that it can keep pace with. */
     for (int i = 0; i < 6; i++) {
         lab_sql_is(lab, &prim,
@@ -160,12 +126,10 @@ wal_is_carried(void **state)
                       "t");
         lab_sql_is(lab, &prim, "checkpoint", "");
     }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(pair_recovered(pid), 0);
     lab_sql_is(lab, &prim, "alter system reset max_slot_wal_keep_size", "");
     lab_sql_is(lab, &prim, "select pg_reload_conf()", "t");
     are_equal(lab);
-    free(slow);
     free(args);
 }
 
@@ -205,29 +169,33 @@ is_copying(struct lab *lab)
     return yes;
 }
 
+/* A recovery of at most so many bytes a second, once it copies. */
+static pid_t
+copying(struct lab *lab, const char *type, int max_rate)
+{
+    char *args = far_args(lab, "box", type);
+    int64_t until = clock_ms() + 60000;
+    pid_t pid = pair_recover(lab, &(struct pair_recovery){.args = args, .max_rate = max_rate});
+    while (!is_copying(lab))
+        assert_true(clock_ms() < until);
+    free(args);
+    return pid;
+}
+
 /* The link breaks in the middle: the copy fails, the backup on the source ends, and a rerun goes on. */
 static void
 the_link_breaks(void **state)
 {
     struct lab *lab = *state;
-    int status;
     skip_without_sshd();
     lab_do(lab, &mirr, "fence", "");
-    char *args = far_args(lab, "box", "full");
-    char *slow = mem_printf("%s,\"max_rate\":10000000", args);
-    int64_t until = clock_ms() + 60000;
-    pid_t pid = recover_child(lab, slow);
-    while (!is_copying(lab))
-        assert_true(clock_ms() < until);
+    pid_t pid = copying(lab, "full", 10000000);
     sshd_break_sessions(&server);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(WEXITSTATUS(status), 2);
+    assert_int_equal(pair_recovered(pid), ERR_CONNECT);
     await_sessions(lab, "0");
     int64_t moved = recover_far(lab, "full");
     print_message("bytes moved by the rerun: %lld\n", (long long)moved);
     are_equal(lab);
-    free(slow);
-    free(args);
 }
 
 /* The recovering agent dies: nothing of it is left on the source's host. */
@@ -238,19 +206,12 @@ the_agent_dies(void **state)
     int status;
     skip_without_sshd();
     lab_do(lab, &mirr, "fence", "");
-    char *args = far_args(lab, "box", "differential");
-    char *slow = mem_printf("%s,\"max_rate\":5000000", args);
-    int64_t until = clock_ms() + 60000;
-    pid_t pid = recover_child(lab, slow);
-    while (!is_copying(lab))
-        assert_true(clock_ms() < until);
+    pid_t pid = copying(lab, "differential", 5000000);
     kill(pid, SIGKILL);
     waitpid(pid, &status, 0);
     await_sessions(lab, "0");
     recover_far(lab, "differential");
     are_equal(lab);
-    free(slow);
-    free(args);
 }
 
 static void

@@ -3,18 +3,9 @@
 #include "../../engine/agent/process.h"
 #include "../../engine/agent/tree.h"
 
-#include "../lib/lab.h"
+#include "agent_one.h"
 
 #include <sys/wait.h>
-
-static const struct inst one = {.name = "one", .port = 6001, .dbid = 2, .content = 0};
-
-static int
-setup(void **state)
-{
-    lab_setup(state, &one);
-    return 0;
-}
 
 static char *
 datadir_of(struct lab *lab, const struct inst *i)

@@ -1,13 +1,10 @@
 /* Arming, releasing, promoting a pair of real servers. */
-#include "../lib/lab.h"
+#include "agent_pair.h"
 #include "moonrise/base/io.h"
 #include "moonrise/conn/conn.h"
 #include "moonrise/conn/db.h"
 
 #include <pthread.h>
-
-static const struct inst prim = {.name = "p", .port = 6001, .dbid = 2, .content = 0};
-static const struct inst mirr = {.name = "m", .port = 6002, .dbid = 3, .content = 0};
 
 #define ARM "\"name\":\"mr_0_3_7\",\"slot\":\"mr_slot_3\""
 

@@ -151,6 +151,18 @@ test_pread_pwrite(void **state)
 }
 
 static void
+test_free_bytes(void **state)
+{
+    struct err e;
+    uint64_t bytes = 0;
+    (void)state;
+    assert_int_equal(io_free_bytes(&bytes, "/", &e), 0);
+    assert_true(bytes > 0);
+    assert_int_equal(io_free_bytes(&bytes, "/does/not/exist", &e), ERR_NOTFOUND);
+    assert_non_null(strstr(e.message, "/does/not/exist"));
+}
+
+static void
 test_make_dirs(void **state)
 {
     struct fixture *f = *state;
@@ -231,6 +243,7 @@ main(void)
         cmocka_unit_test_setup_teardown(test_write_durable_and_a_planted_link, setup, teardown),
         cmocka_unit_test_setup_teardown(test_write_durable_by_several, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pread_pwrite, setup, teardown),
+        cmocka_unit_test(test_free_bytes),
         cmocka_unit_test_setup_teardown(test_make_dirs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rename_and_unlink, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lock, setup, teardown),

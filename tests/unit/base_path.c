@@ -67,14 +67,28 @@ test_canonical(void **state)
     tmpdir_remove(dir);
 }
 
+static void
+test_plain(void **state)
+{
+    static const char *const plain[] = {"/", "/a", "/a/b", "/..a", "/a../.b/...", "/a b"};
+    static const char *const others[] = {"",    "a",     "a/b", "//",     "/a/",    "/a//b",
+                                         "/..", "/a/..", "/.",  "/a/./b", "/a/../b"};
+    (void)state;
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        if (!path_is_plain(plain[i]))
+            fail_msg("%s", plain[i]);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (path_is_plain(others[i]))
+            fail_msg("%s", others[i]);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_join),
-        cmocka_unit_test(test_dir_and_base),
-        cmocka_unit_test(test_inside),
-        cmocka_unit_test(test_canonical),
+        cmocka_unit_test(test_join),   cmocka_unit_test(test_dir_and_base),
+        cmocka_unit_test(test_inside), cmocka_unit_test(test_canonical),
+        cmocka_unit_test(test_plain),
     };
     return cmocka_run_group_tests_name("base_path", tests, NULL, NULL);
 }

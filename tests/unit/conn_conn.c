@@ -21,19 +21,7 @@ static struct pg server; /* one for the file: initdb takes a second */
 static int
 group_setup(void **state)
 {
-    (void)state;
-    conn_clear_environment();
-    pg_make(&server, NULL);
-    pg_start(&server);
-    return 0;
-}
-
-static int
-group_teardown(void **state)
-{
-    (void)state;
-    pg_remove(&server);
-    return 0;
+    return pg_setup(state, &server, NULL);
 }
 
 static int
@@ -281,15 +269,22 @@ test_postmaster_killed_is_noticed(void **state)
     assert_false(conn_is_open(f->c));
 }
 
+/* Ends the session on the server. */
+static void
+terminate(struct fixture *f)
+{
+    char *text = mem_printf("select pg_terminate_backend(%d, 5000)", conn_backend_pid(f->c));
+    free(pg_sql(&server, text));
+    free(text);
+}
+
 static void
 test_backend_killed_while_busy(void **state)
 {
     struct fixture *f = *state;
     open_session(f);
     conn_query(f->c, &(struct statement){.sql = "select pg_sleep(60)"}, 20000, answered, f);
-    char *text = mem_printf("select pg_terminate_backend(%d, 5000)", conn_backend_pid(f->c));
-    free(pg_sql(&server, text));
-    free(text);
+    terminate(f);
     until_count(f->l, &f->answered, 1, 5000, "the failure");
     assert_int_equal(f->e.code, ERR_SQL);
     assert_string_equal(f->e.sqlstate, "57P01");
@@ -303,9 +298,7 @@ test_terminated_while_idle_says_why(void **state)
     open_session(f);
     conn_on_lost(f->c, lost, f);
     f->free_in_callback = true;
-    char *text = mem_printf("select pg_terminate_backend(%d, 5000)", conn_backend_pid(f->c));
-    free(pg_sql(&server, text));
-    free(text);
+    terminate(f);
     until_count(f->l, &f->lost, 1, 5000, "the loss");
     assert_int_equal(f->e.code, ERR_CONNECT);
     assert_string_equal(f->e.sqlstate, "57P01");
@@ -361,9 +354,7 @@ test_lost_while_nobody_listened(void **state)
 {
     struct fixture *f = *state;
     open_session(f);
-    char *text = mem_printf("select pg_terminate_backend(%d, 5000)", conn_backend_pid(f->c));
-    free(pg_sql(&server, text));
-    free(text);
+    terminate(f);
     while (conn_is_open(f->c))
         loop_turn(f->l, true);
     conn_on_lost(f->c, lost, f);
@@ -485,5 +476,5 @@ main(void)
         cmocka_unit_test(test_connection_string),
         cmocka_unit_test_setup_teardown(test_environment, setup, teardown),
     };
-    return cmocka_run_group_tests(tests, group_setup, group_teardown);
+    return cmocka_run_group_tests(tests, group_setup, pg_teardown);
 }

@@ -8,18 +8,7 @@ static struct pg server;
 static int
 group_setup(void **state)
 {
-    (void)state;
-    conn_clear_environment();
-    pg_make(&server, NULL);
-    return 0;
-}
-
-static int
-group_teardown(void **state)
-{
-    (void)state;
-    pg_remove(&server);
-    return 0;
+    return pg_setup(state, &server, NULL);
 }
 
 static int
@@ -201,5 +190,5 @@ main(void)
         cmocka_unit_test_setup_teardown(test_hung_postmaster, setup, teardown),
         cmocka_unit_test_setup_teardown(test_server_gone, setup, teardown),
     };
-    return cmocka_run_group_tests(tests, group_setup, group_teardown);
+    return cmocka_run_group_tests(tests, group_setup, pg_teardown);
 }

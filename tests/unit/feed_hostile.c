@@ -5,7 +5,7 @@
 #include "../../engine/agent/feed.h"
 #include "../../engine/agent/remote_blocks.h"
 
-#include "patch_tree.h"
+#include "feed_unfit.h"
 
 #include "moonrise/base/bytes.h"
 #include "moonrise/base/crc32c.h"
@@ -39,6 +39,8 @@ enum lie {
     LISTS_BOMB,
     LISTS_BLOCKS,
     LISTS_AND_STALLS,
+    LISTS_UNFIT, /* what no copy contains: the first of unfit[] */
+    LISTS_UNFIT_LAST = LISTS_UNFIT + UNFIT_COUNT - 1,
     SAYS_SAME, /* of what the target does not have */
     SAYS_MORE, /* than was asked for */
     SAYS_MORE_UNITS,
@@ -136,27 +138,37 @@ peer_greet(struct peer *p)
         peer_frame(p, FRAME_HELLO, 0, good, sizeof(good) - 1);
 }
 
+/* The honest list, but for one thing. */
+static void
+put_list(struct str *s, enum lie lie)
+{
+    feed_put_dir(s, &(struct patch_listed_dir){0, "", 0700, PATCH_DIR_COPY});
+    feed_put_dir(s, &(struct patch_listed_dir){lie == LISTS_OTHER_ROOT ? 3 : 0, "base", 0700,
+                                               PATCH_DIR_COPY});
+    struct patch_listed_file file = {"file", FILE_BYTES, 0600, 0};
+    if (lie == LISTS_OUTSIDE)
+        file.name = "../../outside";
+    if (lie == LISTS_HUGE_FILE)
+        file.size = UINT64_MAX - 5;
+    if (lie == LISTS_UNKNOWN_FLAG)
+        file.flags = PATCH_ENTRY_GONE;
+    feed_put_file(s, &file);
+    if (lie == LISTS_TWICE)
+        feed_put_file(s, &file);
+    if (lie == LISTS_UNKNOWN_KIND)
+        str_puts(s, "X");
+    if (lie == LISTS_HALF_AN_ENTRY)
+        s->len -= 3;
+}
+
 static void
 peer_list(struct peer *p, uint32_t id)
 {
     struct str s = STR_INIT;
-    feed_put_dir(&s, &(struct patch_listed_dir){0, "", 0700, PATCH_DIR_COPY});
-    feed_put_dir(&s, &(struct patch_listed_dir){p->lie == LISTS_OTHER_ROOT ? 3 : 0, "base", 0700,
-                                                PATCH_DIR_COPY});
-    struct patch_listed_file file = {"file", FILE_BYTES, 0600, 0};
-    if (p->lie == LISTS_OUTSIDE)
-        file.name = "../../outside";
-    if (p->lie == LISTS_HUGE_FILE)
-        file.size = UINT64_MAX - 5;
-    if (p->lie == LISTS_UNKNOWN_FLAG)
-        file.flags = PATCH_ENTRY_GONE;
-    feed_put_file(&s, &file);
-    if (p->lie == LISTS_TWICE)
-        feed_put_file(&s, &file);
-    if (p->lie == LISTS_UNKNOWN_KIND)
-        str_puts(&s, "X");
-    if (p->lie == LISTS_HALF_AN_ENTRY)
-        s.len -= 3;
+    if (p->lie >= LISTS_UNFIT && p->lie <= LISTS_UNFIT_LAST)
+        unfit_put(&s, &unfit[p->lie - LISTS_UNFIT]);
+    else
+        put_list(&s, p->lie);
     if (p->lie == LISTS_BOMB)
         peer_bomb(p, FRAME_LIST);
     if (p->lie == LISTS_AND_STALLS)
@@ -324,10 +336,12 @@ struct liar_process {
 };
 
 static int
-liar_open(const struct remote_way *way, void **process, int *fd, struct err *e)
+liar_open(const struct remote_way *way, const atomic_bool *cancel, void **process, int *fd,
+          struct err *e)
 {
     struct liar_process *l = mem_zalloc(sizeof(*l));
     int ends[2];
+    (void)cancel;
     (void)e;
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     l->peer.lie = ((const struct liar_way *)way)->lie;
@@ -386,17 +400,21 @@ copy_from(struct tree *t, enum lie lie, struct err *e)
 {
     struct liar_way liar = {.way = {.host = "sdw9", .open = liar_open, .close = liar_close},
                             .lie = lie};
-    char *target = tree_path(t, "target");
+    char *target = tree_path(t, "target"), *space = tree_path(t, "space");
+    struct patch_tablespace spaces[] = {{"16384", "/nowhere/space", space}};
     /* With one, the answers to several questions come on the same stream. */
     struct patch_spec spec = {.type = PATCH_DIFFERENTIAL,
                               .source_dir = "/nowhere",
                               .target_dir = target,
+                              .tablespaces = spaces,
+                              .tablespace_count = 1,
                               .threads = 1 + lie % 2};
     struct remote_blocks what = {.way = &liar.way, .spec = &spec, .stall_ms = STALL_MS};
     assert_int_equal(remote_blocks_new(&spec.source, &what, e), 0);
     int rc = patch_run(&spec, e);
     spec.source->free(spec.source);
     free(target);
+    free(space);
     return rc;
 }
 
@@ -435,6 +453,7 @@ test_liars(void **state)
         /* What came twice, or in front of the lie, was right as such. */
         bool right_first = lie == SAYS_TWICE;
         assert_true(right_first || count_bytes(&t, 'Z') == 0);
+        assert_true(unfit_is_absent(&t));
         tree_free(&t);
     }
 }

@@ -143,7 +143,7 @@ test_few_descriptors(void **state)
     }
     setup_init(&s, &t, PATCH_DIFFERENTIAL);
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
-    struct rlimit few = {.rlim_cur = 48, .rlim_max = old.rlim_max};
+    struct rlimit few = {.rlim_cur = 28, .rlim_max = old.rlim_max};
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
     struct err e = {0};
     int rc = patch_run(&s.spec, &e);

@@ -105,7 +105,9 @@ struct liar_stream {
     size_t count;
 };
 
-static bool liar_late; /* what is asked for has vanished by then */
+static bool liar_late;     /* what is asked for has vanished by then */
+static size_t liar_most;   /* questions that were open at once */
+static uint64_t liar_rate; /* bytes a second at most */
 
 static int
 liar_list(struct patch_source *s, struct patch_list *l, struct err *e)
@@ -148,6 +150,7 @@ liar_ask(void *stream, const struct patch_ask *ask, struct err *e)
     (void)e;
     assert_true(open->count < 5);
     open->bytes[open->count++] = ask->bytes;
+    liar_most = open->count > liar_most ? open->count : liar_most;
     return 0;
 }
 
@@ -189,7 +192,11 @@ run_liar(struct tree *t, const char *path, const char *name, uint32_t root)
         .root = root,
     };
     char *target = tree_path(t, "t");
-    struct patch_spec spec = {.type = PATCH_FULL, .target_dir = target, .source = &liar.base};
+    struct patch_spec spec = {.type = PATCH_FULL,
+                              .target_dir = target,
+                              .source = &liar.base,
+                              .max_rate = liar_rate,
+                              .threads = 1};
     int rc = patch_run(&spec, NULL);
     free(target);
     return rc;
@@ -262,6 +269,25 @@ test_vanished(void **state)
     }
 }
 
+/* A worker asks ahead; but what was asked for does not wait for its rate. */
+static void
+test_no_answer_waits_for_the_rate(void **state)
+{
+    (void)state;
+    static const uint64_t rates[] = {0, 16u << 20};
+    for (int i = 0; i < 2; i++) {
+        struct tree t;
+        tree_new(&t, 1);
+        tree_mkdir(&t, "t/base");
+        liar_rate = rates[i];
+        liar_most = 0;
+        assert_int_equal(run_liar(&t, "base", "x", 0), 0);
+        assert_int_equal(liar_most, liar_rate ? 1 : 3);
+        tree_free(&t);
+    }
+    liar_rate = 0;
+}
+
 static void
 test_finish(void **state)
 {
@@ -308,7 +334,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_places),         cmocka_unit_test(test_shared_wal),
         cmocka_unit_test(test_hostile_source), cmocka_unit_test(test_vanished),
-        cmocka_unit_test(test_finish),
+        cmocka_unit_test(test_finish),         cmocka_unit_test(test_no_answer_waits_for_the_rate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -184,6 +184,18 @@ tree_database(struct tree *t, const char *dir)
     }
 }
 
+/* Files in the place of whatever is there by now. */
+static void
+tree_files(struct tree *t, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        char *path = tree_path(t, "%s", names[i]);
+        tree_remove(path);
+        free(path);
+        tree_file(t, names[i]);
+    }
+}
+
 /* A source with everything: databases, SLRUs, directories of its own, a tablespace outside, a WAL
  * directory outside. */
 TREE_HELPER void
@@ -228,12 +240,7 @@ tree_source(struct tree *t)
                                         "source/moonrise.epoch"};
     for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++)
         tree_mkdir(t, dirs[i]);
-    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
-        char *path = tree_path(t, "%s", files[i]);
-        tree_remove(path); /* it may be anything by now */
-        free(path);
-        tree_file(t, files[i]);
-    }
+    tree_files(t, files, sizeof(files) / sizeof(files[0]));
     tree_database(t, "source/base/1");
     tree_database(t, "source/base/5");
     tree_database(t, "ts_source/PG_15_202209061/5");
@@ -385,12 +392,7 @@ tree_target(struct tree *t, bool wal_link)
         tree_mkdir(t, dirs[i]);
     size_t count = sizeof(files) / sizeof(files[0]);
     /* Without a link the directory is nobody's, and empty. */
-    for (size_t i = 0; i < count - (wal_link ? 0 : 1); i++) {
-        char *path = tree_path(t, "%s", files[i]);
-        tree_remove(path); /* it may be anything by now */
-        free(path);
-        tree_file(t, files[i]);
-    }
+    tree_files(t, files, count - (wal_link ? 0 : 1));
     char *wal = tree_path(t, "target_wal");
     char *link = tree_path(t, "target/pg_wal");
     if (wal_link && symlink(wal, link) != 0)

@@ -25,11 +25,9 @@ static char *sysid;
 static inline int
 group_setup(void **state)
 {
-    (void)state;
-    conn_clear_environment();
-    pg_make(&primary, "wal_level = replica\nmax_wal_senders = 5\nautovacuum = off\n"
-                      "max_connections = 12\nsuperuser_reserved_connections = 3\n");
-    pg_start(&primary);
+    pg_setup(state, &primary,
+             "wal_level = replica\nmax_wal_senders = 5\nautovacuum = off\n"
+             "max_connections = 12\nsuperuser_reserved_connections = 3\n");
     free(pg_sql(&primary, "create role moonrise login replication password 'moon';"
                           "grant pg_monitor to moonrise;"
                           "create table t (a int);"
@@ -41,8 +39,7 @@ group_setup(void **state)
 static inline int
 group_teardown(void **state)
 {
-    (void)state;
-    pg_remove(&primary);
+    pg_teardown(state);
     if (mirror.dir)
         pg_remove(&mirror);
     free(sysid);

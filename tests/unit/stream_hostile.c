@@ -4,14 +4,19 @@
 #include "moonrise/base/bytes.h"
 #include "moonrise/base/err.h"
 #include "moonrise/conn/conn.h"
+#include "moonrise/loop/loop.h"
 #include "moonrise/stream/stream.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 
 #define SILENCE_MS 1500
+#define DRIP_MS    20
+#define DRIPS      500
 
 /* What the server answers; NULL is what a good one would. */
 struct script {
@@ -26,6 +31,7 @@ struct script {
 
 struct liar {
     const struct script *script;
+    atomic_bool *cancel; /* set while it drips: a message without an end, byte by byte; or NULL */
     int listening;
     int port;
     pthread_t thread;
@@ -223,6 +229,18 @@ send_all(int fd, struct str *out)
     return sent;
 }
 
+/* Until the other end says that it has had enough, or that is not to be expected any more. */
+static void
+drip(int fd, atomic_bool *cancel)
+{
+    struct pollfd said = {.fd = fd, .events = POLLIN};
+    for (int i = 0; i < DRIPS && send(fd, "x", 1, MSG_NOSIGNAL) == 1; i++) {
+        atomic_store(cancel, i >= DRIPS / 100);
+        if (poll(&said, 1, DRIP_MS) > 0)
+            break;
+    }
+}
+
 static void *
 lie(void *arg)
 {
@@ -247,8 +265,10 @@ lie(void *arg)
         goes_on = answer(&out, l->script, text);
         goes_on = send_all(fd, &out) && goes_on;
     }
+    if (l->cancel)
+        drip(fd, l->cancel);
     /* Silent from now on, until the other end has had enough. */
-    while (recv(fd, text, sizeof(text), 0) > 0)
+    while (!l->cancel && recv(fd, text, sizeof(text), 0) > 0)
         ;
     close(fd);
     str_free(&out);
@@ -276,33 +296,60 @@ heard(void *arg, const struct stream_event *event)
     (void)event;
 }
 
-/* What comes of one script. What lies in the directory afterwards has no byte of the liar's. */
-static void
-refuses(const struct script *script)
+static int
+receive(const struct liar *l, const char *dir, struct err *e)
 {
-    struct liar l;
-    atomic_bool cancel = false;
-    struct err e = {0};
-    liar_begin(&l, script);
-    char *dir = tmpdir_make(), *port = mem_printf("%d", l.port);
+    static const atomic_bool goes_on;
+    char *port = mem_printf("%d", l->port);
     const char *keywords[] = {"host", "port", "user", "sslmode", NULL};
     const char *values[] = {"127.0.0.1", port, "x", "disable", NULL};
     struct stream_spec spec = {.params = {keywords, values},
                                .directory = dir,
                                .sync = true,
                                .connect_ms = 20000,
-                               .silence_ms = SILENCE_MS,
-                               .cancel = &cancel,
+                               .silence_ms = l->cancel ? 4 * DRIPS * DRIP_MS : SILENCE_MS,
+                               .cancel = l->cancel ? l->cancel : &goes_on,
                                .said = heard};
     struct stream_result result;
-    int rc = stream_receive(&result, &spec, &e);
+    int rc = stream_receive(&result, &spec, e);
+    free(port);
+    return rc;
+}
+
+/* What comes of one script. What lies in the directory afterwards has no byte of the liar's. */
+static void
+refuses(const struct script *script)
+{
+    struct liar l = {0};
+    struct err e = {0};
+    liar_begin(&l, script);
+    char *dir = tmpdir_make();
+    int rc = receive(&l, dir, &e);
     pthread_join(l.thread, NULL);
     close(l.listening);
     if (rc != script->code || !strstr(e.message, script->said))
         fail_msg("\"%s\" wanted: %s: %s", script->said, err_name(rc), e.message);
     tmpdir_do(dir, "cd $DIR; for f in *; do case $f in '*') ;; *.partial) "
                    "[ \"$(tail -c +8193 $f | tr -d '\\0' | wc -c)\" = 0 ];; *) false;; esac; done");
-    free(port);
+    tmpdir_remove(dir);
+}
+
+/* A message that comes byte by byte keeps nobody from leaving. */
+static void
+test_cancelled_while_it_drips(void **state)
+{
+    (void)state;
+    static const struct script script = {.stream = stream_endless};
+    atomic_bool cancel = false;
+    struct liar l = {.cancel = &cancel};
+    struct err e = {0};
+    liar_begin(&l, &script);
+    char *dir = tmpdir_make();
+    int64_t began = clock_ms();
+    assert_int_equal(receive(&l, dir, &e), ERR_CANCELLED);
+    assert_true(clock_ms() - began < DRIPS * DRIP_MS / 2);
+    pthread_join(l.thread, NULL);
+    close(l.listening);
     tmpdir_remove(dir);
 }
 
@@ -351,6 +398,7 @@ int
 main(void)
 {
     conn_clear_environment();
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_liars)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_liars),
+                                       cmocka_unit_test(test_cancelled_while_it_drips)};
     return cmocka_run_group_tests_name("stream_hostile", tests, NULL, NULL);
 }

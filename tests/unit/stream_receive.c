@@ -32,21 +32,11 @@ heard(void *arg, const struct stream_event *event)
 static int
 group_setup(void **state)
 {
-    (void)state;
-    conn_clear_environment();
-    pg_make(&server, "max_wal_senders = 4\nmax_replication_slots = 4\nautovacuum = off\n"
-                     "wal_keep_size = 1GB\nmin_wal_size = 32MB\nmax_wal_size = 32MB\n"
-                     "synchronous_commit = local\n");
-    pg_start(&server);
+    pg_setup(state, &server,
+             "max_wal_senders = 4\nmax_replication_slots = 4\nautovacuum = off\n"
+             "wal_keep_size = 1GB\nmin_wal_size = 32MB\nmax_wal_size = 32MB\n"
+             "synchronous_commit = local\n");
     free(pg_sql(&server, "create table t (x text)"));
-    return 0;
-}
-
-static int
-group_teardown(void **state)
-{
-    (void)state;
-    pg_remove(&server);
     return 0;
 }
 
@@ -344,5 +334,5 @@ main(void)
         cmocka_unit_test_setup_teardown(test_silence, setup, teardown),
         cmocka_unit_test_setup_teardown(test_shutdown, setup, teardown),
     };
-    return cmocka_run_group_tests_name("stream_receive", tests, group_setup, group_teardown);
+    return cmocka_run_group_tests_name("stream_receive", tests, group_setup, pg_teardown);
 }

@@ -219,20 +219,6 @@ test_stopped(void **state)
     close(p.ends[1]);
 }
 
-static int
-make_dir(void **state)
-{
-    *state = tmpdir_make();
-    return 0;
-}
-
-static int
-remove_dir(void **state)
-{
-    tmpdir_remove(*state);
-    return 0;
-}
-
 static struct relay *
 start_relay(const char *source, const char *target)
 {
@@ -311,8 +297,8 @@ main(void)
         cmocka_unit_test(test_half_close),
         cmocka_unit_test(test_an_end_goes),
         cmocka_unit_test(test_stopped),
-        cmocka_unit_test_setup_teardown(test_programs, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(test_no_program, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(test_programs, tmpdir_setup, tmpdir_teardown),
+        cmocka_unit_test_setup_teardown(test_no_program, tmpdir_setup, tmpdir_teardown),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);

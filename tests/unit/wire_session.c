@@ -2,6 +2,7 @@
 
 #include "moonrise/base/err.h"
 #include "moonrise/base/str.h"
+#include "moonrise/base/version.h"
 #include "moonrise/wire/frame.h"
 #include "moonrise/wire/message.h"
 #include "moonrise/wire/session.h"
@@ -91,6 +92,25 @@ far_serve(void)
     return 0;
 }
 
+/* Calls and calls, and reads no answer. */
+static int
+far_nag(void)
+{
+    struct str out = STR_INIT;
+    char hello[100];
+    int len =
+        snprintf(hello, sizeof(hello), "{\"protocol\":1,\"version\":\"%s\"}", MOONRISE_VERSION);
+    frame_append(&out, &(struct frame){.type = FRAME_HELLO, .payload = hello, .len = (size_t)len});
+    if (write(1, out.data, out.len) < 0)
+        return 1;
+    str_clear(&out);
+    while (out.len < 60000)
+        frame_append(&out, &(struct frame){.type = FRAME_CALL, .id = 1, .payload = "{}", .len = 2});
+    while (write(1, out.data, out.len) > 0)
+        continue;
+    return 1;
+}
+
 static int
 far_main(const char *role)
 {
@@ -105,13 +125,13 @@ far_main(const char *role)
         char hello[FRAME_HEAD_BYTES] = "\x89MR\x01\xff\xff\xff\xff";
         return write(1, hello, sizeof(hello)) > 0 ? pause() : 1;
     }
-    return pause(); /* mute */
+    return strcmp(role, "deaf") == 0 ? far_nag() : pause(); /* mute */
 }
 
 struct fixture {
     struct loop *l;
     struct session *s;
-    int done, ended, progressed;
+    int pid, done, ended, progressed;
     struct err e, why;
     char *answer;
     bool free_in_done, call_in_done, free_in_progress;
@@ -126,11 +146,22 @@ setup(void **state)
     return 0;
 }
 
+/* One that does not end with its input is killed after a grace, which nobody waits for here. */
+static void
+put_down(struct fixture *f)
+{
+    if (f->pid > 0)
+        kill(f->pid, SIGKILL);
+    session_free(f->s);
+    f->s = NULL;
+    f->pid = 0;
+}
+
 static int
 teardown(void **state)
 {
     struct fixture *f = *state;
-    session_free(f->s);
+    put_down(f);
     assert_int_equal(loop_handles(f->l), 0);
     loop_free(f->l);
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
@@ -155,6 +186,7 @@ start(struct fixture *f, const char *role)
     const char *argv[] = {"/proc/self/exe", role, NULL};
     if (session_start(&f->s, f->l, argv, &ev, &e) != 0)
         fail_msg("%s", e.message);
+    f->pid = session_pid(f->s);
 }
 
 static void call(struct fixture *f, const char *op, const struct message *args, int64_t ms);
@@ -368,9 +400,19 @@ test_mute_and_hostile_ends(void **state)
         assert_int_equal(f->why.code, ends[i].code);
         assert_int_equal(f->e.code, ends[i].code);
         assert_int_equal(f->done, 1);
-        session_free(f->s);
-        f->s = NULL;
+        put_down(f);
     }
+}
+
+/* What it is owed is not kept for it without an end. */
+static void
+test_an_end_that_reads_nothing(void **state)
+{
+    struct fixture *f = *state;
+    start(f, "deaf");
+    until_count(f->l, &f->ended, 1, 30000, "the end");
+    assert_int_equal(f->why.code, ERR_CONNECT);
+    assert_string_equal(f->why.message, "the other end does not read what it is sent");
 }
 
 static void
@@ -437,6 +479,7 @@ main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_far_end_hangs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_heartbeats_keep_it_alive, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mute_and_hostile_ends, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_end_that_reads_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_free_from_callbacks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_freeing_ends_the_far_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_program, setup, teardown),

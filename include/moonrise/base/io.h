@@ -30,6 +30,9 @@ ssize_t io_pread_full(int fd, void *buf, size_t len, uint64_t offset, struct err
 /* Writes all of `len` bytes at `offset`. ERR_SPACE, ERR_IO. */
 int io_pwrite_full(int fd, const void *buf, size_t len, uint64_t offset, struct err *e);
 
+/* How many bytes may still be written to the file system of a file or directory. ERR_NOTFOUND, ERR_IO. */
+int io_free_bytes(uint64_t *out, const char *path, struct err *e);
+
 /* Flushes a file (or directory) that is named. */
 int io_fsync_file(const char *path, struct err *e);
 int io_fsync_dir(const char *path, struct err *e);

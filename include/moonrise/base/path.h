@@ -20,6 +20,9 @@ const char *path_base(const char *path);
 /* The absolute path without symbolic links, "." and "..". ERR_NOTFOUND when it does not exist. */
 int path_canonical(char **out, const char *path, struct err *e);
 
+/* Whether it could be canonical: absolute, and no part of it is empty, "." or "..". For names from outside. */
+bool path_is_plain(const char *path);
+
 /* Whether `path`, by whatever links, is the canonical path `real`. */
 bool path_leads_to(const char *path, const char *real);
 

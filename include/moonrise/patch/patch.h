@@ -10,8 +10,9 @@
  * compares them again and keeps what is right, a full patch writes all again; both end in the same state,
  * wherever the run before was interrupted. (A full recovery that is run again is a differential patch.)
  *
- * Flushing. Each file is flushed through the descriptor that wrote it, also a file in which nothing
- * differed, since an earlier run that was killed may have left it in the cache only; then each directory.
+ * Flushing. Each file is flushed through the descriptor that wrote it, while the next ones are copied, also
+ * a file in which nothing differed, since an earlier run that was killed may have left it in the cache only;
+ * then each directory.
  * syncfs(2) would not do: it names no file, it reports write errors since Linux 5.8 only, and it waits
  * for all that is dirty on the file system, the source server's own pages included. A file whose flush
  * failed is dropped from the page cache: the kernel forgets an error that it has told once and calls the

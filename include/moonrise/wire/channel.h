@@ -48,6 +48,9 @@ int channel_stdio(struct channel **out, struct loop *l, const struct channel_eve
 /* Queues bytes (copied). */
 void channel_write(struct channel *c, const void *bytes, size_t len);
 
+/* Bytes queued that the other end has left no room for yet. */
+size_t channel_unsent_bytes(const struct channel *c);
+
 /* The child's process id, for messages; 0 where there is none. */
 int channel_pid(const struct channel *c);
 

@@ -18,7 +18,8 @@
 struct err;
 struct message;
 
-/* When nothing has come for so long though something is owed, the other end is taken for dead. */
+/* When nothing has come for so long though something is owed, or next to nothing of a frame that has begun, the
+ * other end is taken for dead. */
 #define LINK_STALL_MS 30000
 
 struct link {
@@ -36,6 +37,7 @@ struct link {
     size_t sent;     /* of the queue */
     int held;        /* frames that nobody has tried to send yet */
     int64_t held_ms; /* since when */
+    bool torn; /* link_write gave up within a frame: whatever followed would be a part of it */
 };
 
 /* Makes a link of the first group of fields, which the caller has set; all others are zero. Free what it holds
@@ -46,16 +48,16 @@ void link_init(struct link *l);
 int link_send(struct link *l, const struct frame *f, struct err *e);
 
 /* Queues a frame that need not go at once: small ones wake the other end, and the ssh between, a few at a time.
- * It goes with the next one that is sent, when link_next has to wait, or with the 8th, or the first after a
- * tenth of a second. ERR_CONNECT. */
+ * It goes with the next one that is sent, when link_next has to wait, when some are held, or with the first
+ * after a tenth of a second. ERR_CONNECT. */
 int link_hold(struct link *l, const struct frame *f, struct err *e);
 
 /* The same as link_send for a frame with a message, which is borrowed. ERR_LIMIT when it does not fit. */
 int link_send_message(struct link *l, int type, uint32_t id, const struct message *m,
                       struct err *e);
 
-/* Sends all of the queue, then these bytes, waiting as long as some go out within stall_ms. ERR_CONNECT,
- * ERR_TIMEOUT, ERR_CANCELLED. */
+/* Sends all of the queue, then these bytes, waiting as long as some go out within stall_ms. When it gives
+ * up between, the link sends nothing any more. ERR_CONNECT, ERR_TIMEOUT, ERR_CANCELLED. */
 int link_write(struct link *l, const void *bytes, size_t len, struct err *e);
 
 /* The next frame, valid until the next call: 1, or 0 when none has come after wait_ms (negative: until the
@@ -71,6 +73,8 @@ struct link_call {
     int (*on_frame)(void *arg, const struct frame *f,
                     struct err *e); /* takes binary ones; or NULL */
     void *arg;
+    int64_t
+        limit_ms; /* by when the answer is there, whatever signs of life come; 0: none is known */
 };
 int link_call(struct message **out, struct link *l, const struct link_call *call, struct err *e);
 

@@ -4,16 +4,19 @@ local add_mirrors_plan = require("lib.add_mirrors_plan")
 local args = require("lib.args")
 local cluster = require("lib.cluster")
 local copy_line = require("lib.copy_line")
+local copy_options = require("lib.copy_options")
 local mirror_file = require("lib.mirror_file")
 local mr = require("moonrise")
+local proceed = require("lib.proceed")
 local recovery = require("lib.recovery")
 local recovery_file = require("lib.recovery_file")
 local separately = require("lib.separately")
 local session = require("lib.session")
 local tablespaces = require("lib.tablespaces")
+local tell_skipped = require("lib.tell_skipped")
 local term = require("lib.term")
 
-local options = {
+local options = args.joined({
     { key = "offset", short = "p", arg = "OFFSET", kind = "int", min = -65535, max = 65535,
       default = 1000, help = "a mirror's port is its primary's and this (default 1000)" },
     { key = "locations", short = "m", arg = "FILE",
@@ -22,11 +25,7 @@ local options = {
     { key = "input", short = "i", arg = "FILE",
       help = "add the mirrors that this file names:\ncontent|address|port|directory" },
     { key = "output", short = "o", arg = "FILE", help = "write such a file, change nothing" },
-    { key = "max_rate", long = "max-rate", arg = "SIZE", kind = "size", min = 1,
-      help = "largest number of bytes a second read from each primary" },
-    tablespaces.option,
-    { key = "no_progress", long = "no-progress", help = "no progress" },
-}
+}, copy_options.copies)
 
 local function check(opts)
     for _, other in ipairs({ { "output", "-o" }, { "spread", "-s" }, { "locations", "-m" },
@@ -36,7 +35,7 @@ local function check(opts)
             return problem
         end
     end
-    if opts.output and (opts.max_rate or opts.tablespaces) then
+    if opts.output and (opts.max_rate or opts.max_rate_host or opts.tablespaces) then
         return "-o copies nothing: --max-rate and --tablespace-mapping do not go with it"
     elseif opts.yes and not opts.input and not opts.locations then
         return "-a asks nobody where the mirrors go: -m or -i says it"
@@ -89,22 +88,19 @@ end
 local function run_entry(ctx, entry, opts, progress)
     local began = mr.clock()
     return add_mirrors.add(ctx, entry, {
-        max_rate = opts.max_rate, tablespaces = tablespaces.parse(opts.tablespaces),
+        max_rate = entry.failed.max_rate, tablespaces = tablespaces.parse(opts.tablespaces),
         progress = function(report)
             progress:update(entry.pair.content, copy_line(entry.row, began, report))
         end })
 end
 
 local function carry_out(ctx, plan, opts)
-    local progress = term.progress({ off = opts.no_progress })
-    separately.run(plan.entries, {
-        question = "Stop the copies that are not finished", hosts = opts.hosts,
-        batch = opts.batch, host_of = function(entry)
+    separately.run(plan.entries, opts, {
+        question = "Stop the copies that are not finished", host_of = function(entry)
             return entry.pair.mirror.hostname
-        end }, function(entry)
+        end, run = function(entry, progress)
             return run_entry(ctx, entry, opts, progress)
-        end)
-    progress:finish()
+        end })
 end
 
 -- Mirrors that are up and that nobody has armed yet.
@@ -144,13 +140,22 @@ local function report(ctx, plan)
     return failures
 end
 
+local function add(ctx, plan, opts)
+    carry_out(ctx, plan, opts)
+    bring_in_sync(ctx, plan, opts.batch)
+    local failures = report(ctx, plan)
+    add_mirrors.finish(ctx)
+    return failures
+end
+
 local function as_json(plan)
     local list, skipped = {}, {}
     for i, entry in ipairs(plan.entries) do
         local mirror, numbers = entry.row or entry.pair.mirror, entry.numbers or {}
         list[i] = { content = entry.pair.content, dbid = entry.row and entry.row.dbid,
             host = mirror.hostname, address = mirror.address, port = mirror.port,
-            datadir = mirror.datadir, type = entry.type, took_ms = numbers.took_ms,
+            datadir = mirror.datadir, type = entry.type, max_rate = entry.failed.max_rate,
+            took_ms = numbers.took_ms,
             bytes_written = numbers.bytes_written, error = entry.err and tostring(entry.err) }
     end
     for i, entry in ipairs(plan.skipped) do
@@ -158,16 +163,6 @@ local function as_json(plan)
     end
     return { mirrors = mr.json_array(list), skipped = mr.json_array(skipped),
              left_out = mr.json_array(plan.left) }
-end
-
-local function carry_out_plan(ctx, plan, opts)
-    local go, code = term.confirm("Continue with add mirrors procedure", opts.yes)
-    if not go then
-        return nil, code
-    end
-    carry_out(ctx, plan, opts)
-    bring_in_sync(ctx, plan, opts.batch)
-    return report(ctx, plan)
 end
 
 local function main(ctx, opts)
@@ -178,31 +173,20 @@ local function main(ctx, opts)
     if not plan then
         return nil, err
     end
-    for _, entry in ipairs(plan.skipped) do
-        term.error(entry.err)
-        term.warn("content %d: skipped", entry.pair.content)
-    end
-    local failures = #plan.skipped
-    local work = #plan.entries + #plan.behind
-    if work + #plan.left > 0 then
+    tell_skipped(plan.skipped, function(entry)
+        return ("content %d"):format(entry.pair.content)
+    end)
+    local is_some = #plan.entries + #plan.behind > 0
+    if is_some or #plan.left > 0 then
         add_mirrors_plan.print(plan)
-    elseif failures == 0 then
+    elseif #plan.skipped == 0 then
         term.info("No mirrors to add: every segment has its mirror")
     end
-    if work > 0 and not opts.dry_run then
-        local failed, code = carry_out_plan(ctx, plan, opts)
-        if not failed then
-            return code
-        end
-        failures = failures + failed
-    end
-    if not opts.dry_run then
+    if not is_some and not opts.dry_run then
         add_mirrors.finish(ctx)
     end
-    if opts.json then
-        term.json(as_json(plan))
-    end
-    return failures == 0 and 0 or 1
+    return proceed(ctx, opts, { plan = plan, is_some = is_some, failures = #plan.skipped,
+        question = "Continue with add mirrors procedure", act = add, as_json = as_json })
 end
 
 return {

@@ -36,8 +36,8 @@ local function each(hosts, opts, fn)
 end
 
 local SAYS = {
-    none = "is installed in " .. deploy.place,
-    other = "takes the place of another build of this version in " .. deploy.place,
+    none = "will be installed in " .. deploy.place,
+    other = "will take the place of another build of this version in " .. deploy.place,
     same = "is there already, in " .. deploy.place,
 }
 
@@ -76,7 +76,8 @@ local function finish(hosts, opts, found)
     local list, code = {}, 0
     for index, host in ipairs(hosts) do
         local err = found[host].err
-        list[index] = { host = host, done = err == nil, error = err and tostring(err) }
+        local is_there = not opts.dry_run or found[host].word == "same"
+        list[index] = { host = host, done = not err and is_there, error = err and tostring(err) }
         code = err and 1 or code
     end
     if opts.json then

@@ -1,22 +1,22 @@
 --- `moonrise movemirrors`: mirrors go to other directories, ports or hosts.
+local args = require("lib.args")
 local cluster = require("lib.cluster")
 local copy_line = require("lib.copy_line")
+local copy_options = require("lib.copy_options")
 local move = require("lib.move")
 local move_mirrors = require("lib.move_mirrors")
 local mr = require("moonrise")
+local proceed = require("lib.proceed")
 local separately = require("lib.separately")
 local session = require("lib.session")
 local tablespaces = require("lib.tablespaces")
+local tell_skipped = require("lib.tell_skipped")
 local term = require("lib.term")
 
-local options = {
+local options = args.joined({
     { key = "input", short = "i", long = "input", arg = "FILE",
       help = "which mirrors move, and where to: a line for each" },
-    { key = "max_rate", long = "max-rate", arg = "SIZE", kind = "size", min = 1,
-      help = "largest number of bytes a second read from each primary" },
-    tablespaces.option,
-    { key = "no_progress", long = "no-progress", help = "no progress" },
-}
+}, copy_options.copies)
 
 local function check(opts)
     if not opts.input then
@@ -30,22 +30,19 @@ local function run_entry(ctx, entry, opts, progress)
     local began, key = mr.clock(), entry.pair.mirror.dbid
     local target = entry.failed and entry.failed.target or entry.pair.mirror
     return move_mirrors.move(ctx, entry, {
-        max_rate = opts.max_rate, tablespaces = tablespaces.parse(opts.tablespaces),
+        max_rate = entry.failed and entry.failed.max_rate,
+        tablespaces = tablespaces.parse(opts.tablespaces),
         progress = function(report)
             progress:update(key, copy_line(target, began, report))
         end })
 end
 
 local function carry_out(ctx, plan, opts)
-    local progress = term.progress({ off = opts.no_progress })
-    separately.run(plan.entries, {
-        question = "Stop the moves that are not finished", hosts = opts.hosts, batch = opts.batch,
-        host_of = function(entry)
-            return (entry.to or entry.pair.mirror).hostname
-        end }, function(entry)
+    separately.run(plan.entries, opts, {
+        question = "Stop the moves that are not finished", host_of = move_mirrors.host_of,
+        run = function(entry, progress)
             return run_entry(ctx, entry, opts, progress)
-        end)
-    progress:finish()
+        end })
 end
 
 -- What came of one: whether everything is as it was asked for.
@@ -58,11 +55,20 @@ local function report_entry(ctx, entry)
         return false
     elseif pair.mirror.mode ~= "s" then
         term.warn("%s: moved, not in sync yet; the watcher sees to it", cluster.name(pair.mirror))
-        return true
+    else
+        term.info("%s: moved in %s, in sync", cluster.name(pair.mirror),
+            term.duration(entry.numbers.took_ms))
     end
-    term.info("%s: moved in %s, in sync", cluster.name(pair.mirror),
-        term.duration(entry.numbers.took_ms))
     return not entry.numbers.unfinished
+end
+
+local function move_all(ctx, plan, opts)
+    carry_out(ctx, plan, opts)
+    local failures = 0
+    for _, entry in ipairs(plan.entries) do
+        failures = failures + (report_entry(ctx, entry) and 0 or 1)
+    end
+    return failures
 end
 
 local function as_json(plan)
@@ -71,6 +77,7 @@ local function as_json(plan)
         local to, numbers = entry.to or move.place(entry.pair.mirror), entry.numbers or {}
         list[i] = { dbid = entry.pair.mirror.dbid, content = entry.pair.content,
             host = to.hostname, address = to.address, port = to.port, datadir = to.datadir,
+            max_rate = entry.failed and entry.failed.max_rate,
             took_ms = numbers.took_ms, bytes_written = numbers.bytes_written,
             error = entry.err and tostring(entry.err) }
     end
@@ -85,30 +92,17 @@ local function main(ctx, opts)
     if not plan then
         return nil, err
     end
-    for _, entry in ipairs(plan.skipped) do
-        term.error(entry.err)
-        term.warn("%s: skipped", cluster.name(entry.pair.mirror))
-    end
-    local failures = #plan.skipped
+    tell_skipped(plan.skipped, function(entry)
+        return cluster.name(entry.pair.mirror)
+    end)
     if #plan.entries > 0 then
         move_mirrors.print(plan)
-    elseif failures == 0 then
+    elseif #plan.skipped == 0 then
         term.info("No mirrors to move")
     end
-    if #plan.entries > 0 and not opts.dry_run then
-        local go, code = term.confirm("Continue with the move of the mirrors", opts.yes)
-        if not go then
-            return code
-        end
-        carry_out(ctx, plan, opts)
-        for _, entry in ipairs(plan.entries) do
-            failures = failures + (report_entry(ctx, entry) and 0 or 1)
-        end
-    end
-    if opts.json then
-        term.json(as_json(plan))
-    end
-    return failures == 0 and 0 or 1
+    return proceed(ctx, opts, { plan = plan, is_some = #plan.entries > 0,
+        failures = #plan.skipped, question = "Continue with the move of the mirrors",
+        act = move_all, as_json = as_json })
 end
 
 return {

@@ -3,6 +3,7 @@ local mr = require("moonrise")
 local args = require("lib.args")
 local cluster = require("lib.cluster")
 local copy_line = require("lib.copy_line")
+local copy_options = require("lib.copy_options")
 local handover = require("lib.handover")
 local handover_resume = require("lib.handover_resume")
 local move = require("lib.move")
@@ -17,11 +18,13 @@ local recovery_plan = require("lib.recovery_plan")
 local recovery_targets = require("lib.recovery_targets")
 local separately = require("lib.separately")
 local session = require("lib.session")
+local spare_hosts = require("lib.spare_hosts")
 local survivors = require("lib.survivors")
 local tablespaces = require("lib.tablespaces")
+local tell_skipped = require("lib.tell_skipped")
 local term = require("lib.term")
 
-local options = {
+local options = args.joined({
     { key = "full", short = "F", help = "full recovery: every block is copied" },
     { key = "differential", long = "differential",
         help = "compare all blocks, copy those that differ" },
@@ -33,15 +36,10 @@ local options = {
         help = "recover what is down to spare hosts, each failed host to one" },
     { key = "replace_foreign", long = "replace-foreign",
         help = "with -F and -a: also replace a directory that belongs to another cluster" },
-    tablespaces.option,
     { key = "rebalance", short = "r", help = "return every instance to its preferred role" },
     { key = "replay_lag", long = "replay-lag", arg = "SIZE", kind = "size",
       default = handover.MAX_LAG_BYTES,
       help = "with -r: largest replay lag of a mirror that is handed over (default 64MB)" },
-    { key = "max_rate", long = "max-rate", arg = "SIZE", kind = "size", min = 1,
-      help = "largest number of bytes a second that all copies together read from their sources" },
-    { key = "max_rate_host", long = "max-rate-host", arg = "SIZE", kind = "size", min = 1,
-      help = "the same for the copies from and to any one host" },
     { key = "promote", long = "promote", arg = "DBID", kind = "int", min = 1, max = 32767,
       help = "after a double fault: promote this mirror in its lost primary's place" },
     { key = "accept_loss", long = "accept-loss", arg = "TEXT",
@@ -50,9 +48,7 @@ local options = {
       help = "with --promote: its host does not answer, and you have seen that it is off" },
     { key = "policy", long = "policy", arg = "NAME=FILE", repeatable = true,
       help = "decide with this policy: recovery=FILE, rebalance=FILE" },
-    { key = "sequential", short = "s", help = "progress as one line after another" },
-    { key = "no_progress", long = "no-progress", help = "no progress" },
-}
+}, copy_options.copies)
 
 -- What means nothing with the rest of the command line is not taken silently.
 local function check_meaning(opts)
@@ -100,7 +96,7 @@ local function check(opts)
         _, problem = tablespaces.parse(opts.tablespaces)
     end
     if not problem and opts.spares then
-        _, problem = recovery_targets.parse_hosts(opts.spares)
+        _, problem = spare_hosts.parse(opts.spares)
     end
     if not problem then
         _, problem = policy.parse(opts.policy, opts.rebalance and "rebalance" or "recovery")
@@ -141,8 +137,8 @@ local function report(plan, results)
         if not result then
             failures = failures + 1
             term.error(results[i].err)
-            term.warn("%s: recovery failed, its catalog row is as before; run recoverseg again",
-                cluster.name(entry.target))
+            term.warn("%s: recovery failed, its catalog row %s; run recoverseg again",
+                cluster.name(entry.target), entry.moved and "has moved" or "is as before")
         else
             term.info("%s: recovered by %s in %s, %s written%s", cluster.name(entry.target),
                 result.type, term.duration(result.took_ms), term.bytes(result.bytes_written or 0),
@@ -218,10 +214,9 @@ end
 -- What came of plan.entries, and of plan.behind, each with `numbers` or `err`. Each starts as soon
 -- as its own copy is done.
 local function carry_out(ctx, plan, opts)
-    local progress = term.progress({ off = opts.no_progress, sequential = opts.sequential })
     local jobs, first = {}, #plan.entries
     for i, entry in ipairs(plan.entries) do
-        jobs[i] = { host = entry.target.hostname, run = function()
+        jobs[i] = { host = entry.target.hostname, run = function(progress)
             return run_entry(ctx, entry, opts, progress)
         end }
     end
@@ -230,18 +225,17 @@ local function carry_out(ctx, plan, opts)
             return recovery.bring_in_sync(ctx, pair)
         end }
     end
-    separately.run(jobs, {
-        question = "Stop the recoveries that are not finished", hosts = opts.hosts,
-        batch = opts.batch, host_of = function(job)
+    separately.run(jobs, opts, {
+        question = "Stop the recoveries that are not finished", host_of = function(job)
             return job.host
-        end }, function(job)
-            return job.run()
-        end)
-    progress:finish()
+        end, run = function(job, progress)
+            return job.run(progress)
+        end })
     return { unpack(jobs, 1, first) }, { unpack(jobs, first + 1) }
 end
 
--- What was left by earlier runs, and whom the coordinators let in when somebody has moved.
+-- What was left by earlier runs, and whom the coordinators let in when somebody has moved; how much
+-- of it could not be done.
 local function tidy_up(ctx, plan)
     local contents, moved = {}, #plan.left > 0
     for _, place in ipairs(plan.left) do
@@ -264,17 +258,10 @@ local function tidy_up(ctx, plan)
     return problems
 end
 
-local function tell_skipped(plan)
-    local named = {}
-    for _, entry in ipairs(plan.skipped) do
-        local err = entry.err
-        -- A host that is not reached is named once, whatever is on it.
-        if err.code ~= "connect" or not named[err.message] then
-            term.error(err)
-        end
-        named[err.message] = true
-        term.warn("%s: skipped", cluster.name(entry.target))
-    end
+local function tell_left_out(plan)
+    tell_skipped(plan.skipped, function(entry)
+        return cluster.name(entry.target)
+    end)
     for _, fault in ipairs(plan.double_faults) do
         recovery_plan.print_double_fault(fault)
         term.error(mr.error("refused", "primary and mirror are both lost: nothing is recovered", {
@@ -296,7 +283,7 @@ local function recover_all(ctx, opts)
     if not plan then
         return nil, err
     end
-    local failures, results, armed = tell_skipped(plan), nil, nil
+    local failures, results, armed = tell_left_out(plan), nil, nil
     local work = #plan.entries + #plan.behind
     if work == 0 and failures == 0 then
         term.info("No segments to recover")
@@ -311,7 +298,10 @@ local function recover_all(ctx, opts)
         end
         results, armed = carry_out(ctx, plan, opts)
         failures = failures + report(plan, results) + report_armed(plan, armed)
-        tidy_up(ctx, plan)
+            + tidy_up(ctx, plan)
+    end
+    if not opts.dry_run then
+        move.tell_clients(ctx)
     end
     if opts.json then
         term.json(as_json(plan, results, armed))

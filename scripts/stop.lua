@@ -5,6 +5,7 @@ local cluster = require("lib.cluster")
 local evacuation = require("lib.evacuation")
 local handover_resume = require("lib.handover_resume")
 local handover_waves = require("lib.handover_waves")
+local merged = require("lib.merged")
 local mr = require("moonrise")
 local session = require("lib.session")
 local term = require("lib.term")
@@ -146,12 +147,7 @@ end
 
 local function start_again(opts)
     local book = dofile(mr.scripts_dir .. "/start.lua")
-    local options = { given = {} }
-    for key, value in pairs(opts) do
-        options[key] = value
-    end
-    options.yes = true
-    return book.main(options, {})
+    return book.main(merged(opts, { yes = true }), {})
 end
 
 local function refuse_evacuation(work, opts)

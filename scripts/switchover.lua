@@ -1,9 +1,12 @@
 --- `moonrise switchover`: primary and mirror of a content change places, without a loss or a copy.
 local mr = require("moonrise")
+local args = require("lib.args")
 local cluster = require("lib.cluster")
+local copy_options = require("lib.copy_options")
 local handover = require("lib.handover")
 local handover_resume = require("lib.handover_resume")
 local handover_waves = require("lib.handover_waves")
+local proceed = require("lib.proceed")
 local session = require("lib.session")
 local term = require("lib.term")
 
@@ -73,6 +76,10 @@ local function print_plan(plan)
     end
 end
 
+local function hand_over(ctx, plan, opts)
+    return handover_waves.run(ctx, { plan.wave }, opts, "roles changed")
+end
+
 local function as_json(plan)
     local told, refused = {}, {}
     for _, pair in ipairs(plan.wave) do
@@ -94,18 +101,9 @@ local function run(ctx, opts, contents)
         return nil, err
     end
     print_plan(plan)
-    local failures = #plan.refused + unfinished
-    if #plan.wave > 0 and not opts.dry_run then
-        local go, code = term.confirm("Continue with the switchover", opts.yes)
-        if not go then
-            return code
-        end
-        failures = failures + handover_waves.run(ctx, { plan.wave }, opts, "roles changed")
-    end
-    if opts.json then
-        term.json(as_json(plan))
-    end
-    return failures == 0 and 0 or 1
+    return proceed(ctx, opts, { plan = plan, is_some = #plan.wave > 0,
+        failures = #plan.refused + unfinished, question = "Continue with the switchover",
+        act = hand_over, as_json = as_json })
 end
 
 return {
@@ -128,13 +126,11 @@ moonrise recoverseg -r returns every instance to its preferred role.]],
   moonrise switchover 0             content 0
   moonrise switchover 0 1 2 -a      three of them, without a question]],
     arguments = math.huge,
-    options = {
+    options = args.joined({
         { key = "replay_lag", long = "replay-lag", arg = "SIZE", kind = "size",
           default = handover.MAX_LAG_BYTES,
           help = "largest replay lag of a mirror that is promoted (default 64MB)" },
-        { key = "sequential", short = "s", help = "progress as one line after another" },
-        { key = "no_progress", long = "no-progress", help = "no progress" },
-    },
+    }, copy_options.progress),
     check = function(_, rest)
         local _, problem = parse(rest)
         return problem

@@ -23,7 +23,6 @@ local term = require("lib.term")
 local M = {}
 
 local INTENT = "addmirrors"
-local TRIES = 3
 
 -- Has the primary let in whom these rows make necessary.
 local function let_in(ctx, pair, instances, epoch)
@@ -33,28 +32,19 @@ local function let_in(ctx, pair, instances, epoch)
     return changed ~= nil or nil, err
 end
 
--- The coordinator's pair may change between the hosts' record and the transition.
 local function add_row(ctx, pair, mirror, token)
-    local dbid, err
-    for _ = 1, TRIES do
-        local instances, facts
-        instances, err = ctx.cat:instances()
-        if instances then
-            facts, err = hosts_record.joining(ctx, instances,
-                { dbid = 0, hostname = mirror.hostname })
-        end
-        if not facts then
-            return nil, err
-        end
-        dbid, err = ctx.cat:call("mirror_add", token, {
+    return hosts_record.joining(ctx, { hostname = mirror.hostname }, function(facts)
+        return ctx.cat:call("mirror_add", token, {
             content = pair.content, role = "m", preferred_role = mirror.preferred_role,
             port = mirror.port, hostname = mirror.hostname, address = mirror.address,
-            datadir = mirror.datadir }, next(facts) and facts or "{}")
-        if dbid or err.sqlstate ~= "MR003" then
-            break
-        end
-    end
-    return dbid, err
+            datadir = mirror.datadir }, facts)
+    end)
+end
+
+local function remove_row(ctx, mirror, token)
+    return hosts_record.leaving(ctx, mirror.dbid, function(facts)
+        return ctx.cat:call("instance_remove", token, mirror.dbid, facts)
+    end)
 end
 
 -- The rows with this mirror, or without it.
@@ -128,7 +118,7 @@ local function take_back_held(ctx, pair, mirror, token)
     if not ok then
         return nil, err
     end
-    return ctx.cat:call("instance_remove", token, mirror.dbid)
+    return remove_row(ctx, mirror, token)
 end
 
 --- Takes back what was added at this place and has never been up. What is up by now, or somewhere
@@ -175,11 +165,7 @@ end
 
 -- Clients that come through foreign servers find the mirror from now on when it has taken over.
 local function tell_clients(ctx, content)
-    local pair, err = ctx.cat:pair(content)
-    local ok
-    if pair then
-        ok, err = fdw.move(ctx, pair)
-    end
+    local ok, err = fdw.list_both(ctx, content)
     if not ok then
         term.warn("content %d: its foreign servers do not list the mirror: %s", content,
             tostring(err))

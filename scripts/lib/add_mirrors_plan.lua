@@ -9,6 +9,7 @@ local layout = require("lib.mirror_layout")
 local mirror_file = require("lib.mirror_file")
 local move = require("lib.move")
 local mr = require("moonrise")
+local rate_shares = require("lib.rate_shares")
 local recovery = require("lib.recovery")
 local recovery_file = require("lib.recovery_file")
 local term = require("lib.term")
@@ -247,22 +248,6 @@ local function entry_of(place, seen)
     return entry
 end
 
-local function examine_all(ctx, plan, opts)
-    local entries = plan.entries
-    plan.entries = {}
-    for i, result in ipairs(by_host.run(entries, function(entry)
-        return entry.pair.mirror.hostname
-    end, opts, function(entry)
-        return examine(ctx, entry)
-    end)) do
-        if result.error then
-            table.insert(plan.skipped, { pair = entries[i].pair, err = result.error })
-        else
-            table.insert(plan.entries, entries[i])
-        end
-    end
-end
-
 -- Whether the hosts have what the cluster's TLS needs.
 local function check_tls(ctx, plan, mirrors)
     local state, err = ctx.cat:state()
@@ -313,8 +298,17 @@ function M.places(ctx, opts, locations)
     return places, places and seen or err
 end
 
+local function share_rates(entries, opts)
+    local copies = {}
+    for _, entry in ipairs(entries) do
+        table.insert(copies, entry.type ~= "start" and entry.failed or nil)
+    end
+    rate_shares.share(copies, opts)
+end
+
 --- The plan: { entries = AddedMirror[], behind = pairs whose mirror is up and not in sync,
---- skipped = {pair, err}[], left = contents that stay without a mirror, warnings = string[] }.
+--- skipped = AddedMirror[] with err, left = contents that stay without a mirror,
+--- warnings = string[] }.
 ---@param ctx table
 ---@param opts table
 ---@param locations fun(count: integer): string[]?, Error?
@@ -325,18 +319,22 @@ function M.make(ctx, opts, locations)
     if not places then
         return nil, seen
     end
-    local plan = { entries = {}, skipped = {}, left = left_out(places, seen),
-                   behind = seen.behind }
-    local mirrors = {}
+    local plan = { left = left_out(places, seen), behind = seen.behind }
+    local entries, mirrors = {}, {}
     for i, place in ipairs(places) do
-        plan.entries[i] = entry_of(place, seen)
-        mirrors[i] = plan.entries[i].pair.mirror
+        entries[i] = entry_of(place, seen)
+        mirrors[i] = entries[i].pair.mirror
     end
     local ok, err = check_tls(ctx, plan, mirrors)
     if not ok then
         return nil, err
     end
-    examine_all(ctx, plan, opts)
+    plan.entries, plan.skipped = by_host.sort_out(entries, function(entry)
+        return entry.pair.mirror.hostname
+    end, opts, function(entry)
+        return examine(ctx, entry)
+    end)
+    share_rates(plan.entries, opts)
     return plan
 end
 

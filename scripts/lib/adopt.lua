@@ -5,6 +5,7 @@ local cluster = require("lib.cluster")
 local create = require("lib.create")
 local home = require("lib.home")
 local instance = require("lib.instance")
+local merged = require("lib.merged")
 local mr = require("moonrise")
 local roles = require("lib.roles")
 local streaming = require("lib.streaming")
@@ -53,14 +54,9 @@ local function configure(plan, found, epoch, more)
     if not ok then
         return nil, err
     end
-    local values = {}
-    for _, list in ipairs({ found.wanted, more or {} }) do
-        for name, value in pairs(list) do
-            values[name] = value
-        end
-    end
     return plan.agents:order(inst, "configure", as_superuser(plan,
-        { epoch = epoch, step = CONFIGURE, settings = values, hba = found.hba }))
+        { epoch = epoch, step = CONFIGURE, settings = merged(found.wanted, more),
+          hba = found.hba }))
 end
 
 -- The server reads its files before it is stopped for them.

@@ -1,5 +1,6 @@
 --- The agents of the cluster's hosts: one per host, started when it is first needed.
 local cluster = require("lib.cluster")
+local merged = require("lib.merged")
 local mr = require("moonrise")
 
 local M = {}
@@ -61,11 +62,14 @@ local function unreachable(set, host, err)
     return nil, err
 end
 
+local function again(host)
+    return ("run the command again once host %s answers"):format(host)
+end
+
 -- Whoever waits for an answer does not know the host that has fallen silent.
 local function lost(host, err)
     return mr.error("connect", ("the agent of host %s: %s"):format(host, err.message),
-        { cause = err, hint = err.hint or ("run the command again once host %s answers")
-            :format(host) })
+        { cause = err, hint = err.hint or again(host) })
 end
 
 -- All who need a host wait for the same attempt to reach it.
@@ -73,11 +77,15 @@ local function awaited(set, host, agent, timeout_ms)
     if M.is_local(host) then
         return agent -- a child, which needs no waiting for
     end
-    local ok, err = agent:ready(math.min(timeout_ms or CONNECT_MS, CONNECT_MS))
+    local patience_ms = math.min(timeout_ms or CONNECT_MS, CONNECT_MS)
+    local ok, err = agent:ready(patience_ms)
     if ok then
         return agent
     elseif err.code == "cancelled" then
         return nil, err
+    elseif err.code == "timeout" then
+        err = mr.error("timeout", ("it has not answered within %g s"):format(patience_ms / 1000),
+            { cause = err, hint = again(host) })
     end
     return unreachable(set, host, err)
 end
@@ -130,14 +138,10 @@ function Set:call(host, op, args, options)
 end
 
 local function about(set, inst, args)
-    local full = {
+    return merged({
         datadir = inst.datadir, port = inst.port, bin = set.env.bin, user = set.env.user,
         passfile = set.env.passfile,
-    }
-    for key, value in pairs(args or {}) do
-        full[key] = value
-    end
-    return full
+    }, args)
 end
 
 local function named(inst, err)

@@ -3,6 +3,8 @@
 --- Both `-b 4`, `-b4`, `--batch 4` and `--batch=4` are understood, single letters can be joined
 --- (`-ev`), `--` ends the options. Everything that is wrong is one line of text for an exit code of
 --- 2.
+local merged = require("lib.merged")
+
 local M = {}
 
 ---@class Option
@@ -70,8 +72,9 @@ local function read_value(option, text, name)
         return nil, ("option %s wants %s, not '%s'"):format(name, wanted[kind], text)
     end
     if (option.min and value < option.min) or (option.max and value > option.max) then
-        return nil, ("option %s wants a value from %s to %s, not '%s'"):format(
-            name, option.min or "-", option.max or "-", text)
+        local range = option.max and ("from %s to %s"):format(option.min or "-", option.max)
+            or ("from %s on"):format(option.min)
+        return nil, ("option %s wants a value %s, not '%s'"):format(name, range, text)
     end
     return value
 end
@@ -97,6 +100,25 @@ local function index(options)
         end
     end
     return by_name
+end
+
+--- A command's own options and others that it shares: each keeps the letters and names that it has
+--- not for itself.
+---@param own Option[]
+---@param shared Option[]
+---@return Option[]
+function M.joined(own, shared)
+    local taken, options = index(own), { unpack(own) }
+    for _, option in ipairs(shared) do
+        local short = option.short and not taken["-" .. option.short] and option.short or nil
+        local long = option.long and not taken["--" .. option.long] and option.long or nil
+        if short or long then
+            local copy = merged(option)
+            copy.short, copy.long = short, long
+            table.insert(options, copy)
+        end
+    end
+    return options
 end
 
 -- Splits one argument into the option's spelling and the value glued to it.

@@ -39,4 +39,24 @@ function M.run(items, host_of, limits, fn)
     return results
 end
 
+--- Runs fn(item) for every item as above, and keeps apart what it could not do.
+---@param items table[]
+---@param host_of fun(item: table): string
+---@param limits {hosts: integer, batch: integer}
+---@param fn fun(item: table): table?, Error?
+---@return table[] done what fn returned
+---@return table[] failed the other items, each with its `err`
+function M.sort_out(items, host_of, limits, fn)
+    local done, failed = {}, {}
+    for i, result in ipairs(M.run(items, host_of, limits, fn)) do
+        if result.error then
+            items[i].err = result.error
+            table.insert(failed, items[i])
+        else
+            table.insert(done, result)
+        end
+    end
+    return done, failed
+end
+
 return M

@@ -343,6 +343,44 @@ function Catalog:left_places()
         where busy_until is null or busy_until <= clock_timestamp() order by content, since]]))
 end
 
+--- The places to which a content's mirror, which is up, is being copied: as above, and busy_by, who
+--- copies.
+---@param content integer
+---@return table[]? places
+---@return Error? err
+function Catalog:busy_places(content)
+    return plain(self:query([[select dbid, content, hostname, address, port, datadir, busy_by
+        from moonrise.left_place where content = $1 and busy_until > clock_timestamp()
+        order by since]], { content }))
+end
+
+--- Where instances were before they were brought to other places, or had other ports or addresses:
+--- dbid, hostname, address, port. A dbid that was given anew does not have its predecessor's.
+---@return table[]? places
+---@return Error? err
+function Catalog:former_places()
+    return plain(self:query([[
+        select distinct j.dbid, j.data->'from'->>'hostname' as hostname,
+            j.data->'from'->>'address' as address, (j.data->'from'->>'port')::integer as port
+        from moonrise.journal j join moonrise.gp_segment_configuration c using (dbid, content)
+        where j.kind = 'move' and not exists (
+            select from moonrise.journal later where later.content = j.content
+                and later.dbid = j.dbid and later.kind = 'instance' and later.id > j.id)]]))
+end
+
+--- Which instances were brought to other places, or are being brought there: dbid, from_host,
+--- to_host, and of what is not done yet port and datadir.
+---@return table[]? moves
+---@return Error? err
+function Catalog:moves()
+    return plain(self:query([[
+        select dbid, c.hostname as from_host, l.hostname as to_host, l.port, l.datadir
+        from moonrise.left_place l join moonrise.gp_segment_configuration c using (dbid)
+        union all
+        (select distinct on (dbid) dbid, data->'from'->>'hostname', data->'to'->>'hostname', null,
+            null from moonrise.journal where kind = 'move' order by dbid, id desc)]]))
+end
+
 --- Adds a row to the journal.
 ---@param kind string
 ---@param entry {content: integer?, dbid: integer?, text: string, data: table?}

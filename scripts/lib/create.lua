@@ -9,6 +9,7 @@ local hold = require("lib.hold")
 local home = require("lib.home")
 local host_setup = require("lib.host_setup")
 local instance = require("lib.instance")
+local merged = require("lib.merged")
 local mr = require("moonrise")
 local reader = require("lib.reader")
 local relay = require("lib.relay")
@@ -223,12 +224,9 @@ local function make_mirror(ctx, pair, plan, options)
     if not epoch then
         return nil, err
     end
-    local spec = instance.standby_spec(env, mirror, primary)
-    local args = {
-        epoch = epoch, maker = plan.maker, type = "full", slot = spec.slot,
-        settings = spec.settings, hba = spec.hba, listen = spec.listen, start = true,
-        source = instance.recovery_source(env, mirror, primary),
-    }
+    local args = merged(instance.standby_spec(env, mirror, primary), {
+        epoch = epoch, maker = plan.maker, type = "full", start = true,
+        source = instance.recovery_source(env, mirror, primary) })
     local done
     done, err = configuration.add(ctx, args, { source = primary, target = mirror }, {})
     if not done then

@@ -8,6 +8,7 @@
 --- passwords of its user mappings to a host of his choice. It may turn the order round, by a
 --- function that can do nothing else.
 local mr = require("moonrise")
+local cluster = require("lib.cluster")
 local instance = require("lib.instance")
 local superuser = require("lib.superuser")
 
@@ -42,6 +43,10 @@ local function connect(ctx, dbname, coordinator)
     }))
 end
 
+local function server_name(pair)
+    return "seg" .. pair.content
+end
+
 local function places(pair)
     local hosts, ports = { pair.primary.address }, { tostring(pair.primary.port) }
     if pair.mirror then
@@ -64,12 +69,12 @@ local function is_place(inst, host, port)
 end
 
 -- Whether a server's options list this pair's two instances, in either order; of a pair without a
--- mirror its primary alone.
-local function lists(pair, host, port)
+-- mirror its primary alone. `is_at` says whether one is there: by default where it is now.
+local function lists(pair, host, port, is_at)
     local hosts, ports = split(host), split(port)
     local instances = pair.mirror and 2 or 1
     local function at(inst, i)
-        return is_place(inst, hosts[i], ports[i])
+        return (is_at or is_place)(inst, hosts[i], ports[i])
     end
     if #hosts ~= instances or #ports ~= instances then
         return false
@@ -112,7 +117,9 @@ select s.srvname as name,
        (select option_value from pg_options_to_table(s.srvoptions)
         where option_name = 'host') as host,
        (select option_value from pg_options_to_table(s.srvoptions)
-        where option_name = 'port') as port
+        where option_name = 'port') as port,
+       (select option_value from pg_options_to_table(s.srvoptions)
+        where option_name = 'application_name') as application_name
 from pg_foreign_server s join pg_foreign_data_wrapper w on w.oid = s.srvfdw
 where w.fdwname = 'postgres_fdw']]
 
@@ -234,6 +241,19 @@ function M.cancel_hanging(ctx, age_ms)
     return rows and count, err
 end
 
+-- The databases that are registered, the coordinator, which has them, and all instances.
+local function registered(ctx)
+    local databases, err = ctx.cat:query("select dbname::text from fdw_database order by 1")
+    if not databases or #databases == 0 then
+        return databases, err
+    end
+    local coordinator, instances = coordinator_of(ctx)
+    if not coordinator then
+        return nil, instances
+    end
+    return databases, coordinator, instances
+end
+
 --- Puts a pair's primary first in the foreign servers that list the pair, in every database
 --- registered. Can be repeated.
 ---@param ctx table {env, cat}
@@ -241,21 +261,13 @@ end
 ---@return integer? changed number of servers that were changed
 ---@return Error? err the first that occurred; the other databases were done all the same
 function M.point(ctx, pair)
-    local databases, err = ctx.cat:query("select dbname::text from fdw_database order by 1")
+    local databases, coordinator = registered(ctx)
     if not databases then
-        return nil, err
-    elseif #databases == 0 then
-        return 0
-    end
-    local coordinator
-    coordinator, err = coordinator_of(ctx)
-    if not coordinator then
-        return nil, err
+        return nil, coordinator
     end
     local changed, failure = 0, nil
     for _, row in ipairs(databases) do
-        local count
-        count, err = point_in(ctx, pair, coordinator, row.dbname)
+        local count, err = point_in(ctx, pair, coordinator, row.dbname)
         changed, failure = changed + (count or 0), failure or (not count and err) or nil
     end
     if failure then
@@ -278,54 +290,105 @@ local function relist(conn, server, pair)
     return rows, err
 end
 
--- A pair that had no mirror may have changed its roles since it has one.
-local function lists_as_before(pair, old, server)
-    if old then
-        return lists({ primary = pair.primary, mirror = old }, server.host, server.port)
+-- Whether a server lists both of a pair, at least one of them where it was and is no more.
+-- `former` are the places of Catalog:former_places.
+local function lists_former(pair, former, server)
+    local function is_known(inst, host, port)
+        for _, place in ipairs(former) do
+            if place.dbid == inst.dbid and is_place(place, host, port) then
+                return true
+            end
+        end
+        return is_place(inst, host, port)
     end
+    return lists(pair, server.host, server.port, is_known)
+        and not lists(pair, server.host, server.port)
+end
+
+-- As M.install makes them; all others are somebody's who may want one instance and no other.
+local function is_own(pair, server)
+    return server.name == server_name(pair)
+        and server.application_name == OPTIONS.application_name
+end
+
+-- A pair that had no mirror may have changed its roles since it has one.
+local function lists_one(pair, server)
     return lists({ primary = pair.primary }, server.host, server.port)
         or lists({ primary = pair.mirror }, server.host, server.port)
 end
 
-local function move_in(conn, pair, old)
+local function relist_in(conn, pairs_of, is_old)
     local servers, err = conn:query(SERVERS_SQL, nil, { timeout_ms = STATEMENT_MS })
     for _, server in ipairs(servers or {}) do
-        if lists_as_before(pair, old, server) then
-            local ok
-            ok, err = relist(conn, server, pair)
-            if not ok then
-                return nil, err
+        for _, pair in ipairs(pairs_of) do
+            if is_old(pair, server) then
+                local ok
+                ok, err = relist(conn, server, pair)
+                if not ok then
+                    return nil, err
+                end
             end
         end
     end
     return servers, err
 end
 
---- Has the foreign servers that list a pair's mirror at its old place list it at its new one, and
---- those of a pair that had none list both, in every database registered. As the coordinator's
---- superuser, by its host's agent.
----@param ctx table {env, cat, agents}
----@param pair {primary: table, mirror: table} as it is now
----@param old? table the mirror's row, with its old place; nil when it had none
----@return boolean? ok
----@return Error? err
-function M.move(ctx, pair, old)
-    local databases, err = ctx.cat:query("select dbname::text from fdw_database order by 1")
-    local coordinator
-    if databases then
-        coordinator, err = coordinator_of(ctx)
-    end
-    if not coordinator then
-        return nil, err
-    end
-    for _, row in ipairs(databases) do
-        local ok
-        ok, err = move_in(superuser.of(ctx.agents, coordinator, row.dbname), pair, old)
-        if not ok then
-            return nil, err
+-- Those of a content, or of all, that have a mirror.
+local function mirrored(instances, content)
+    local list = {}
+    for _, pair in ipairs(cluster.pairs(instances)) do
+        if pair.mirror and (content == nil or pair.content == content) then
+            table.insert(list, pair)
         end
     end
+    return list
+end
+
+-- In every database registered, as the coordinator's superuser, by its host's agent.
+local function relist_where(ctx, content, is_old)
+    local databases, coordinator, instances = registered(ctx)
+    if not databases then
+        return nil, coordinator
+    end
+    local failure
+    for _, row in ipairs(databases) do
+        local ok, err = relist_in(superuser.of(ctx.agents, coordinator, row.dbname),
+            mirrored(instances, content), is_old)
+        failure = failure or (not ok and err) or nil
+    end
+    if failure then
+        return nil, failure
+    end
     return true
+end
+
+--- Has the foreign servers that list an instance at a place that it has left list it where it is,
+--- in every database registered. Which places those are the journal says, so it can be repeated,
+--- and whoever comes after a run that was killed does what that has left undone.
+---@param ctx table {env, cat, agents}
+---@param content? integer of this pair only
+---@return boolean? ok
+---@return Error? err the first that occurred; the other databases were done all the same
+function M.follow(ctx, content)
+    local former, err = ctx.cat:former_places()
+    if not former or #former == 0 then
+        return former and true, err
+    end
+    return relist_where(ctx, content, function(pair, server)
+        return lists_former(pair, former, server)
+    end)
+end
+
+--- Has the foreign server that M.install has made for a pair, and that lists one instance, since
+--- there was no mirror, list both, in every database registered. Other people's are left alone.
+---@param ctx table {env, cat, agents}
+---@param content integer
+---@return boolean? ok
+---@return Error? err the first that occurred; the other databases were done all the same
+function M.list_both(ctx, content)
+    return relist_where(ctx, content, function(pair, server)
+        return is_own(pair, server) and lists_one(pair, server)
+    end)
 end
 
 local function create_server(env, pair, dbname)
@@ -341,9 +404,8 @@ local function create_server(env, pair, dbname)
         end
     end
     table.sort(options)
-    local server = "seg" .. pair.content
     local form = "create server if not exists %s foreign data wrapper postgres_fdw options (%s)"
-    return form:format(server, table.concat(options, ", "))
+    return form:format(server_name(pair), table.concat(options, ", "))
 end
 
 local function statements(env, instances, dbname)
@@ -352,7 +414,7 @@ local function statements(env, instances, dbname)
                    "create extension if not exists postgres_fdw schema moonrise", TURN,
                    "revoke all on function moonrise.fdw_first(name, text, text) from public",
                    "grant execute on function moonrise.fdw_first(name, text, text) to moonrise" }
-    for _, pair in ipairs(require("lib.cluster").pairs(instances)) do
+    for _, pair in ipairs(cluster.pairs(instances)) do
         if pair.content >= 0 then
             table.insert(list, create_server(env, pair, dbname))
         end
@@ -361,9 +423,9 @@ local function statements(env, instances, dbname)
 end
 
 --- Makes foreign servers seg0, seg1, ... in a database of the coordinator, one for each segment,
---- and registers the database so that they follow every failover. As the server's superuser, on its
---- socket.
----@param ctx table {env, cat}
+--- and registers the database so that they follow every failover. As the coordinator's superuser,
+--- by its host's agent.
+---@param ctx table {env, cat, agents}
 ---@param dbname string also the database's name on the segments
 ---@return boolean? ok
 ---@return Error? err
@@ -372,20 +434,12 @@ function M.install(ctx, dbname)
     if not coordinator then
         return nil, instances
     end
-    local conn, err = mr.connect(instance.superuser(coordinator, dbname, "moonrise fdw"))
-    if not conn then
-        return nil, err
+    local ok, err = superuser.of(ctx.agents, coordinator, dbname):run(
+        statements(ctx.env, instances, dbname))
+    if ok then
+        ok, err = ctx.cat:call("fdw_database_set", dbname, true)
     end
-    for _, statement in ipairs(statements(ctx.env, instances, dbname)) do
-        local ok
-        ok, err = conn:query(statement)
-        if not ok then
-            conn:close()
-            return nil, err
-        end
-    end
-    conn:close()
-    return ctx.cat:call("fdw_database_set", dbname, true) ~= nil or nil, err
+    return ok ~= nil or nil, err
 end
 
 return M

@@ -2,6 +2,7 @@
 --- places. What stands around the block is its owner's and stays; inside of it the lines of role
 --- moonrise follow the catalog, all others (cluster.lua's `hba`) stay as they are.
 local agents = require("lib.agents")
+local busy_places = require("lib.busy_places")
 local cluster = require("lib.cluster")
 local settings = require("lib.settings")
 
@@ -89,7 +90,8 @@ function M.apply(ctx, inst, instances, order)
     return done and true, err
 end
 
---- Has the instances of a content that are up follow the catalog, under the content's lease.
+--- Has the instances of a content that are up follow the catalog, under the content's lease. Where
+--- its mirror is being copied to counts, too.
 ---@param ctx table {env, cat, agents}
 ---@param content integer
 ---@param token? integer
@@ -98,7 +100,10 @@ end
 function M.follow(ctx, content, token)
     local instances, err = ctx.cat:instances()
     local pair = instances and cluster.pair(instances, content)
-    if not pair then
+    if pair then
+        instances, err = busy_places.with(ctx, content, instances)
+    end
+    if not pair or not instances then
         return nil, err
     end
     local reserved

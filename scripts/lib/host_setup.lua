@@ -38,7 +38,8 @@ function M.check_programs(set, bin, hosts, version)
     return each(hosts, function(host)
         local answer, err = set:call(host, "programs", { bin = bin }, { timeout_ms = ANSWER_MS })
         if not answer then
-            return nil, on_host(host, err, ("install %s there, in %s"):format(version, bin))
+            return nil, on_host(host, err, err.code ~= "connect"
+                and ("install %s there, in %s"):format(version, bin) or nil)
         elseif answer.version ~= version then
             return nil, mr.error("version", ("host %s has %s in %s, this one has %s"):format(host,
                 answer.version, bin, version),

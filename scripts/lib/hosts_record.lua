@@ -11,6 +11,7 @@
 --- catalog_epoch on record that the catalog reaches by the change alone. So a reader whose own
 --- catalog has not come to the highest catalog_epoch that it reads knows nothing of the pair.
 local cluster = require("lib.cluster")
+local merged = require("lib.merged")
 local mr = require("moonrise")
 
 local M = {}
@@ -48,12 +49,8 @@ function M.of(pair, mode, epoch, catalog_epoch)
 end
 
 local function call(ctx, host, op, record)
-    local args = { name = ctx.env.name, sysid = ctx.sysid, host = host,
-                   wait_ms = WAIT_MS }
-    for key, value in pairs(record or {}) do
-        args[key] = value
-    end
-    return ctx.agents:call(host, op, args, { timeout_ms = DEADLINE_MS })
+    return ctx.agents:call(host, op, merged({ name = ctx.env.name, sysid = ctx.sysid, host = host,
+        wait_ms = WAIT_MS }, record), { timeout_ms = DEADLINE_MS })
 end
 
 --- Reads one host's record.
@@ -200,11 +197,11 @@ function M.in_sync(ctx, pair, epoch)
     end
 end
 
--- The hosts with one instance at another place, or one more.
-local function hosts_with(instances, moved)
+-- The hosts without one instance and, where it moves or is new, with its new place.
+local function hosts_with(instances, dbid, moved)
     local list = { moved }
     for _, inst in ipairs(instances) do
-        if inst.dbid ~= moved.dbid then
+        if inst.dbid ~= dbid then
             table.insert(list, inst)
         end
     end
@@ -228,18 +225,13 @@ end
 -- How far the catalog's epoch jumps when the cluster gets other hosts: further than the other
 -- transitions take it while the hosts write their records.
 local AHEAD = 1000
+local TRIES = 3
 
---- Has a majority of the hosts hold the current record, of those that the cluster has and of those
---- that it has when an instance is at another place: two majorities of different sets of hosts need
---- not share one. Among them the one that joins, which may have an old record of an earlier
---- membership. The facts for move_done and mirror_add.
----@param ctx {env: Env, agents: table, cat: table}
----@param instances table[]
----@param moved table one of them, with its new place; or one that is new
----@return table? facts {} when the hosts stay the same, or the coordinator has no standby
----@return Error? err code "refused": no majority
-function M.joining(ctx, instances, moved)
-    local hosts, before = hosts_with(instances, moved), M.hosts(instances)
+-- Has a majority of the hosts hold the current record, of those that the cluster has and of those
+-- that it gets: two majorities of different sets of hosts need not share one. -> facts, {} when the
+-- hosts stay the same or the coordinator has no standby
+local function change(ctx, instances, hosts, joins)
+    local before = M.hosts(instances)
     local pair = cluster.pair(instances, -1)
     if table.concat(hosts, "\n") == table.concat(before, "\n") or not pair.mirror then
         return {}
@@ -250,7 +242,8 @@ function M.joining(ctx, instances, moved)
     end
     now.catalog_epoch = now.catalog_epoch + AHEAD
     local there = { env = ctx.env, agents = ctx.agents, sysid = sysid }
-    local written, enough, errors = write_all(there, { hosts, before, { moved.hostname } }, now)
+    local written, enough, errors = write_all(there, { hosts, before, joins and { joins } },
+        now)
     if not written then
         return nil, enough
     elseif not enough then
@@ -259,6 +252,52 @@ function M.joining(ctx, instances, moved)
             { hint = "it needs a majority of both" })
     end
     return { majority = { epoch = now.epoch, catalog_epoch = now.catalog_epoch, hosts = written } }
+end
+
+-- The coordinator's pair may change between the hosts' record and the transition.
+local function carry_out(ctx, facts_of, transition)
+    local done, err
+    for _ = 1, TRIES do
+        local instances, facts
+        instances, err = ctx.cat:instances()
+        if instances then
+            facts, err = facts_of(instances)
+        end
+        if not facts then
+            return nil, err
+        end
+        done, err = transition(next(facts) and facts or "{}")
+        if done or err.sqlstate ~= "MR003" then
+            break
+        end
+    end
+    return done, err
+end
+
+--- Has the hosts hold on record what they have to before an instance is at another place, then
+--- carries that out. A host that joins, which may have an old record of an earlier membership, is
+--- among those that have it.
+---@param ctx {env: Env, agents: table, cat: table}
+---@param moved table an instance with its new place; one that is new has no dbid
+---@param transition fun(facts: table|string): any, Error? calls move_done or mirror_add
+---@return any? done what it returned
+---@return Error? err code "refused": no majority
+function M.joining(ctx, moved, transition)
+    return carry_out(ctx, function(instances)
+        return change(ctx, instances, hosts_with(instances, moved.dbid, moved), moved.hostname)
+    end, transition)
+end
+
+--- The same before an instance goes.
+---@param ctx {env: Env, agents: table, cat: table}
+---@param dbid integer
+---@param transition fun(facts: table|string): any, Error? calls instance_remove
+---@return any? done
+---@return Error? err code "refused": no majority
+function M.leaving(ctx, dbid, transition)
+    return carry_out(ctx, function(instances)
+        return change(ctx, instances, hosts_with(instances, dbid))
+    end, transition)
 end
 
 ---@class Out

@@ -1,5 +1,6 @@
 --- One instance: its names, its places, how it is reached and what makes it a mirror.
 local agents = require("lib.agents")
+local merged = require("lib.merged")
 local mr = require("moonrise")
 
 local M = {}
@@ -55,17 +56,6 @@ end
 -- our statements there would then call with our rights. What the client asks for comes before that.
 local TRUSTED_PATH = "-c search_path=pg_catalog"
 
---- How the server's superuser connects, on its socket.
----@param inst table
----@param dbname string
----@param application_name string
----@return ConnOptions
-function M.superuser(inst, dbname, application_name)
-    local user = mr.whoami().user
-    return { host = M.socket_dir(inst), port = inst.port, dbname = dbname, user = user,
-             requirepeer = user, options = TRUSTED_PATH, application_name = application_name }
-end
-
 --- How role moonrise connects to an instance over the network. Names without a schema mean
 --- pg_catalog's, whatever the database says.
 ---@param env table lib/home.lua's answer
@@ -73,7 +63,7 @@ end
 ---@param more? table options that are replaced; `options` is added
 ---@return ConnOptions
 function M.conninfo(env, inst, more)
-    local options = {
+    local options = merged({
         host = inst.address,
         port = inst.port,
         user = env.user,
@@ -83,10 +73,7 @@ function M.conninfo(env, inst, more)
         sslrootcert = env.sslrootcert,
         channel_binding = env.channel_binding,
         application_name = "moonrise",
-    }
-    for key, value in pairs(more or {}) do
-        options[key] = value
-    end
+    }, more)
     options.options = TRUSTED_PATH .. (more and more.options and " " .. more.options or "")
     return options
 end

@@ -3,6 +3,7 @@
 --- (SAFETY.md, rule 10). A place whose host does not answer stays on record until it does.
 local mr = require("moonrise")
 local agents = require("lib.agents")
+local busy_places = require("lib.busy_places")
 local cluster = require("lib.cluster")
 local hba = require("lib.hba")
 local hold = require("lib.hold")
@@ -124,6 +125,16 @@ local function reserve(ctx, place, token)
         ("what dbid %d has left in %s:%s"):format(place.dbid, place.hostname, place.datadir))
 end
 
+-- A copy that was to be a mirror had a slot of its own; one that somebody makes now has it.
+local function drop_slot(ctx, place, look)
+    local busy, err = busy_places.of_others(ctx, place.content)
+    if not busy or #busy > 0 then
+        return busy and true, err
+    end
+    return ctx.agents:order(look.primary, "slot", { epoch = look.epoch, create = false,
+        name = instance.next_slot_name(place) }, { timeout_ms = ORDER_MS })
+end
+
 local function remove(ctx, place, token, look)
     local row, stays = row_of(place), outside(look.word, place.datadir)
     local removed, err = ctx.agents:order(row, "remove_datadir", { epoch = look.epoch,
@@ -134,10 +145,8 @@ local function remove(ctx, place, token, look)
     elseif not removed then
         return nil, err
     end
-    -- A copy that was to be a mirror had a slot of its own.
     local dropped
-    dropped, err = ctx.agents:order(look.primary, "slot", { epoch = look.epoch, create = false,
-        name = instance.next_slot_name(row) }, { timeout_ms = ORDER_MS })
+    dropped, err = drop_slot(ctx, place, look)
     if not dropped then
         return nil, err
     end
@@ -203,22 +212,31 @@ function M.settle(ctx, place, token)
     return settle_found(ctx, place, token, look)
 end
 
+-- Nobody has to come back for these: the watcher sees to such a place, or somebody else does now.
+local WAITS = { connect = true, timeout = true, busy = true }
+
+-- -> how many were not done, and how many of these somebody has to see to
 local function settle_each(ctx, places, token)
-    local problems = 0
+    local undone, problems = 0, 0
     for _, place in ipairs(places) do
         local done, err = M.settle(ctx, place, token)
         if not done then
-            problems = problems + 1
+            undone = undone + 1
+            problems = problems + (WAITS[err.code] and 0 or 1)
             term.warn("%s, which it has left: %s", cluster.name(row_of(place)), tostring(err))
         elseif done == "sealed" then
             term.info("%s: its old directory is kept until it is in sync",
                 cluster.name(row_of(place)))
         end
     end
-    return problems
+    return undone, problems
 end
 
 local function places_of(ctx, content)
+    local released, err = busy_places.release_orphans(ctx, content)
+    if not released then
+        term.debug("content %d: what a killed command held: %s", content, tostring(err))
+    end
     local list, mine = ctx.cat:left_places(), {}
     for _, place in ipairs(list or {}) do
         if place.content == content then
@@ -232,25 +250,28 @@ end
 ---@param ctx table
 ---@param content integer
 ---@param token integer
+---@return integer undone
 function M.of_content(ctx, content, token)
-    settle_each(ctx, places_of(ctx, content), token)
+    local undone = settle_each(ctx, places_of(ctx, content), token)
+    return undone
 end
 
 --- Sees to the places that are left at the beginning of a run: what others hold is theirs, and
 --- whom pg_hba.conf lets in follows the catalog.
 ---@param ctx table
 ---@param contents table<integer, boolean>
----@return integer problems
+---@return integer problems somebody has to come back for
 function M.of_contents(ctx, contents)
     local problems = 0
     for content in pairs(contents) do
         local ok, err = hold.content(ctx, content, "recover", "left places", function(lease)
             local followed, problem = hba.follow(ctx, content, lease.token)
-            problems = problems + settle_each(ctx, places_of(ctx, content), lease.token)
+            local _, count = settle_each(ctx, places_of(ctx, content), lease.token)
+            problems = problems + count
             return followed, problem
         end)
         if not ok then
-            problems = problems + 1
+            problems = problems + (WAITS[err.code] and 0 or 1)
             term.warn("content %d: what it has left is not seen to: %s", content, tostring(err))
         end
     end

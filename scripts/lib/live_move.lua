@@ -23,8 +23,9 @@
 --- place or at the new one: it is started again by recoverseg, or by the next run.
 local mr = require("moonrise")
 local agents = require("lib.agents")
+local as_planned = require("lib.as_planned")
+local busy_places = require("lib.busy_places")
 local cluster = require("lib.cluster")
-local configuration = require("lib.configuration")
 local finally = require("lib.finally")
 local hba = require("lib.hba")
 local hold = require("lib.hold")
@@ -32,7 +33,7 @@ local host_setup = require("lib.host_setup")
 local instance = require("lib.instance")
 local move = require("lib.move")
 local quiet = require("lib.quiet")
-local relay = require("lib.relay")
+local recovery_copy = require("lib.recovery_copy")
 local streaming = require("lib.streaming")
 local term = require("lib.term")
 
@@ -44,14 +45,10 @@ local HELD, RENEW_MS = "30 seconds", 8000
 -- Orders to the primary come after those of lib/move.lua under the same epoch.
 local DROP_STEP = agents.steps.configure + 3
 
-local function changed(failed)
-    return nil, mr.error("busy", "its pair has changed since the plan was made",
-        { instance = cluster.name(failed.from), hint = "run movemirrors again" })
-end
-
 local function hold_place(ctx, failed, ttl)
     local target = failed.target
-    return ctx.cat:call("place_hold", target.dbid, target.hostname, target.datadir, ttl)
+    return ctx.cat:call("place_hold", target.dbid, target.hostname, target.datadir, hold.holder(),
+        ttl)
 end
 
 --- Runs fn() while the new place is this process's: what lies there is nothing that was left.
@@ -81,29 +78,20 @@ function M.holding(ctx, failed, fn)
     end, fn)
 end
 
--- Whether the pair is still the one of the plan.
-local function is_as_planned(ctx, failed)
-    local pair, err = ctx.cat:pair(failed.content)
-    if not pair then
-        return nil, err
-    elseif pair.primary.dbid ~= failed.source.dbid or not pair.mirror
-        or pair.mirror.dbid ~= failed.from.dbid or pair.mirror.status ~= "u"
-        or not move.is_at(pair.mirror, failed.from) then
-        return changed(failed)
-    end
-    return true
-end
-
 -- The new place is noted, and let in.
 local function begin(ctx, failed)
     return hold.content(ctx, failed.content, INTENT, "begin", function(lease)
-        local ok, err = is_as_planned(ctx, failed)
+        local ok, err = as_planned(ctx, failed, "u")
+        if ok then
+            ok, err = busy_places.release_orphans(ctx, failed.content)
+        end
         local epoch
         if ok then
             epoch, err = ctx.cat:call("move_begin", lease.token, failed.content,
-                failed.target.dbid, move.place(failed.target))
+                failed.target.dbid, move.place(failed.target), hold.holder())
         end
         if epoch then
+            failed.noted = true
             ok, err = hold_place(ctx, failed, HELD)
         end
         if epoch and ok then
@@ -125,25 +113,14 @@ local function streams(ctx, failed)
 end
 
 local function copy(ctx, failed, epoch, options)
-    local args = options.copy_args(ctx, failed, options)
-    local ok, err = quiet.stop(ctx, failed.target, failed.word, epoch)
-    if not ok then
-        return nil, err
-    end
-    args.epoch, args.slot = epoch, instance.next_slot_name(failed.target)
-    args.listen = ""
-    args.settings.primary_slot_name = args.slot
-    ok, err = configuration.add(ctx, args, failed, failed.word)
-    if not ok then
-        return nil, err
-    end
-    return relay.recover(ctx, failed.target, failed.source, args, options.progress)
+    return recovery_copy.make(ctx, failed, recovery_copy.cheapest(failed), epoch,
+        setmetatable({ beside = true }, { __index = options }))
 end
 
 --- Makes the copy and has it caught up; the pair is as before.
 ---@param ctx table {env, cat, agents}
 ---@param failed Failed with `from`
----@param options {progress: function?, max_rate: number?, tablespaces: table?, copy_args: function}
+---@param options CopyOptions
 ---@return table? numbers
 ---@return Error? err
 function M.prepare(ctx, failed, options)
@@ -209,12 +186,16 @@ local function under_lease(ctx, failed, step, fn)
     end)
 end
 
---- Drops the slot that the copy had.
+--- Drops the slot that the copy had, unless it is that of another move by now.
 ---@param ctx table
 ---@param failed Failed
 function M.finish(ctx, failed)
     local ok, err = under_lease(ctx, failed, "drop the slot of the copy", function(epoch)
-        return drop_slot(ctx, failed, epoch)
+        local others, why = busy_places.of_others(ctx, failed.content)
+        if not others then
+            return nil, why
+        end
+        return #others > 0 or drop_slot(ctx, failed, epoch)
     end)
     if not ok then
         term.warn("%s: its slot %s stays (%s): movemirrors drops it when it is run again",
@@ -223,14 +204,22 @@ function M.finish(ctx, failed)
 end
 
 --- After a failure: the copy must not run, and holds no WAL; what was copied stays for the next
---- run.
+--- run. The slot may be that of somebody else's copy: where nothing was begun, or since then.
 ---@param ctx table
 ---@param failed Failed
 ---@return any ok
 ---@return Error? err
 function M.undo(ctx, failed)
+    if not failed.noted then
+        return true
+    end
     return under_lease(ctx, failed, "take the copy back", function(epoch, token)
-        local word, err = ctx.agents:inspect(failed.target, nil, { timeout_ms = WORD_MS })
+        local others, err = busy_places.of_others(ctx, failed.content)
+        if not others or #others > 0 then
+            return others and true, err
+        end
+        local word
+        word, err = ctx.agents:inspect(failed.target, nil, { timeout_ms = WORD_MS })
         local ok = true
         if word and not word.stopped and word.epoch and word.epoch.valid then
             ok, err = ctx.agents:order(failed.target, "fence", { epoch = epoch })

@@ -14,17 +14,8 @@ local M = {}
 ---@field port integer
 ---@field datadir string
 
--- Fields between bars, blanks around them cut off.
-local function fields_of(text)
-    local fields = {}
-    for field in (text .. "|"):gmatch("([^|]*)|") do
-        table.insert(fields, (field:match("^%s*(.-)%s*$")))
-    end
-    return fields
-end
-
 local function row_of(text)
-    local fields = fields_of(text)
+    local fields = recovery_file.fields(text)
     if #fields ~= 4 and #fields ~= 5 then
         return nil, ("content|address|port|directory wanted, not %d field%s"):format(#fields,
             #fields == 1 and "" or "s")

@@ -4,10 +4,11 @@
 --- The order, and what a kill in between leaves: the new place is noted in the catalog before
 --- anything is written there (move_begin); the old server, if its host answers, is stopped; the
 --- source lets the new address in; the copy is made, started and seen streaming, under the same
---- dbid and slot; one transition moves the row (move_done) and notes the old place instead; then
---- pg_hba.conf is cleaned, foreign servers follow, and what lies at the old place is sealed, and
---- removed once the pair is in sync (lib/left_places.lua). Until the transition the catalog is as
---- before, and a half-made copy is gone on with, or removed when the pair is in sync without it.
+--- dbid and slot; one transition moves the row (move_done) and notes the old place instead; foreign
+--- servers follow before the mirror is up, so that whoever comes after a kill finds it down; then
+--- pg_hba.conf is cleaned, and what lies at the old place is sealed, and removed once the pair is
+--- in sync (lib/left_places.lua). Until the transition the catalog is as before, and a half-made
+--- copy is gone on with, or removed when the pair is in sync without it.
 ---
 ---     local failed = check(recovery.examine(ctx, pair, place))
 ---     check(recovery.recover(ctx, failed, "full", {}))
@@ -20,6 +21,7 @@ local hba = require("lib.hba")
 local host_setup = require("lib.host_setup")
 local hosts_record = require("lib.hosts_record")
 local instance = require("lib.instance")
+local merged = require("lib.merged")
 local quiet = require("lib.quiet")
 local reader = require("lib.reader")
 local term = require("lib.term")
@@ -29,8 +31,6 @@ local M = {}
 -- A host that is gone shall not hold up what was asked for because it is gone.
 local OLD_HOST_MS = 10000
 local STOP_MS = 10000
--- The coordinator's pair may change between the hosts' record and the transition.
-local TRIES = 3
 
 -- Steps after those that the begin has given under the same epoch.
 local UNDO = { configure = agents.steps.configure + 1, slot = agents.steps.configure + 2,
@@ -47,13 +47,7 @@ local UNDO = { configure = agents.steps.configure + 1, slot = agents.steps.confi
 ---@param to Place
 ---@return table
 function M.row(row, to)
-    local moved = {}
-    for key, value in pairs(row) do
-        moved[key] = value
-    end
-    moved.hostname, moved.address, moved.port, moved.datadir =
-        to.hostname, to.address, to.port, to.datadir
-    return moved
+    return merged(row, M.place(to))
 end
 
 --- Whether an instance is at a place.
@@ -78,6 +72,15 @@ end
 function M.place(row)
     return { hostname = row.hostname, address = row.address, port = row.port,
              datadir = row.datadir }
+end
+
+--- Warns in a printed plan of a place that is on its primary's host.
+---@param to Place
+---@param primary table
+function M.warn_of_host(to, primary)
+    if to.hostname == primary.hostname then
+        term.warn("      that is its primary's host: losing the host loses both")
+    end
 end
 
 local function refuse(failed, message, hint)
@@ -290,19 +293,6 @@ function M.begin(ctx, failed, token)
     return ok and epoch, err
 end
 
-local function record(ctx, failed, token, text)
-    local instances, err = ctx.cat:instances()
-    local facts
-    if instances then
-        facts, err = hosts_record.joining(ctx, instances, failed.target)
-    end
-    if not facts then
-        return nil, err
-    end
-    return ctx.cat:call("move_done", token, failed.content, failed.target.dbid,
-        M.place(failed.target), text, next(facts) and facts or "{}")
-end
-
 --- The catalog's row moves. From here on there is no way back.
 ---@param ctx table
 ---@param failed Failed
@@ -311,13 +301,10 @@ end
 ---@return integer? epoch
 ---@return Error? err
 function M.done(ctx, failed, token, text)
-    local epoch, err
-    for _ = 1, TRIES do
-        epoch, err = record(ctx, failed, token, text)
-        if epoch or err.sqlstate ~= "MR003" then
-            break
-        end
-    end
+    local epoch, err = hosts_record.joining(ctx, failed.target, function(facts)
+        return ctx.cat:call("move_done", token, failed.content, failed.target.dbid,
+            M.place(failed.target), text, facts)
+    end)
     failed.moved = epoch ~= nil
     return epoch, err
 end
@@ -377,19 +364,29 @@ local function finished(failed, what, ok, err)
     end
 end
 
---- All that comes after the transition but for the old place.
+--- Clients that come through foreign servers follow those that have moved, by this run or by an
+--- earlier one.
+---@param ctx table
+---@param content? integer of this pair only
+function M.tell_clients(ctx, content)
+    local ok, err = fdw.follow(ctx, content)
+    if not ok then
+        term.warn("foreign servers may list places that were left: %s; the next moonrise " ..
+            "recoverseg tries it again", tostring(err))
+    end
+end
+
+--- All that comes after the mirror is up but for the old place.
 ---@param ctx table
 ---@param failed Failed
 ---@param token integer
 function M.finish(ctx, failed, token)
-    local pair, err = ctx.cat:pair(failed.content)
-    local instances = pair and ctx.cat:instances()
+    local instances, err = ctx.cat:instances()
     if not instances then
         return finished(failed, "the catalog does not answer", nil, err)
     end
     reader.remember(ctx.env, instances)
     finished(failed, "pg_hba.conf", hba.follow(ctx, failed.content, token))
-    finished(failed, "foreign servers", fdw.move(ctx, pair, failed.from))
 end
 
 return M

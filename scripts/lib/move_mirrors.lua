@@ -7,7 +7,9 @@ local hold = require("lib.hold")
 local left_places = require("lib.left_places")
 local live_move = require("lib.live_move")
 local move = require("lib.move")
+local rate_shares = require("lib.rate_shares")
 local recovery = require("lib.recovery")
+local recovery_copy = require("lib.recovery_copy")
 local recovery_targets = require("lib.recovery_targets")
 local term = require("lib.term")
 
@@ -49,11 +51,14 @@ local function entries_of(instances, targets)
     return entries
 end
 
-local function host_of(entry)
+--- The host that a mirror is to be on.
+---@param entry MovedMirror
+---@return string
+function M.host_of(entry)
     return (entry.to or entry.pair.mirror).hostname
 end
 
---- The plan: { entries = MovedMirror[], skipped = {pair, err}[] }.
+--- The plan: { entries = MovedMirror[], skipped = MovedMirror[] with err }.
 ---@param ctx table
 ---@param opts table movemirrors' options
 ---@return table? plan
@@ -67,17 +72,16 @@ function M.plan(ctx, opts)
     if not targets then
         return nil, err
     end
-    local plan = { entries = {}, skipped = {} }
-    local entries = entries_of(instances, targets)
-    for i, result in ipairs(by_host.run(entries, host_of, opts, function(entry)
-        return examine(ctx, entry)
-    end)) do
-        if result.error then
-            table.insert(plan.skipped, { pair = entries[i].pair, err = result.error })
-        else
-            table.insert(plan.entries, entries[i])
-        end
+    local plan = {}
+    plan.entries, plan.skipped = by_host.sort_out(entries_of(instances, targets), M.host_of, opts,
+        function(entry)
+            return examine(ctx, entry)
+        end)
+    local copies = {}
+    for _, entry in ipairs(plan.entries) do
+        table.insert(copies, entry.failed)
     end
+    rate_shares.share(copies, opts)
     return plan
 end
 
@@ -100,9 +104,7 @@ local function print_entry(entry)
     if entry.failed.resumes then
         term.info("      goes on with what an earlier run has copied")
     end
-    if entry.to.hostname == pair.primary.hostname then
-        term.warn("      that is its primary's host: losing the host loses both")
-    end
+    move.warn_of_host(entry.to, pair.primary)
 end
 
 --- Prints the plan.
@@ -116,18 +118,9 @@ function M.print(plan)
     end
 end
 
--- The cheapest that makes the directory what it shall be.
-local function kind_of(failed)
-    return failed.possible.start and "start" or failed.word.kind == "datadir"
-        and failed.possible.differential and "differential" or "full"
-end
-
 local function move_live(ctx, entry, options)
     local failed = entry.failed
-    local numbers, err = live_move.prepare(ctx, failed, setmetatable({
-        copy_args = function(_, _, more)
-            return recovery.copy_args(ctx, failed, kind_of(failed), more)
-        end }, { __index = options }))
+    local numbers, err = live_move.prepare(ctx, failed, options)
     if not numbers then
         return nil, err
     end
@@ -150,6 +143,7 @@ local function see_to_the_rest(ctx, entry)
             return nil, err
         end
     end
+    move.tell_clients(ctx, pair.content)
     live_move.finish(ctx, { content = pair.content, source = pair.primary, target = pair.mirror })
     local problems = left_places.of_contents(ctx, { [pair.content] = true })
     return { took_ms = 0, unfinished = problems > 0 }
@@ -171,7 +165,8 @@ function M.move(ctx, entry, options)
             return move_live(ctx, entry, options)
         end)
     else
-        numbers, err = recovery.recover(ctx, entry.failed, kind_of(entry.failed), options)
+        numbers, err = recovery.recover(ctx, entry.failed, recovery_copy.cheapest(entry.failed),
+            options)
     end
     if numbers then
         numbers.took_ms = mr.clock() - began
@@ -184,7 +179,7 @@ local function start_again(ctx, pair)
     local failed, err = recovery.examine(ctx, pair)
     local numbers
     if failed then
-        numbers, err = recovery.recover(ctx, failed, kind_of(failed), {})
+        numbers, err = recovery.recover(ctx, failed, recovery_copy.cheapest(failed), {})
     end
     if numbers then
         term.info("%s: it goes on where it was", cluster.name(pair.mirror))

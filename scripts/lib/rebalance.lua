@@ -4,6 +4,7 @@ local cluster = require("lib.cluster")
 local handover_waves = require("lib.handover_waves")
 local instance = require("lib.instance")
 local policy = require("lib.policy")
+local proceed = require("lib.proceed")
 local term = require("lib.term")
 
 local M = {}
@@ -84,6 +85,10 @@ local function print_plan(plan)
     end
 end
 
+local function hand_over(ctx, plan, opts)
+    return handover_waves.run(ctx, plan.waves, opts, "roles returned")
+end
+
 local function as_json(plan)
     local pairs_told, left = {}, {}
     for i, wave in ipairs(plan.waves) do
@@ -110,18 +115,9 @@ function M.run(ctx, opts)
         term.info("All instances are in their preferred roles")
     end
     print_plan(plan)
-    local failures = #plan.left
-    if #plan.waves > 0 and not opts.dry_run then
-        local go, code = term.confirm("Continue with segment rebalance procedure", opts.yes)
-        if not go then
-            return code
-        end
-        failures = failures + handover_waves.run(ctx, plan.waves, opts, "roles returned")
-    end
-    if opts.json then
-        term.json(as_json(plan))
-    end
-    return failures == 0 and 0 or 1
+    return proceed(ctx, opts, { plan = plan, is_some = #plan.waves > 0, failures = #plan.left,
+        question = "Continue with segment rebalance procedure", act = hand_over,
+        as_json = as_json })
 end
 
 return M

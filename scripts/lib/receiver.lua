@@ -3,6 +3,7 @@
 local mr = require("moonrise")
 local cluster = require("lib.cluster")
 local instance = require("lib.instance")
+local merged = require("lib.merged")
 local term = require("lib.term")
 
 local M = {}
@@ -95,11 +96,7 @@ end
 
 -- One command of a walsender.
 local function command(conn, text)
-    local options = { replication = "true" }
-    for key, value in pairs(conn) do
-        options[key] = value
-    end
-    local session, err = mr.connect(options)
+    local session, err = mr.connect(merged({ replication = "true" }, conn))
     if not session then
         return nil, err
     end
@@ -213,12 +210,9 @@ local function attempt(source, state, options)
     if not ok then
         return nil, err
     end
-    local spec = { conn = conn, directory = options.directory, slot = options.slot,
-        never_synchronous = source.of_cluster, progress = teller(state, options.story) }
-    for key, value in pairs(options.stream) do
-        spec[key] = value
-    end
-    return stream(source, which, spec)
+    return stream(source, which, merged({ conn = conn, directory = options.directory,
+        slot = options.slot, never_synchronous = source.of_cluster,
+        progress = teller(state, options.story) }, options.stream))
 end
 
 ---@class ReceiverOptions

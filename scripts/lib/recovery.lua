@@ -5,8 +5,8 @@
 local mr = require("moonrise")
 local agents = require("lib.agents")
 local arming = require("lib.arming")
+local as_planned = require("lib.as_planned")
 local cluster = require("lib.cluster")
-local configuration = require("lib.configuration")
 local history = require("lib.history")
 local hold = require("lib.hold")
 local instance = require("lib.instance")
@@ -14,7 +14,7 @@ local left_places = require("lib.left_places")
 local live_move = require("lib.live_move")
 local move = require("lib.move")
 local quiet = require("lib.quiet")
-local relay = require("lib.relay")
+local recovery_copy = require("lib.recovery_copy")
 local streaming = require("lib.streaming")
 local term = require("lib.term")
 
@@ -37,6 +37,7 @@ local ARM_DEADLINE_MS = 10000
 ---@field from? table of a recovery to another place: the catalog's row; `target` has the new place
 ---@field resumes? boolean of such a one: what an earlier run has copied there is gone on with
 ---@field stays? boolean of such a one: its directory is the same, only port or address is new
+---@field noted? boolean of a move of a mirror that is up: its new place is on record
 ---@field takes_out? boolean of such a one: the mirror is up, and taken out of the pair first
 
 -- The system that a directory belongs to, by its pg_control or, when that is not in its place, by
@@ -131,57 +132,6 @@ function M.price(failed, kind, rates)
              seconds = 2 * bytes / rates.read }
 end
 
--- The places of those of the source's tablespaces that are sent elsewhere.
-local function mapped(spaces, mapping)
-    local list = {}
-    for _, space in ipairs(spaces or {}) do
-        local to = mapping and mapping[space.path]
-        if to then
-            table.insert(list, { oid = space.oid, target = to })
-        end
-    end
-    return #list > 0 and list or nil
-end
-
---- What the agent is told of a copy (agent.h, recover), but for the epoch.
----@param ctx table {env}
----@param failed Failed
----@param kind "differential"|"full"
----@param options {max_rate: number?, tablespaces: table?, accept_foreign: boolean?, maker: string?}
----@return table args
-function M.copy_args(ctx, failed, kind, options)
-    local target, source = failed.target, failed.source
-    local spec = instance.standby_spec(ctx.env, target, source)
-    return {
-        type = kind,
-        sysid = failed.source_word.control.sysid,
-        source = instance.recovery_source(ctx.env, target, source),
-        slot = spec.slot,
-        settings = spec.settings,
-        hba = spec.hba,
-        listen = spec.listen,
-        start = true,
-        accept_foreign = options.accept_foreign or false,
-        maker = options.maker,
-        max_rate = options.max_rate or 0,
-        tablespaces = mapped(failed.source_word.tablespaces, options.tablespaces),
-    }
-end
-
-local function copy(ctx, failed, kind, epoch, options)
-    local ok, err = quiet.stop(ctx, failed.target, failed.word, epoch)
-    if not ok then
-        return nil, err
-    end
-    local args = M.copy_args(ctx, failed, kind, options)
-    args.epoch = epoch
-    ok, err = configuration.add(ctx, args, failed, failed.word)
-    if not ok then
-        return nil, err
-    end
-    return relay.recover(ctx, failed.target, failed.source, args, options.progress)
-end
-
 -- A mirror that runs and does not stream is no mirror: its catalog row stays as it was.
 local function start(ctx, failed, epoch)
     if not quiet.runs(failed.word) then
@@ -221,6 +171,8 @@ local function settle(ctx, failed, token, kind, text)
         ok, err = move.done(ctx, failed, token, text)
     end
     if ok then
+        -- Also of a recovery in place: an earlier run may have ended when it had moved the row.
+        move.tell_clients(ctx, failed.content)
         ok, err = ctx.cat:call("mirror_up", token, failed.content, text)
     end
     if not ok then
@@ -235,27 +187,11 @@ local function settle(ctx, failed, token, kind, text)
     return true
 end
 
--- Whether a row is the one that the plan was made for.
-local function is_as_planned(row, failed)
-    local planned = failed.from or failed.target
-    for _, column in ipairs({ "dbid", "hostname", "port", "datadir" }) do
-        if row[column] ~= planned[column] then
-            return false
-        end
-    end
-    return row.status == "d" or failed.takes_out == true
-end
-
--- The plan may be minutes old, and the word with it. What is asked under the lease holds: the
--- target is still the pair's mirror and down, and the word is of now.
+-- The plan may be minutes old, and the word with it. What is asked under the lease holds.
 local function refresh(ctx, failed)
-    local pair, err = ctx.cat:pair(failed.content)
-    if not pair then
+    local ok, err = as_planned(ctx, failed, not failed.takes_out and "d" or nil)
+    if not ok then
         return nil, err
-    elseif pair.primary.dbid ~= failed.source.dbid or not pair.mirror
-        or not is_as_planned(pair.mirror, failed) then
-        return nil, mr.error("busy", "its pair has changed since the plan was made",
-            { hint = "run recoverseg again" })
     end
     failed.word, err = ctx.agents:inspect(failed.target)
     return failed.word and true, err
@@ -279,7 +215,7 @@ local function attempt(ctx, failed, kind, token, options)
     elseif kind == "switch" then
         numbers, err = live_move.switch(ctx, failed, epoch)
     else
-        numbers, err = copy(ctx, failed, kind, epoch, options)
+        numbers, err = recovery_copy.make(ctx, failed, kind, epoch, options)
     end
     local ok
     if numbers then
@@ -334,11 +270,31 @@ function M.bring_in_sync(ctx, pair)
     end)
 end
 
+-- What a move that was killed in its switch has left may stream from the slot: it would be taken
+-- for the mirror that is recovered where it is.
+local function free_slot(ctx, failed, token)
+    local slot = instance.slot_name(failed.target)
+    local function is_held()
+        return streaming.holds(ctx, failed.source, slot)
+    end
+    if failed.from or not failed.word.stopped or not is_held()
+        or left_places.of_content(ctx, failed.content, token) == 0 or not is_held() then
+        return true
+    end
+    return nil, mr.error("busy", ("somebody else streams from its slot %s"):format(slot), {
+        instance = cluster.name(failed.target),
+        hint = "what an earlier run has left at another place still runs: stop it" })
+end
+
 -- All of a recovery, under the lease of its content.
 local function recover(ctx, failed, kind, token, options)
     local began = mr.clock()
-    local numbers, err = attempts(ctx, failed, kind, token, options)
-    local ok
+    local numbers
+    local ok, err = free_slot(ctx, failed, token)
+    if ok then
+        numbers, err = attempts(ctx, failed, kind, token, options)
+        ok = nil
+    end
     if numbers then
         ok, err = settle(ctx, failed, token, numbers.type,
             ("recover dbid %d (%s)"):format(failed.target.dbid, numbers.type))
@@ -362,7 +318,7 @@ end
 ---@param ctx table
 ---@param failed Failed
 ---@param kind "start"|"differential"|"full"|"switch" the last: to a copy of lib/live_move.lua's
----@param options {progress: function?, accept_foreign: boolean?, max_rate: number?, tablespaces: table?, maker: string?}
+---@param options CopyOptions
 ---@return table? numbers with the type that it came to
 ---@return Error? err
 function M.recover(ctx, failed, kind, options)

@@ -47,8 +47,11 @@ local function split(text, pattern)
     return list
 end
 
-local function fields_of(group)
-    return split(group .. "|", "([^|]*)|")
+--- Fields between bars, blanks around them cut off.
+---@param text string
+---@return string[]
+function M.fields(text)
+    return split(text .. "|", "%s*([^|]-)%s*|")
 end
 
 local function is_host(name)
@@ -106,7 +109,7 @@ local function parse_groups(groups)
     if #groups > 2 then
         return nil, ("%d places: there is one, or two with where it shall be"):format(#groups)
     end
-    local old, new = fields_of(groups[1]), groups[2] and fields_of(groups[2])
+    local old, new = M.fields(groups[1]), groups[2] and M.fields(groups[2])
     local kind, problem = take_type(old)
     problem = problem or check_counts(old, new)
     if problem then
@@ -223,7 +226,9 @@ local function check_instance(target, moves)
     if inst.content == -1 then
         return name .. " is a coordinator: moonrise initstandby makes a standby coordinator"
     elseif inst.role == "p" then
-        return name .. " is its content's primary: only mirrors are recovered"
+        return name .. " is its content's primary: " .. (moves
+            and ("moonrise switchover %d makes it a mirror first"):format(inst.content)
+            or "only mirrors are recovered")
     elseif moves and not target.to and not target.is_moved then
         return "two places are wanted: where it is, and where it shall be"
     elseif target.to and inst.status == "u" and not moves then

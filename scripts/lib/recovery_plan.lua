@@ -224,25 +224,26 @@ local function requests(ctx, faults, targets)
     end)
     local list = {}
     for i, pair in ipairs(found or {}) do
-        list[i] = { pair = pair, wanted = named[pair.content] or {} }
+        list[i] = { pair = pair, target = pair.mirror, wanted = named[pair.content] or {} }
     end
     return found and list, err
 end
 
 local function examine(ctx, plan, wanted, opts)
-    local examined = {}
-    local results = by_host.run(wanted, function(request)
-        return (request.wanted.to or request.pair.mirror).hostname
+    local examined, failed = by_host.sort_out(wanted, function(request)
+        return (request.wanted.to or request.target).hostname
     end, limits_of(opts), function(request)
-        return recovery.examine(ctx, request.pair, request.wanted.to)
-    end)
-    for i, result in ipairs(results) do
-        if result.error then
-            table.insert(plan.skipped, { target = wanted[i].pair.mirror, err = result.error })
-        else
-            result.wanted = wanted[i].wanted
-            table.insert(examined, result)
+        if request.wanted.err then
+            return nil, request.wanted.err
         end
+        local found, err = recovery.examine(ctx, request.pair, request.wanted.to)
+        if found then
+            found.wanted = request.wanted
+        end
+        return found, err
+    end)
+    for _, request in ipairs(failed) do
+        table.insert(plan.skipped, request)
     end
     return examined
 end
@@ -338,6 +339,7 @@ local function print_entry(entry)
     term.info("   Recovery of    %s", cluster.name(entry.from or entry.target))
     if entry.from then
         term.info("      to          %s", move.name(entry.target))
+        move.warn_of_host(entry.target, entry.source)
     end
     term.info("      from        %s", cluster.name(entry.source))
     term.info("      type        %s (%s)", entry.type, entry.reason)

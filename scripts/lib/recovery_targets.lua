@@ -1,21 +1,22 @@
 --- Which instances `recoverseg` recovers, and where: all that are down, those of a recovery file
 --- (-i), or all that are down on spare hosts (-p); and the file that says so (-o).
 local mr = require("moonrise")
-local agents = require("lib.agents")
 local cluster = require("lib.cluster")
 local recovery_file = require("lib.recovery_file")
+local spare_hosts = require("lib.spare_hosts")
+local tell_skipped = require("lib.tell_skipped")
 local term = require("lib.term")
 
 local M = {}
 
 local FILE_BYTES = 2 ^ 20
-local PORTS = 200
 local HELLO_MS = 10000
 
 ---@class Target
 ---@field row table the catalog's
 ---@field type? "incremental"|"differential"|"full"
 ---@field to? Place
+---@field err? Error why it has no place to go to: it is skipped
 
 local function usage(problems)
     for i = 1, #problems - 1 do
@@ -57,128 +58,14 @@ function M.of_file(file, instances, moves)
     return targets
 end
 
-local function down_by_host(instances)
-    local by_host, hosts = {}, {}
+local function all_down(instances)
+    local down = {}
     for _, inst in ipairs(instances) do
         if inst.content >= 0 and inst.role == "m" and inst.status == "d" then
-            if not by_host[inst.hostname] then
-                by_host[inst.hostname] = {}
-                table.insert(hosts, inst.hostname)
-            end
-            table.insert(by_host[inst.hostname], inst)
+            table.insert(down, inst)
         end
     end
-    table.sort(hosts)
-    return by_host, hosts
-end
-
---- The hosts of a list with commas, each once.
----@param text string
----@return string[]? hosts
----@return string? problem
-function M.parse_hosts(text)
-    local hosts, seen = {}, {}
-    for host in (text .. ","):gmatch("([^,]*),") do
-        if host == "" or host:find("[%s|%c]") then
-            return nil, ("-p %s: hosts with commas between them"):format(text)
-        elseif seen[host] then
-            return nil, ("-p %s: host %s is named twice"):format(text, host)
-        end
-        seen[host] = true
-        table.insert(hosts, host)
-    end
-    return hosts
-end
-
-local function check_spares(spares, instances, failed)
-    local taken = {}
-    for _, inst in ipairs(instances) do
-        taken[inst.hostname] = true
-    end
-    for _, host in ipairs(spares) do
-        if taken[host] then
-            return ("-p: host %s belongs to the cluster: -i FILE recovers to it"):format(host)
-        end
-    end
-    if #spares < #failed then
-        return ("-p: %d hosts have failed instances (%s), and %d spare hosts are named"):format(
-            #failed, table.concat(failed, ", "), #spares)
-    end
-    return nil
-end
-
--- Its own port where that is free, else the next one that is.
-local function free_port(ctx, host, port, taken)
-    for candidate = port, math.min(port + PORTS, 65535) do
-        if not taken[candidate] then
-            local answer, err = ctx.agents:address(host, host, candidate)
-            if not answer then
-                return nil, err
-            elseif not answer.known then
-                return nil, mr.error("refused", ("host %s cannot resolve its own name (%s)")
-                    :format(host, answer.why), { hint = "give an address in a file: -i FILE" })
-            elseif answer.free then
-                return candidate
-            end
-        end
-    end
-    return nil, mr.error("refused", ("host %s has no free port from %d on"):format(host, port))
-end
-
-local function place_on(ctx, host, inst, taken)
-    local port, err = free_port(ctx, host, inst.port, taken)
-    if not port then
-        return nil, err
-    end
-    taken[port] = true
-    return { row = inst, to = { hostname = host, address = host, port = port,
-        datadir = inst.datadir } }
-end
-
--- A spare host by another name of a host that takes others already is none: their ports count.
-local function ports_of(spare, taken)
-    for host, ports in pairs(taken) do
-        if agents.same_host(host, spare) then
-            return ports
-        end
-    end
-    taken[spare] = {}
-    return taken[spare]
-end
-
---- The targets of -p: the failed instances of each host go to one spare host.
----@param ctx table
----@param text string
----@param instances table[]
----@return Target[]? targets
----@return Error? err code "usage": too few hosts, or some that cannot be spares
-function M.of_spares(ctx, text, instances)
-    local spares, problem = M.parse_hosts(text)
-    local by_host, failed = down_by_host(instances)
-    problem = problem or check_spares(spares, instances, failed)
-    if problem then
-        return usage({ problem })
-    end
-    for i = #failed + 1, #spares do
-        term.warn("spare host %s is not needed", spares[i])
-    end
-    local targets, taken = {}, {}
-    for i, host in ipairs(failed) do
-        local hello, err = ctx.agents:call(spares[i], "hello", {}, { timeout_ms = HELLO_MS })
-        if not hello then
-            return nil, mr.error(err.code, ("spare host %s: %s"):format(spares[i], err.message),
-                { cause = err, hint = err.hint or "nothing was touched: name another host" })
-        end
-        for _, inst in ipairs(by_host[host]) do
-            local target
-            target, err = place_on(ctx, spares[i], inst, ports_of(spares[i], taken))
-            if not target then
-                return nil, err
-            end
-            table.insert(targets, target)
-        end
-    end
-    return targets
+    return down
 end
 
 --- The targets that the command line names; nil for all that is down, by whatever type.
@@ -197,7 +84,7 @@ function M.of(ctx, opts)
     if opts.input then
         return M.of_file(opts.input, instances)
     end
-    return M.of_spares(ctx, opts.spares, instances)
+    return spare_hosts.targets(ctx, opts.spares, instances)
 end
 
 local function why_not_reached(ctx, host, cache)
@@ -211,18 +98,21 @@ end
 local function entries_of(ctx, targets, kind)
     local entries, cache = {}, {}
     for i, target in ipairs(targets) do
-        entries[i] = { row = target.row, to = target.to, type = kind,
-            why_not = why_not_reached(ctx, (target.to or target.row).hostname, cache) }
+        local err = target.err
+        entries[i] = { row = target.row, to = target.to, type = kind, err = err,
+            why_not = err and tostring(err)
+                or why_not_reached(ctx, (target.to or target.row).hostname, cache) }
     end
     return entries
 end
 
-local function all_down(instances)
+local function to_write(ctx, opts, instances)
+    if opts.spares then
+        return spare_hosts.targets(ctx, opts.spares, instances)
+    end
     local targets = {}
-    for _, inst in ipairs(instances) do
-        if inst.content >= 0 and inst.role == "m" and inst.status == "d" then
-            table.insert(targets, { row = inst })
-        end
+    for i, inst in ipairs(all_down(instances)) do
+        targets[i] = { row = inst }
     end
     return targets
 end
@@ -243,6 +133,18 @@ local function write(opts, entries)
     return mr.write_file(opts.output, text, "0644")
 end
 
+-- Those that have no place to go to.
+local function skipped(entries)
+    local list = {}
+    for _, entry in ipairs(entries) do
+        table.insert(list, entry.err and entry or nil)
+    end
+    tell_skipped(list, function(entry)
+        return cluster.name(entry.row)
+    end)
+    return #list
+end
+
 --- Writes the recovery file of what is down (-o), to its place or with -p to spare hosts; nothing
 --- is recovered.
 ---@param ctx table
@@ -253,15 +155,13 @@ function M.write(ctx, opts)
     local instances, err = ctx.cat:instances()
     local targets
     if instances then
-        targets = all_down(instances)
-        if opts.spares then
-            targets, err = M.of_spares(ctx, opts.spares, instances)
-        end
+        targets, err = to_write(ctx, opts, instances)
     end
     if not targets then
         return nil, err
     end
     local entries = entries_of(ctx, targets, opts.full and "full" or nil)
+    local failures = skipped(entries)
     local ok
     ok, err = write(opts, entries)
     if not ok then
@@ -272,7 +172,7 @@ function M.write(ctx, opts)
     if opts.json then
         term.json({ file = opts.output, instances = #entries })
     end
-    return 0
+    return failures == 0 and 0 or 1
 end
 
 return M

@@ -27,37 +27,11 @@ M.common = {
     { key = "help", long = "help", help = "this text" },
 }
 
-local function merged_options(own)
-    local taken, options = {}, {}
-    for _, option in ipairs(own or {}) do
-        if option.short then
-            taken["-" .. option.short] = true
-        end
-        if option.long then
-            taken["--" .. option.long] = true
-        end
-        table.insert(options, option)
-    end
-    for _, option in ipairs(M.common) do
-        local short = option.short and not taken["-" .. option.short] and option.short or nil
-        local long = option.long and not taken["--" .. option.long] and option.long or nil
-        if short or long then
-            local copy = {}
-            for k, v in pairs(option) do
-                copy[k] = v
-            end
-            copy.short, copy.long = short, long
-            table.insert(options, copy)
-        end
-    end
-    return options
-end
-
 --- The options of a runbook as it is given on the command line, its own first.
 ---@param book table
 ---@return Option[]
 function M.options(book)
-    return merged_options(book.options)
+    return args.joined(book.options or {}, M.common)
 end
 
 local function help(name, book)
@@ -68,7 +42,7 @@ local function help(name, book)
         table.insert(lines, "")
     end
     table.insert(lines, "Options:")
-    for _, line in ipairs(args.describe(merged_options(book.options))) do
+    for _, line in ipairs(args.describe(M.options(book))) do
         table.insert(lines, line)
     end
     if book.examples then
@@ -196,7 +170,7 @@ end
 ---@param invoked? string the gp name it was started under
 ---@return integer exit_code
 function M.run(name, book, argv, invoked)
-    local options, rest = args.parse(merged_options(book.options), argv)
+    local options, rest = args.parse(M.options(book), argv)
     if not options then
         return wrong_use(name, rest)
     end

@@ -1,6 +1,7 @@
 --- What stands in an instance's moonrise.conf and pg_hba.conf.
 local cluster = require("lib.cluster")
 local instance = require("lib.instance")
+local merged = require("lib.merged")
 
 local M = {}
 
@@ -60,10 +61,7 @@ end
 ---@param room {free_bytes: number?, instances: integer}
 ---@return table<string, any>
 function M.instance(config, inst, room)
-    local settings = {}
-    for name, value in pairs(M.DEFAULTS) do
-        settings[name] = value
-    end
+    local settings = merged(M.DEFAULTS)
     settings.max_slot_wal_keep_size = M.slot_bound(room.free_bytes, room.instances)
     M.complete(settings, config, inst)
     return settings

@@ -1,5 +1,7 @@
 --- A server's superuser, by the agent of its host: the server lets the user who owns it in over its
 --- socket, and nobody from afar.
+local merged = require("lib.merged")
+
 local M = {}
 
 local Superuser = {}
@@ -24,13 +26,8 @@ end
 
 local function call(self, more, options)
     local timeout_ms = options and options.timeout_ms or ANSWER_MS
-    local args = { wait_ms = timeout_ms }
-    for _, list in ipairs({ self.args, more }) do
-        for key, value in pairs(list) do
-            args[key] = value
-        end
-    end
-    local answer, err = self.agents:ask(self.inst, "sql", args,
+    local answer, err = self.agents:ask(self.inst, "sql",
+        merged({ wait_ms = timeout_ms }, self.args, more),
         { timeout_ms = timeout_ms + GRACE_MS })
     if not answer then
         return nil, err

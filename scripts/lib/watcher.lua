@@ -20,6 +20,7 @@ local instance = require("lib.instance")
 local journal = require("lib.journal")
 local keeper = require("lib.watcher_keeper")
 local lease = require("lib.lease")
+local merged = require("lib.merged")
 local mr = require("moonrise")
 local policy = require("lib.policy")
 local sight = require("lib.sight")
@@ -57,12 +58,7 @@ end
 
 -- The defaults, what cluster.lua says, and what the command line says.
 local function options_of(given, watch)
-    local settings = {}
-    for _, source in ipairs({ sight.settings, watch, given.settings or {} }) do
-        for key, value in pairs(source) do
-            settings[key] = value
-        end
-    end
+    local settings = merged(sight.settings, watch, given.settings)
     settings.interval_ms = given.interval_ms or settings.interval_ms or M.INTERVAL_MS
     settings.timeout_ms = given.timeout_ms or settings.timeout_ms or M.TIMEOUT_MS
     return settings

@@ -11,6 +11,7 @@ local handover_resume = require("lib.handover_resume")
 local history = require("lib.history")
 local hosts_record = require("lib.hosts_record")
 local instance = require("lib.instance")
+local merged = require("lib.merged")
 local mr = require("moonrise")
 
 local M = {}
@@ -377,12 +378,9 @@ local function decide(w, pair, action)
 end
 
 local function note(w, pair, action)
-    local data = { facts = action.facts, from = action.from, to = action.to }
-    for key, value in pairs(action.left or {}) do
-        data[key] = value
-    end
     w.journal:add(action.what, {
-        content = pair.content, dbid = action.dbid, text = action.text, data = data,
+        content = pair.content, dbid = action.dbid, text = action.text,
+        data = merged({ facts = action.facts, from = action.from, to = action.to }, action.left),
     })
 end
 

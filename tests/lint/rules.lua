@@ -53,6 +53,7 @@ M.top = {
 
 --- Variables that outlive a call and may change, with the reason; there is no other one.
 M.globals = {
+    flush_held = "the limit on descriptors is that of the whole process",
     ssh_gates = "sshd counts the connections of all threads of a process together",
     ssh_sessions = "whose threads the process's end waits for",
 }

@@ -9,6 +9,7 @@ local dice = require("tests.lib.dice")
 local faults = require("tests.sim.faults")
 local operator = require("tests.sim.operator")
 local server_of = require("tests.sim.server")
+local sorted = require("tests.lib.sorted")
 local world_of = require("tests.sim.world")
 
 local M = {}
@@ -107,11 +108,7 @@ for _, name in ipairs({ "kill", "freeze", "cut", "slow", "part", "stop_watcher",
                         "kill_agents", "recover", "kill_postmaster" }) do
     kinds[name] = faults.kinds[name]
 end
-local names = {}
-for name in pairs(kinds) do
-    table.insert(names, name)
-end
-table.sort(names)
+local names = sorted(kinds)
 
 local function trouble(world)
     local name = world.dice:pick(names)

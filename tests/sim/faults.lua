@@ -1,6 +1,7 @@
 --- What goes wrong in a simulated cluster, and when, by the dice.
 local operator = require("tests.sim.operator")
 local receiver = require("tests.sim.receiver")
+local sorted = require("tests.lib.sorted")
 
 local M = {}
 
@@ -222,15 +223,6 @@ local DOWN = { copying = "somebody_makes_a_standby", copied = "power_off",
                promote = "somebody_starts_down" }
 -- Ends of what acts: between two of its steps.
 local CRASHES = { "kill_watcher", "stop_watcher", "kill_agents", "activation" }
-
-local function sorted(kinds)
-    local names = {}
-    for name in pairs(kinds) do
-        table.insert(names, name)
-    end
-    table.sort(names)
-    return names
-end
 
 local sudden = sorted(M.kinds)
 

@@ -105,6 +105,10 @@ function Session:left_places()
     return {}
 end
 
+function Session:busy_places()
+    return {}
+end
+
 function Session:state()
     return { config = nil, sysid = "7" }
 end

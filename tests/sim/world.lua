@@ -58,7 +58,8 @@ local function around(of)
         ["lib.agents"] = agents.module(of), ["lib.catalog"] = session.module(of),
         ["lib.journal"] = journal, ["lib.policy"] = policy,
         ["lib.term"] = setmetatable({}, { __index = function() return nothing end }),
-        ["lib.fdw"] = { point = function() return 0 end, cancel_hanging = function() return 0 end },
+        ["lib.fdw"] = { point = function() return 0 end, cancel_hanging = function() return 0 end,
+                        follow = function() return true end },
         ["lib.home"] = { state_dir = nothing },
         ["lib.config"] = { parse = function() end },
     }

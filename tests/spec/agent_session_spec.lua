@@ -4,12 +4,7 @@ local mr = require("moonrise")
 local place_of = require("tests.lib.place")
 local turns = require("tests.lib.turns")
 
-local function main(fn)
-    return function()
-        mr.main(fn)
-        assert.equals(0, mr._handles())
-    end
-end
+local main = turns.main
 
 describe("an agent", function()
     local place
@@ -133,11 +128,16 @@ describe("an agent", function()
         agent:close()
     end))
 
-    it("ends when it is closed, and with it the calls", main(function()
+    -- One that is stopped, and a call that waits for it.
+    local function unanswered()
         local agent = mr.check(mr.agent())
         local pid = mr.check(agent:call("hello")).pid
         mr.kill(pid, "STOP")
-        local task = turns.begin(agent.call, agent, "hello")
+        return agent, turns.begin(agent.call, agent, "hello"), pid
+    end
+
+    it("ends when it is closed, and with it the calls", main(function()
+        local agent, task, pid = unanswered()
         agent:close()
         assert.equals("cancelled", select(2, task:wait()).code)
         turns.eventually("the agent to end", 20000, function()
@@ -146,22 +146,16 @@ describe("an agent", function()
     end))
 
     it("is asked to stop when its caller is cancelled; its answer is awaited", main(function()
-        local agent = mr.check(mr.agent())
-        mr.check(agent:call("hello"))
-        mr.kill(agent:pid(), "STOP")
-        local task = turns.begin(agent.call, agent, "hello")
+        local _, task, pid = unanswered()
         task:cancel()
         assert.equals("timeout", select(2, task:wait(5)).code)
-        mr.kill(agent:pid(), "CONT")
+        mr.kill(pid, "CONT")
         local result, err = task:wait(20000)
         assert.is_true(type(result) == "table" or err.code == "cancelled")
     end))
 
     it("cancelled twice is left at once", main(function()
-        local agent = mr.check(mr.agent())
-        mr.check(agent:call("hello"))
-        mr.kill(agent:pid(), "STOP")
-        local task = turns.begin(agent.call, agent, "hello")
+        local _, task = unanswered()
         task:cancel()
         task:cancel()
         assert.equals("cancelled", select(2, task:wait(1000)).code)

@@ -6,7 +6,8 @@ local options = {
     { key = "batch", short = "b", long = "batch", arg = "N", kind = "int", min = 1, max = 128,
       default = 64, help = "how many" },
     { key = "wait", long = "for", arg = "TIME", kind = "duration", help = "how long" },
-    { key = "rate", long = "max-rate", arg = "SIZE", kind = "size", help = "bytes a second" },
+    { key = "rate", long = "max-rate", arg = "SIZE", kind = "size", min = 1,
+      help = "bytes a second" },
     { key = "policy", long = "policy", arg = "NAME=FILE", repeatable = true, help = "a policy" },
 }
 
@@ -50,6 +51,7 @@ describe("args.parse", function()
         { { "-b", "four" }, "option -b wants a whole number, not 'four'" },
         { { "-b", "0" }, "option -b wants a value from 1 to 128, not '0'" },
         { { "--batch", "129" }, "option --batch wants a value from 1 to 128, not '129'" },
+        { { "--max-rate", "0" }, "option --max-rate wants a value from 1 on, not '0'" },
         { { "--verbose=1" }, "option --verbose takes no value" },
         { { "--for", "soon" }, "option --for wants a time such as 90s, 5min or 1h, not 'soon'" },
     }

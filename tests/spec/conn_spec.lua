@@ -6,6 +6,8 @@ local pg = require("tests.lib.pg")
 local place_of = require("tests.lib.place")
 local turns = require("tests.lib.turns")
 
+local main = turns.main
+
 describe("with a server", function()
     local place, server
 
@@ -24,13 +26,6 @@ describe("with a server", function()
     local function options(more)
         return copy({ host = "127.0.0.1", port = server.port, user = "tester",
             dbname = "postgres" }, more)
-    end
-
-    local function main(fn)
-        return function()
-            mr.main(fn)
-            assert.equals(0, mr._handles())
-        end
     end
 
     describe("a connection", function()
@@ -179,14 +174,18 @@ describe("with a server", function()
     end)
 
     describe("a prober", function()
-        it("observes", main(function()
+        local function observing()
             local seen = mr.queue()
-            local prober = mr.prober({
+            return mr.prober({
                 interval_ms = 20,
                 observed = function(observation)
                     seen:push(observation)
                 end,
-            })
+            }), seen
+        end
+
+        it("observes", main(function()
+            local prober, seen = observing()
             prober:set(7, { conn = options() })
             local first = mr.check(seen:pop(10000))
             assert.same({ 7, "ok", false }, { first.dbid, first.evidence, first.in_recovery })
@@ -203,13 +202,7 @@ describe("with a server", function()
         end))
 
         it("finds the addresses of names", main(function()
-            local seen = mr.queue()
-            local prober = mr.prober({
-                interval_ms = 20,
-                observed = function(observation)
-                    seen:push(observation)
-                end,
-            })
+            local prober, seen = observing()
             prober:set(7, { conn = options({ host = "localhost" }) })
             assert.equals("ok", mr.check(seen:pop(10000)).evidence)
             prober:drop(7)

@@ -53,6 +53,9 @@ describe("hosts_record: a cluster that gets other hosts", function()
                 return ok and answer or nil, not ok and mr.error("stale", "newer") or nil
             end },
             cat = {
+                instances = function()
+                    return instances("h3")
+                end,
                 state = function()
                     return { epoch = SEEN, sysid = "7" }
                 end,
@@ -62,12 +65,21 @@ describe("hosts_record: a cluster that gets other hosts", function()
             } }
     end)
 
-    local function joining(hosts_away)
+    local function cut_off(hosts)
         away = {}
-        for _, host in ipairs(hosts_away) do
+        for _, host in ipairs(hosts) do
             away[host] = true
         end
-        return hosts_record.joining(ctx, instances("h3"), MOVED)
+    end
+
+    -- What the transition is told.
+    local function same(facts)
+        return facts
+    end
+
+    local function joining(hosts_away)
+        cut_off(hosts_away)
+        return hosts_record.joining(ctx, MOVED, same)
     end
 
     -- What a standby that knows h1, h2 and h3, and the catalog up to SEEN, takes for in sync.
@@ -104,6 +116,57 @@ describe("hosts_record: a cluster that gets other hosts", function()
                     end
                 end
             end
+        end)
+    end)
+
+    it("is not activated by five that it had, once it was released by the three that are left",
+        function()
+        mr.main(function()
+            local names, gone = { "h1", "h2", "h3", "h4", "h5" }, {}
+            for _, host in ipairs(names) do
+                records[host] = copy(records.h1)
+            end
+            ctx.cat.instances = function()
+                local list = instances("h3")
+                for dbid, host in pairs({ [5] = "h4", [6] = "h5" }) do
+                    if not gone[dbid] then
+                        table.insert(list, { dbid = dbid, content = 1, role = "m",
+                                             hostname = host })
+                    end
+                end
+                return list
+            end
+            for _, step in ipairs({ { dbid = 5, away = { "h4", "h5" } },
+                                    { dbid = 6, away = { "h3" } } }) do
+                cut_off(step.away)
+                assert(hosts_record.leaving(ctx, step.dbid, same))
+                gone[step.dbid] = true
+            end
+            for _, host in ipairs({ "h1", "h2" }) do
+                records_of.record_write(records, host, { epoch = 70, mode = "n",
+                    coordinator = 1, standby = 2, catalog_epoch = 70 })
+            end
+            for _, asked in ipairs(subsets(names, 3)) do
+                assert.is_false(says_in_sync(asked), table.concat(asked) .. " asked")
+            end
+        end)
+    end)
+
+    it("writes the record anew when the coordinator's pair has changed in between", function()
+        mr.main(function()
+            local told = {}
+            assert.equal("done", hosts_record.joining(ctx, MOVED, function(facts)
+                table.insert(told, facts.majority.epoch)
+                return #told == 2 and "done" or nil,
+                    mr.error("busy", "something happened", { sqlstate = "MR003" })
+            end))
+            assert.same({ 50, 50 }, told)
+            local tries = 0
+            assert.is_nil(hosts_record.joining(ctx, MOVED, function()
+                tries = tries + 1
+                return nil, mr.error("refused", "no", { sqlstate = "MR001" })
+            end))
+            assert.equal(1, tries)
         end)
     end)
 

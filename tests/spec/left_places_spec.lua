@@ -7,10 +7,10 @@ local PLACE = { dbid = 4, content = 0, hostname = "h9", address = "h9", port = 7
 local SYSID = "7000000000000000001"
 
 describe("a place that was left", function()
-    local pair, words, orders, listed, forgotten, ctx
+    local pair, words, orders, listed, busy, forgotten, ctx
 
     before_each(function()
-        orders, forgotten, listed = {}, false, { PLACE }
+        orders, forgotten, listed, busy = {}, false, { PLACE }, { [0] = {} }
         pair = { primary = { dbid = 3, content = 0, hostname = "h1", port = 7001, datadir = "/p" },
                  mirror = { dbid = 4, content = 0, hostname = "h2", port = 7002, datadir = "/m",
                               mode = "s" } }
@@ -37,6 +37,9 @@ describe("a place that was left", function()
                 left_places = function()
                     return listed
                 end,
+                busy_places = function(_, content)
+                    return busy and busy[content]
+                end,
                 journal = function() end,
                 call = function(_, fn)
                     forgotten = forgotten or fn == "place_forget"
@@ -49,6 +52,18 @@ describe("a place that was left", function()
     it("is marked and ended, and goes when its pair is in sync", function()
         assert.equal("forgotten", left_places.settle(ctx, PLACE, 1))
         assert.same({ "mark", "fence", "remove_datadir", "slot" }, orders)
+    end)
+
+    it("does not take the slot of a copy that somebody makes elsewhere with it", function()
+        busy[0] = { copy(PLACE, { datadir = "/another", busy_by = "me@there pid 1 boot x" }) }
+        assert.equal("forgotten", left_places.settle(ctx, PLACE, 1))
+        assert.same({ "mark", "fence", "remove_datadir" }, orders)
+        busy, orders = { [0] = {}, busy[0] }, {}
+        assert.equal("forgotten", left_places.settle(ctx, PLACE, 1))
+        assert.same({ "mark", "fence", "remove_datadir", "slot" }, orders)
+        busy, orders, forgotten = nil, {}, false
+        assert.is_nil(left_places.settle(ctx, PLACE, 1))
+        assert.is_false(forgotten)
     end)
 
     it("is sealed while nothing in sync has taken its place", function()

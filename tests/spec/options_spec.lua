@@ -47,6 +47,18 @@ describe("a command line", function()
         end)
     end
 
+    for _, name in ipairs({ "recoverseg", "addmirrors", "movemirrors" }) do
+        it("moonrise " .. name .. " says how it copies in the same words as others", function()
+            local text = place:must({ place_of.moonrise(), name, "--help" })
+            local letter = name == "addmirrors" and "      " or "  %-s, "
+            for _, words in ipairs({ "%-%-max%-rate SIZE +largest .* that all copies together",
+                "%-%-max%-rate%-host SIZE", "%-%-tablespace%-mapping OLD=NEW",
+                "\n" .. letter .. "%-%-sequential ", "%-%-no%-progress " }) do
+                assert.matches(words, text)
+            end
+        end)
+    end
+
     it("that names a log which cannot be written is wrong use", function()
         local file = place:write("file", "")
         for _, dir in ipairs({ file, "/proc/nowhere" }) do

@@ -3,12 +3,7 @@ local mr = require("moonrise")
 
 local turns = require("tests.lib.turns")
 
-local function main(fn)
-    return function()
-        mr.main(fn)
-        assert.equals(0, mr._handles())
-    end
-end
+local main = turns.main
 
 describe("a program", function()
     it("gives its output and how it ended", main(function()

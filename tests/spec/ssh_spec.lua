@@ -6,12 +6,7 @@ local place_of = require("tests.lib.place")
 local sshd = require("tests.lib.sshd")
 local turns = require("tests.lib.turns")
 
-local function main(fn)
-    return function()
-        mr.main(fn)
-        assert.equals(0, mr._handles())
-    end
-end
+local main = turns.main
 
 local reason = sshd.missing()
 local test = reason and function(name)

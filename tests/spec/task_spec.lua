@@ -3,12 +3,7 @@ local mr = require("moonrise")
 
 local turns = require("tests.lib.turns")
 
-local function main(fn)
-    return function()
-        mr.main(fn)
-        assert.equals(0, mr._handles())
-    end
-end
+local main = turns.main
 
 describe("a task", function()
     it("runs beside its maker, beginning at the next wait", main(function()

@@ -40,7 +40,8 @@ exception
 end $$;
 
 -- Takes a mirror out of the cluster; its primary goes on alone.
-create function moonrise.instance_remove(token bigint, dbid integer) returns bigint
+create function moonrise.instance_remove(token bigint, dbid integer, facts jsonb default '{}')
+returns bigint
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
 declare
     old gp_segment_configuration;
@@ -58,6 +59,9 @@ begin
     elsif old.content = -1 and old.mode = 's' then
         perform forbid(format('dbid %s is the coordinator''s standby, and in sync', dbid),
             'a majority of the hosts records first that it is out: see mirror_down');
+    end if;
+    if old.content >= 0 then
+        perform check_membership(old, null, facts -> 'majority');
     end if;
     taken := pair_epoch(old.content);
     update pair_state p set armed_name = null where p.content = old.content;

@@ -43,15 +43,26 @@ end $$;
 
 -- Notes where something will be written before it is: whoever comes after a killed run knows of it.
 -- -> an epoch for the orders
-create function moonrise.move_begin(token bigint, content integer, dbid integer, place jsonb)
+-- A mirror that is up goes to one place at a time, for one `holder`.
+create function moonrise.move_begin(token bigint, content integer, dbid integer, place jsonb,
+    holder text default null)
 returns bigint
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
 declare
+    mirror gp_segment_configuration;
     new left_place;
+    other left_place;
 begin
     perform authorise(token, content);
-    perform movable(content, dbid);
+    mirror := movable(content, dbid);
     new := place_of(dbid, place);
+    select * into other from left_place l where l.dbid = mirror.dbid and mirror.status = 'u'
+        and l.busy_until > clock_timestamp() and l.busy_by is distinct from holder;
+    if found then
+        perform fail('MR002', format('dbid %s is on its way to %s on host %s, by %s', dbid,
+            other.datadir, other.hostname, other.busy_by),
+            'let that movemirrors end, or end it, and run this again');
+    end if;
     -- Where it is already nothing is left.
     if (new.hostname, new.datadir) is distinct from (select (c.hostname, c.datadir)
             from gp_segment_configuration c where c.dbid = move_begin.dbid) then
@@ -76,14 +87,15 @@ $$;
 -- is out. So before the change the record is on a majority of both sets, with a catalog_epoch to
 -- which the catalog comes by the change and not before: whoever reads it, and whose catalog has not
 -- come that far, lacks something that counts. The host that joins has it too: what it may have from
--- an earlier membership would count otherwise. `old` is the row that moves; null for an instance
--- that is new.
-create function moonrise.check_joining(old gp_segment_configuration, new left_place,
+-- an earlier membership would count otherwise. `old` is the row that moves or goes; null for an
+-- instance that is new. `new` is null for one that goes.
+create function moonrise.check_membership(old gp_segment_configuration, new left_place,
     majority jsonb) returns void
 language plpgsql as $$
 declare
     hosts text[] := array(select c.hostname from gp_segment_configuration c
-        where c.dbid is distinct from old.dbid union select new.hostname);
+        where c.dbid is distinct from old.dbid
+        union select new.hostname where new.hostname is not null);
     before text[] := array(select distinct c.hostname from gp_segment_configuration c);
 begin
     if hosts <@ before and before <@ hosts
@@ -96,10 +108,10 @@ begin
             '"hosts": [...]}}');
     elsif not has_majority(hosts, majority -> 'hosts')
         or not has_majority(before, majority -> 'hosts')
-        or not majority -> 'hosts' ? new.hostname then
+        or not coalesce(majority -> 'hosts' ? new.hostname, true) then
         perform forbid(format('the cluster gets other hosts only with a record on a majority of '
-            'those it has and of those it gets, host %s included: %s have it', new.hostname,
-            majority -> 'hosts'));
+            'those it has and of those it gets%s: %s have it',
+            ', host ' || new.hostname || ' included', majority -> 'hosts'));
     elsif to_jsonb(last_epoch(-1)) is distinct from majority -> 'epoch' then
         perform fail('MR003', format('the hosts have recorded epoch %s, the pair''s last one is %s',
             majority ->> 'epoch', last_epoch(-1)), 'something happened to the pair in between');
@@ -125,7 +137,7 @@ begin
         perform fail('MR003', format('content %s has a mirror already, dbid %s', c,
             (mirror_of(c)).dbid));
     end if;
-    perform check_joining(null, place_of(0, instance), facts -> 'majority');
+    perform check_membership(null, place_of(0, instance), facts -> 'majority');
     return instance_add(token, instance);
 end $$;
 
@@ -149,7 +161,7 @@ begin
         = (new.hostname, new.address, new.port, new.datadir) then
         return last_epoch(content);
     end if;
-    perform check_joining(old, new, facts -> 'majority');
+    perform check_membership(old, new, facts -> 'majority');
     taken := pair_epoch(content);
     delete from left_place l where l.hostname = new.hostname and l.datadir = new.datadir;
     if (old.hostname, old.datadir) <> (new.hostname, new.datadir) then
@@ -166,14 +178,17 @@ exception when check_violation or not_null_violation then
 end $$;
 
 -- A mirror that is up goes on while it is copied to its new place, and nobody holds its content:
--- who copies says by this that he still does. -> whether the place is on record
-create function moonrise.place_hold(dbid integer, hostname text, datadir text, ttl interval)
+-- who copies says by this that he still does. -> whether the place is on record, and his
+create function moonrise.place_hold(dbid integer, hostname text, datadir text, holder text,
+    ttl interval)
 returns boolean
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
 begin
     perform set_config('synchronous_commit', 'local', true);
-    update left_place l set busy_until = clock_timestamp() + ttl where l.dbid = place_hold.dbid
-        and l.hostname = place_hold.hostname and l.datadir = place_hold.datadir;
+    update left_place l set busy_until = clock_timestamp() + ttl, busy_by = holder
+        where l.dbid = place_hold.dbid and l.hostname = place_hold.hostname
+        and l.datadir = place_hold.datadir and (l.busy_by is not distinct from holder
+            or coalesce(l.busy_until <= clock_timestamp(), true));
     return found;
 end $$;
 

@@ -107,7 +107,7 @@ create sequence moonrise.lease_token;
 -- Places outside of gp_segment_configuration that hold, or may hold, something of an instance:
 -- where a recovery to another place has begun, and where one came from. Nothing there is started;
 -- what lies there goes once the pair is in sync (SAFETY.md, rule 10), unless somebody is copying to
--- it: until `busy_until`, which he puts off for as long as he does.
+-- it: `busy_by`, until `busy_until`, which he puts off for as long as he does.
 create table moonrise.left_place (
     dbid            smallint not null,
     content         smallint not null,
@@ -117,6 +117,7 @@ create table moonrise.left_place (
     datadir         text not null check (datadir like '/%'),
     since           timestamptz not null default clock_timestamp(),
     busy_until      timestamptz,
+    busy_by         text check (busy_by is not null or busy_until is null),
     primary key (hostname, datadir)
 );
 

@@ -2,6 +2,7 @@
 --- should be. Pure; all views and the exit code rest on it.
 local cluster = require("lib.cluster")
 local instance = require("lib.instance")
+local merged = require("lib.merged")
 local survivors = require("lib.survivors")
 
 local M = {}
@@ -258,10 +259,7 @@ end
 ---@param pair {content: integer, primary: table, mirror: table}
 ---@return Survivor[]
 function M.survivors(facts, pair)
-    local known = {}
-    for key, value in pairs((facts.history or {})[pair.content] or {}) do
-        known[key] = value
-    end
+    local known = merged((facts.history or {})[pair.content])
     known[pair.primary.dbid] = seen_of(facts, pair.primary)
     known[pair.mirror.dbid] = seen_of(facts, pair.mirror)
     return survivors.of(pair, known)

@@ -6,7 +6,6 @@ local dice_of = require("tests.lib.dice")
 local json = require("dkjson")
 local place_of = require("tests.lib.place")
 local shop = require("tests.lib.shop")
-local wait = require("tests.lib.wait")
 
 local SOON_S = 30
 local ROUNDS = os.getenv("MOONRISE_CAMPAIGN") and 100 or 2
@@ -14,7 +13,7 @@ local ROUNDS = os.getenv("MOONRISE_CAMPAIGN") and 100 or 2
 local HOSTS = { primary0 = "127.0.0.1", primary1 = "127.0.0.1", primary2 = "::1",
     primary3 = "localhost" }
 -- Slow enough that a kill finds something to interrupt.
-local RATE, SPAN_S = "20MB", 3
+local RATE, SPAN_S = "80MB", 3
 
 describe("addmirrors", function()
     local place, cluster, dirs
@@ -87,7 +86,12 @@ describe("addmirrors", function()
         assert.are.same({ two and "[::1]" or "", two and "" or "[::1]", "", "127.0.0.1" },
             where.spread)
         local _, file = layout("-s")
-        local told = json.decode(cluster:must({ "addmirrors", "-i", file, "--dry-run", "--json" }))
+        local told = json.decode(cluster:must({ "addmirrors", "-i", file, "--dry-run", "--json",
+            "--max-rate", "40MB" }))
+        for _, one in ipairs(told.mirrors) do
+            assert.are.equal(10 * 2 ^ 20, one.max_rate)
+            one.max_rate = nil
+        end
         local planned = json.decode(cluster:must({ "addmirrors", "-s", "-m", dirs, "--dry-run",
             "--json" }))
         assert.are.equal(4, #told.mirrors)
@@ -152,6 +156,8 @@ describe("addmirrors", function()
         assert.matches("sealed/gp1", result.err, 1, true)
         assert.matches("content 2: skipped", result.out, 1, true)
         assert.matches("sdw9", result.err, 1, true)
+        -- Of a host that is not reached nobody knows what is to be installed there.
+        assert.is_nil(result.err:find("install", 1, true), result.err)
         assert.matches("does not name content 3: no mirror is added there", result.out, 1, true)
         local row = cluster:wait_row({ content = 0, role = "m", status = "u", mode = "s" }, SOON_S)
         assert.are.same({ new_host, "127.0.0.2", place:path("new/gp0") },
@@ -188,22 +194,50 @@ describe("addmirrors", function()
     end)
 
     local function killed(n)
-        local delay = dice:number(SPAN_S)
-        dice:told(("round %d: after %.3f s"):format(n, delay), function()
+        dice:told("round " .. n, function()
             local run = cluster:start({ "addmirrors", "-a", "-s", "-m", dirs, "--max-rate", RATE })
-            local began = wait.now()
-            wait.eventually("the moment", SPAN_S + 1, function()
-                return wait.now() - began > delay or run:code()
-            end)
-            run:kill("KILL")
+            dice:kill(run, SPAN_S)
             run:wait(SOON_S)
         end)
+    end
+
+    -- Of the foreign servers of database shop: the ports that each lists.
+    local function ports_of_servers()
+        local map = {}
+        for _, row in ipairs(cluster:coordinator():sql([[
+            select s.srvname as name, o.option_value as ports from pg_foreign_server s,
+                pg_options_to_table(s.srvoptions) o where o.option_name = 'port']],
+            { dbname = "shop" })) do
+            map[row.name] = row.ports
+        end
+        return map
+    end
+
+    -- A server that somebody has made for himself.
+    local function make_server(name, content)
+        cluster:coordinator():sql(("create server %s foreign data wrapper postgres_fdw "
+            .. "options (host '127.0.0.1', port '%d')"):format(name, port(content, 0)),
+            { dbname = "shop" })
+    end
+
+    local function assert_ours_list_both()
+        local ports = ports_of_servers()
+        for content = 0, 3 do
+            local primary, new = cluster:primary(content), cluster:mirror(content)
+            assert.are.equal(("%s,%s"):format(primary.port, new.port), ports["seg" .. content])
+            if content < 2 then
+                assert.are.equal(tostring(primary.port), ports["own" .. content])
+            end
+        end
     end
 
     it("is killed and run again until all are there, under writers; then one takes over", function()
         local watch = cluster:watch()
         watch:says("watching", SOON_S)
         local writers = shop.open(cluster, 2)
+        -- Of one that has its mirror, and of one that gets it.
+        make_server("own0", 0)
+        make_server("own1", 1)
         for n = 1, ROUNDS do
             killed(n)
         end
@@ -213,6 +247,7 @@ describe("addmirrors", function()
         end
         assert.matches("every segment has its mirror",
             cluster:must({ "addmirrors", "-a", "-s", "-m", dirs }), 1, true)
+        assert_ours_list_both()
         writers:progress(20, SOON_S)
         local old, new = cluster:primary(1), cluster:mirror(1)
         old:kill()

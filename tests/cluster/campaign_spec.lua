@@ -5,12 +5,12 @@
 
 local lfs = require("lfs")
 
+local campaign = require("tests.lib.campaign")
 local cluster_of = require("tests.lib.cluster")
 local dice_of = require("tests.lib.dice")
 local faults = require("tests.lib.faults")
 local pinned = require("tests.lib.pinned")
 local place_of = require("tests.lib.place")
-local wait = require("tests.lib.wait")
 
 local FAULTS = tonumber(os.getenv("MOONRISE_FAULTS"))
     or os.getenv("MOONRISE_CAMPAIGN") and 300 or 6
@@ -52,26 +52,14 @@ describe("a campaign of faults", function()
 
     teardown(place_of.close_all)
 
-    local function draw(content)
-        local name = dice:pick(faults.names)
-        -- Who was hurt before may not be there any more to be hurt in this way.
-        local done, undo = pcall(faults.kinds[name], world, content)
-        return ("%s of content %d%s"):format(name, content, done and ""
-            or (" (cannot be: %s)"):format(tostring(undo))), done and undo or nil
-    end
-
     local function some_content()
         return math.floor(dice:number(SEGMENTS))
     end
 
     local function mended()
         world:mend()
-        wait.eventually("every pair to be in sync again", MEND_S, function()
-            local start = cluster:moonrise({ "start", "-a" })
-            local said = cluster:moonrise({ "recoverseg", "-a" })
-            return pcall(cluster.wait_healthy, cluster, 15), start.out .. start.err .. said.out
-                .. said.err
-        end)
+        campaign.recover(cluster, MEND_S)
+        writers:progress(20, SOON_S)
     end
 
     -- Until the watcher has told something more, whatever it is.
@@ -85,18 +73,11 @@ describe("a campaign of faults", function()
             if i == 2 and dice:number(1) < 0.5 then
                 reaction()
             end
-            list[i], undos[i] = draw(some_content())
+            list[i], undos[i] = campaign.draw(faults, world, some_content())
         end
-        local story = ("fault %d: %s"):format(n, table.concat(list, ", "))
-        print("# " .. story)
-        dice:told(story, function()
-            dice:pause(dice:number(1) < LONG_LEFT and LONG_LEFT_S or LEFT_S)
-            for _, undo in pairs(undos) do
-                undo()
-            end
-            mended()
-            writers:progress(20, SOON_S)
-        end)
+        local left_s = dice:number(1) < LONG_LEFT and LONG_LEFT_S or LEFT_S
+        campaign.endure(dice, { n = n, list = list, undos = undos, left_s = left_s,
+            mended = mended })
     end
 
     it("loses nothing and comes back each time", function()

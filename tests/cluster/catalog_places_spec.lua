@@ -4,6 +4,7 @@ local catalog = require("tests.lib.catalog")
 local place_of = require("tests.lib.place")
 
 local must, value, refused = catalog.must, catalog.value, catalog.refused
+local record = catalog.record
 
 local NEW = { host = "h9", port = 7009, datadir = "/data/new" }
 
@@ -30,13 +31,6 @@ describe("the catalog, of places,", function()
     local function done(to, facts, dbid)
         return ("move_done(%s, 0, %d, %s, 'spec', '%s')"):format(token, dbid or 4, place(to),
             facts or "{}")
-    end
-
-    -- A record on these hosts, of the coordinator's pair as it is.
-    local function record(...)
-        return ('{"majority": {"epoch": %s, "catalog_epoch": %s, "hosts": ["%s"]}}'):format(
-            value("select epoch from pair_state where content = -1"),
-            value("select epoch + 1000 from cluster_state"), table.concat({ ... }, '", "'))
     end
 
     local function left()
@@ -150,6 +144,19 @@ describe("the catalog, of places,", function()
         value(("epoch_reserve(%s, -1, 'spec')"):format(coordinator))
         refused("MR003", "the hosts have recorded epoch", "select " .. done(NEW, before))
         value(done(NEW, record("h9", "h0", "h32", "h33")))
+    end)
+
+    it("loses hosts only with a record on a majority of those it has and of those it keeps",
+        function()
+        local function remove(facts)
+            return ("instance_remove(%s, 4, '%s')"):format(token, facts or "{}")
+        end
+        refused("MR001", "only with a record on a majority", "select " .. remove())
+        for _, hosts in ipairs({ { "h0" }, { "h0", "h1" }, { "h1", "h32" } }) do
+            refused("MR001", "of those it gets: ", "select " .. remove(record(unpack(hosts))))
+        end
+        value(remove(record("h0", "h32", "h33")))
+        assert.equal("0", value("select count(*) from gp_segment_configuration where dbid = 4"))
     end)
 
     it("reaches an epoch by the change that it does not reach without", function()

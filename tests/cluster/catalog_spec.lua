@@ -300,7 +300,8 @@ describe("catalog", function()
         refused("MR004", "has no mirror", ("select mirror_down(%s, 1, 'x')"):format(other))
         refused("MR001", "only mirrors", ("select instance_remove(%s, 3)"):format(token))
         arm(token, 0)
-        value(("instance_remove(%s, 4)"):format(token))
+        value(("instance_remove(%s, 4, '%s')"):format(token,
+            catalog.record("h0", "h32", "h33")))
         assert.equal("3ppnu", pair(0))
     end)
 

@@ -6,13 +6,14 @@ local cluster_of = require("tests.lib.cluster")
 local hurt = require("tests.lib.hurt")
 local namespace = require("tests.lib.namespace")
 local network = require("tests.lib.network")
+local needs = require("tests.lib.needs")
 local pinned = require("tests.lib.pinned")
 local place_of = require("tests.lib.place")
+local undone_of = require("tests.lib.undone")
 local wait = require("tests.lib.wait")
 
 local SOON_S = 40
 local PATIENCE_S = 4
-local campaign = os.getenv("MOONRISE_CAMPAIGN")
 local COORDINATOR, PRIMARY, MIRROR = network.address(1), network.address(2), network.address(3)
 local PRIMARY_DBID, MIRROR_DBID = "2", "3"
 local NAMES = { ["one.test"] = PRIMARY, ["two.test"] = MIRROR }
@@ -22,7 +23,7 @@ local DEEDS = "'promote', 'fence', 'release', 'mark', 'mirror_down', 'out_of_syn
 
 describe("evidence, of a network", function()
     local place, cluster, watch, writers, made, why_not
-    local undo = {}
+    local undone = undone_of.new()
 
     local function rows(kinds, since)
         return cluster:catalog(([[select id, kind, dbid, text from journal where kind in (%s)
@@ -64,26 +65,13 @@ describe("evidence, of a network", function()
         end)
     end
 
-    -- What a test has done is undone by itself or, when that fails, after it.
-    local function once(fn)
-        local done
-        local function first()
-            if not done then
-                done = true
-                fn()
-            end
-        end
-        table.insert(undo, first)
-        return first
-    end
-
     local function cut(host, address)
-        return once(network.cut(host, address))
+        return undone:once(network.cut(host, address))
     end
 
     local function names(addresses)
         network.names(addresses)
-        return once(function()
+        return undone:once(function()
             network.names(NAMES)
         end)
     end
@@ -94,7 +82,7 @@ describe("evidence, of a network", function()
         place:must({ "chmod", "+x", deaf })
         namespace.bind(deaf, place_of.moonrise())
         local thaw = hurt.stop_agent(watch, place, host)
-        return once(function()
+        return undone:once(function()
             namespace.unmount(place_of.moonrise())
             thaw()
         end)
@@ -115,16 +103,9 @@ describe("evidence, of a network", function()
         return wait.now() - began, at
     end
 
-    local function test(what, fn, long)
-        it(what, function()
-            if not made then
-                return pending(why_not)
-            elseif long and not campaign then
-                return pending("only in a campaign")
-            end
-            fn()
-        end)
-    end
+    local test = needs.of(getfenv(), function()
+        return made, why_not
+    end)
 
     setup(function()
         place = place_of.new()
@@ -154,10 +135,7 @@ describe("evidence, of a network", function()
     teardown(place_of.close_all)
 
     after_each(function()
-        for _, fn in ipairs(undo) do
-            fn()
-        end
-        undo = {}
+        undone:all()
     end)
 
     test("that knows no name of theirs: told once, and nothing is done", function()
@@ -229,7 +207,7 @@ describe("evidence, of a network", function()
             end
             thaw = {}
         end
-        table.insert(undo, thaw_all)
+        undone:once(thaw_all)
         -- They have a fifth of the time, in small pieces.
         wait.always("the watcher lives", 3 * PATIENCE_S, function()
             if wait.now() >= turn_at then

@@ -10,10 +10,8 @@ describe("failover and roles", function()
     local place, cluster, watch
 
     local function writes(server, deadline_s)
-        wait.eventually("a write on " .. server.name, deadline_s or SOON_S, function()
-            local rows, message = server:try_sql("insert into ledger values (default)",
-                { timeout_s = 5 })
-            return rows, not rows and message .. "\n" .. watch:output() or nil
+        server:wait_sql("insert into ledger values (default)", deadline_s or SOON_S, function()
+            return watch:output()
         end)
     end
 

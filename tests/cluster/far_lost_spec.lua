@@ -13,40 +13,19 @@ local OVER_S = 30
 local SLOW_MBIT_S = 8
 
 describe("a recovery from another host", function()
-    local place, far, cluster, lab, why_not
+    local place, far, cluster, lab
 
     setup(function()
         place = place_of.new()
-        far, why_not = far_of.new(place, { mirrors = { "sdw2", "sdw3", "sdw4" } })
-        if far then
-            cluster, lab = far.cluster, far.lab
-        end
+        far = far_of.new(place, { mirrors = { "sdw2", "sdw3", "sdw4" } })
+        cluster, lab = far.cluster, far.lab
     end)
 
     teardown(place_of.close_all)
 
-    before_each(function()
-        if far and not pcall(cluster.wait_healthy, cluster, 0) then
-            cluster:mend()
-        end
+    local test = far_of.tests(getfenv(), function()
+        return far
     end)
-
-    after_each(function()
-        if far then
-            far:undo()
-        end
-    end)
-
-    local function test(what, fn, long)
-        it(what, function()
-            if not far then
-                return pending(why_not)
-            elseif long and not os.getenv("MOONRISE_CAMPAIGN") then
-                return pending("only in a campaign")
-            end
-            fn()
-        end)
-    end
 
     local function comes_up(content)
         cluster:wait_row({ content = content, role = "m", status = "u", mode = "s" }, SOON_S)

@@ -9,40 +9,30 @@ local pinned = require("tests.lib.pinned")
 local place_of = require("tests.lib.place")
 
 local SOON_S = 60
+local MB, RATE_MB = 1024 * 1024, 4
 
 describe("across hosts", function()
-    local place, far, cluster, writers, why_not
+    local place, far, cluster, writers
 
     setup(function()
         place = place_of.new()
-        far, why_not = far_of.new(place, { mirrors = { "sdw2", "sdw3" }, spares = { "spare" },
+        far = far_of.new(place, { mirrors = { "sdw2", "sdw3" }, spares = { "spare" },
             rows = 60000 })
-        if far then
-            cluster = far.cluster
-            writers = pinned.open(cluster)
-        end
+        cluster = far.cluster
+        writers = cluster and pinned.open(cluster)
     end)
 
     teardown(place_of.close_all)
 
-    before_each(function()
-        if far and not pcall(cluster.wait_healthy, cluster, 0) then
-            cluster:mend()
-        end
+    local test = far_of.tests(getfenv(), function()
+        return far
     end)
 
     after_each(function()
-        if far then
-            far:undo()
+        if cluster then
             cluster:unwatch(SOON_S)
         end
     end)
-
-    local function test(what, fn)
-        it(what, function()
-            return far and fn() or not far and pending(why_not) or nil
-        end)
-    end
 
     -- Where it is, in the words of its own host.
     local function line_of(mirror, host)
@@ -82,6 +72,19 @@ describe("across hosts", function()
             recovered("-i", place:write("typed", text)))
         is_well(0)
         is_well(1)
+    end)
+
+    test("a rate below what a slow link carries is kept, and is no stall", function()
+        far:lose(0)
+        local link = { mbit_s = 2 * 8 * RATE_MB, delay_ms = 20 }
+        local mend = far:once(far.lab:link("sdw1", "sdw2", link))
+        local said = cluster:must({ "recoverseg", "-a", "-F", "--json",
+            "--max-rate", RATE_MB .. "MB" })
+        local one = json.decode(said).recovered[1]
+        assert.is_true(one.bytes_written > 5 * RATE_MB * MB, said)
+        assert.is_true(one.bytes_written / one.took_ms * 1000 < 1.2 * RATE_MB * MB, said)
+        mend()
+        is_well(0)
     end)
 
     test("the old primary of a failover is recovered from the other host, and gets its role back",

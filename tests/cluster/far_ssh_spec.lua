@@ -18,7 +18,7 @@ local MANY = CAMPAIGN and 16 or 4
 local OTHER = MANY
 
 describe("a recovery on a host", function()
-    local place, far, cluster, lab, why_not
+    local place, far, cluster, lab
 
     setup(function()
         place = place_of.new()
@@ -26,32 +26,16 @@ describe("a recovery on a host", function()
         for i = 1, MANY do
             mirrors[i] = "sdw2"
         end
-        far, why_not = far_of.new(place, { mirrors = mirrors, rows = 20000,
+        far = far_of.new(place, { mirrors = mirrors, rows = 20000,
             disks = { sdw1 = "4g", sdw2 = "4g" } })
-        if far then
-            cluster, lab = far.cluster, far.lab
-        end
+        cluster, lab = far.cluster, far.lab
     end)
 
     teardown(place_of.close_all)
 
-    before_each(function()
-        if far and not pcall(cluster.wait_healthy, cluster, 0) then
-            cluster:mend()
-        end
+    local test = far_of.tests(getfenv(), function()
+        return far
     end)
-
-    after_each(function()
-        if far then
-            far:undo()
-        end
-    end)
-
-    local function test(what, fn)
-        it(what, function()
-            return far and fn() or not far and pending(why_not) or nil
-        end)
-    end
 
     -- Another text in a file of the user's on a host, for a test.
     local function write(host, name, text)
@@ -159,7 +143,7 @@ describe("a recovery on a host", function()
     test("that accepts and never answers: every command says so in time", function()
         lose_one_each()
         local thaw = far:once(lab.sdw2:freeze_sshd())
-        is_told("sdw2")
+        is_told("sdw2", "sdw2: it has not answered within")
         for _, words in ipairs(CAMPAIGN and { { "state", "-e" }, { "watch", "--once" } } or {}) do
             local began = wait.now()
             local said = cluster:moonrise(words)

@@ -1,12 +1,14 @@
 --- Foreign servers on the coordinator follow a failover, and the sessions that use them live on.
 
 local cluster_of = require("tests.lib.cluster")
+local gate_of = require("tests.lib.gate")
 local hurt = require("tests.lib.hurt")
 local place_of = require("tests.lib.place")
 local psql = require("tests.lib.psql")
 local wait = require("tests.lib.wait")
 
 local SOON_S = 15
+local LONG_S = 60
 
 local INSTALL = [[
 local session = require("lib.session")
@@ -123,13 +125,61 @@ describe("foreign servers", function()
         assert.is_not_nil(cluster:catalog("select id from journal where kind = 'fdw'")[1])
     end)
 
-    it("follow an instance to its new place", function()
-        cluster:wait_row({ content = 0, role = "m", status = "d" }, SOON_S)
+    -- The mirror's way to a place of its own: its port, and what follows the command.
+    local function to_new_place(name)
         local old, port = cluster:mirror(0), place_of.free_port()
-        cluster:must({ "recoverseg", "-a", "-i", place:write("move", ("%s|%s|%s|%s %s|%s|%d|%s")
-            :format(old.hostname, old.address, old.port, old.datadir, old.hostname, old.address,
-                port, place:path("moved"))) })
-        assert.are.equal(("%s,%d"):format(cluster:primary(0).port, port), server_options().port)
+        local file = place:write("moves", ("%s|%s|%s|%s %s|%s|%d|%s"):format(old.hostname,
+            old.address, old.port, old.datadir, old.hostname, old.address, port, place:path(name)))
+        return port, "-a", "-i", file
+    end
+
+    local function assert_listed(mirror_port)
+        assert.are.equal(("%s,%s"):format(cluster:primary(0).port, mirror_port),
+            server_options().port)
+    end
+
+    it("follow an instance to its new place before it is up there, whoever is killed then",
+        function()
+        cluster:wait_row({ content = 0, role = "m", status = "d" }, SOON_S)
+        local port, a, i, file = to_new_place("moved")
+        local gate = gate_of.close(cluster, "update on gp_segment_configuration",
+            "old.status = 'd' and new.status = 'u'")
+        local run = cluster:start({ "recoverseg", a, i, file })
+        wait.eventually("the mirror to be up", LONG_S, function()
+            return gate:reached(), run:output()
+        end)
+        run:kill("KILL")
+        run:wait(SOON_S)
+        gate:remove()
+        assert_listed(port)
+        cluster:must({ "recoverseg", "-a" })
+        assert_listed(port)
+    end)
+
+    it("are seen to by the next run when a database could not be reached", function()
+        for _, next_run in ipairs({ "movemirrors", "recoverseg" }) do
+            cluster:wait_row({ content = 0, role = "m", status = "u", mode = "s" }, LONG_S)
+            local before = server_options().port
+            local port, a, i, file = to_new_place("after_" .. next_run)
+            cluster:coordinator():sql("alter database shop allow_connections false")
+            local said = cluster:moonrise({ "movemirrors", a, i, file })
+            cluster:coordinator():sql("alter database shop allow_connections true")
+            assert.matches("foreign servers.*not currently accepting connections", said.out)
+            assert.are.equal(before, server_options().port)
+            cluster:must(next_run == "recoverseg" and { "recoverseg", "-a" }
+                or { "movemirrors", a, i, file })
+            assert_listed(port)
+        end
+    end)
+
+    it("follow in each database, whatever becomes of the others", function()
+        cluster:wait_row({ content = 0, role = "m", status = "u", mode = "s" }, LONG_S)
+        local port, a, i, file = to_new_place("beside_absent")
+        cluster:catalog("select moonrise.fdw_database_set('absent')")
+        local said = cluster:moonrise({ "movemirrors", a, i, file })
+        cluster:catalog("select moonrise.fdw_database_set('absent', false)")
+        assert.matches('foreign servers.*"absent" does not exist', said.out)
+        assert_listed(port)
     end)
 
     it("have what hangs on a lost primary cancelled, and nothing that another one serves",

@@ -1,7 +1,6 @@
 --- recoverseg -r on real servers: roles change places without copying, or nothing has changed.
 
 local checkup = require("tests.lib.checkup")
-local cluster_of = require("tests.lib.cluster")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 local workload = require("tests.lib.workload")
@@ -12,14 +11,11 @@ local GIVES_UP_S = 40
 local SETTINGS = { autovacuum = "off", allow_in_place_tablespaces = "on" }
 
 describe("recoverseg -r", function()
-    local place, cluster, writers
+    local place, cluster
 
     setup(function()
         place = place_of.new()
-        cluster = cluster_of.new(place, { segments = 1, settings = SETTINGS })
-        cluster:init()
-        workload.fill(cluster:primary(0))
-        cluster:watched()
+        cluster = workload.cluster(place, SETTINGS)
     end)
 
     teardown(place_of.close_all)
@@ -30,18 +26,10 @@ describe("recoverseg -r", function()
         cluster:switch_roles(0)
     end)
 
-    after_each(function()
-        if writers then
-            writers:stop()
-            writers = nil
-        end
-    end)
+    after_each(workload.stop_all)
 
     local function takes_writes(deadline_s)
-        wait.eventually("the pair to take writes", deadline_s, function()
-            return cluster:primary(0):try_sql("insert into grown (t) values ('after')",
-                { timeout_s = 5 })
-        end)
+        cluster:primary(0):wait_sql("insert into grown (t) values ('after')", deadline_s)
     end
 
     -- The pair is as it was, its old primary serves, and is the catalog's.
@@ -56,7 +44,7 @@ describe("recoverseg -r", function()
         function()
         local old, since = cluster:primary(0), cluster:journal_end()
         local mirror = cluster:mirror(0)
-        writers = workload.start(old)
+        local writers = workload.start(old)
         writers:progress(SOON_S)
         local out = cluster:must({ "recoverseg", "-a", "-r" })
         assert.matches("roles returned, writers stalled", out)

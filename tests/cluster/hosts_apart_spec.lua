@@ -1,10 +1,11 @@
 --- Pairs on hosts of their own, whose links are cut and whose power goes: nobody is declared dead
 --- by that who is heard of otherwise, whoever is gone is replaced, no acknowledged row is lost.
 
-local cluster_of = require("tests.lib.cluster")
-local hosts = require("tests.lib.hosts")
+local hosts_cluster = require("tests.lib.hosts_cluster")
+local needs = require("tests.lib.needs")
 local pinned = require("tests.lib.pinned")
 local place_of = require("tests.lib.place")
+local undone_of = require("tests.lib.undone")
 local wait = require("tests.lib.wait")
 
 local SOON_S = 60
@@ -23,23 +24,10 @@ local DEEDS = { "promote", "fence", "release", "mark", "mirror_down", "out_of_sy
 
 describe("hosts apart", function()
     local place, lab, cluster, writers, why_not
-    local undo = {}
-
-    -- What a test has done is undone by itself or, when that fails, after it.
-    local function once(fn)
-        local done
-        local function first()
-            if not done then
-                done = true
-                fn()
-            end
-        end
-        table.insert(undo, first)
-        return first
-    end
+    local undone = undone_of.new()
 
     local function cut(...)
-        return once(lab:cut(...))
+        return undone:once(lab:cut(...))
     end
 
     local function deeds(since, content)
@@ -78,36 +66,21 @@ describe("hosts apart", function()
         return cluster:instance({ content = content, preferred_role = role }).dbid
     end
 
-    local function test(what, fn, long)
-        it(what, function()
-            if not lab then
-                return pending(why_not)
-            elseif long and not os.getenv("MOONRISE_CAMPAIGN") then
-                return pending("only in a campaign")
-            end
-            fn()
-        end)
-    end
+    local test = needs.of(getfenv(), function()
+        return lab, why_not
+    end)
 
     setup(function()
         place = place_of.new()
-        local made
-        made, why_not = hosts.enter()
-        if not made then
-            return
-        end
-        -- In memory: what is written there need not outlive the test.
-        local disks = {}
-        for _, name in ipairs(NAMES) do
-            disks[name] = "1g"
-        end
-        lab = hosts.new(place, NAMES, { disks = disks })
-        cluster = cluster_of.new(place, { lab = lab, hosts = PLACES, segments = SEGMENTS,
+        lab, cluster, why_not = hosts_cluster(place, NAMES, { hosts = PLACES, segments = SEGMENTS,
             standby = true, hba = { "host pinned pinned 10.9.0.0/16 scram-sha-256" },
             -- Who has lost a connection without a word notices it in a test's time.
             settings = { wal_receiver_timeout = "4s", wal_sender_timeout = "4s" },
             watch = { interval_ms = 500, timeout_ms = 800, patience_ms = 1000 * PATIENCE_S,
                 heard_ms = 1000 * PATIENCE_S, grace_ms = 1000 * GRACE_S } })
+        if not lab then
+            return
+        end
         cluster:init()
         cluster:watched()
         writers = pinned.open(cluster, lab.clients)
@@ -116,10 +89,7 @@ describe("hosts apart", function()
     teardown(place_of.close_all)
 
     after_each(function()
-        for _, fn in ipairs(undo) do
-            fn()
-        end
-        undo = {}
+        undone:all()
     end)
 
     test("servers whose ports only the watcher does not reach are left alone: people are told",
@@ -141,7 +111,7 @@ describe("hosts apart", function()
     test("a host whose sshd hangs while its servers are fine: nothing is done, nothing hangs",
         function()
         local since = cluster:journal_end()
-        local thaw = once(lab.sdw1:freeze_sshd())
+        local thaw = undone:once(lab.sdw1:freeze_sshd())
         local began = wait.now()
         local said = cluster:moonrise({ "state", "-e" })
         assert.is_true(wait.now() - began < 30, ("state took %.1f s"):format(wait.now() - began))
@@ -205,7 +175,7 @@ describe("hosts apart", function()
         local since, mirror, old = cluster:journal_end(), dbid("m", 3), dbid("p", 3)
         local datadir = cluster:primary(3).datadir
         lab.sdw3:power_off()
-        local on = once(function()
+        local on = undone:once(function()
             lab.sdw3:power_on()
         end)
         serves(3, mirror)
@@ -223,7 +193,7 @@ describe("hosts apart", function()
         function()
         local since, mirror = cluster:journal_end(), dbid("m", 2)
         local old = cluster:primary(2)
-        local mend = once(lab:isolate("sdw1"))
+        local mend = undone:once(lab:isolate("sdw1"))
         serves(2, mirror)
         -- Its mirrors are let go as well.
         told("release", "done", since, 1)
@@ -240,7 +210,7 @@ describe("hosts apart", function()
     test("the coordinator's host, cut off from all, does nothing, and goes on when it is back",
         function()
         local since = cluster:journal_end()
-        local mend = once(lab:isolate("cdw"))
+        local mend = undone:once(lab:isolate("cdw"))
         cluster:primary(1):kill()
         nothing_is_done(since)
         mend()
@@ -252,7 +222,7 @@ describe("hosts apart", function()
         function()
         local since = cluster:journal_end()
         lab.scdw:power_off()
-        local on = once(function()
+        local on = undone:once(function()
             lab.scdw:power_on()
         end)
         cluster:wait_row({ content = -1, role = "m", status = "d" }, SOON_S)

@@ -2,13 +2,13 @@
 --- every instance: nothing acknowledged is lost, no two of a pair acknowledge, everything comes
 --- back. In a campaign only: MOONRISE_FAULTS=N faults, and MOONRISE_SEED=N draws the same again.
 
+local campaign = require("tests.lib.campaign")
 local cluster_of = require("tests.lib.cluster")
 local dice_of = require("tests.lib.dice")
 local hosts = require("tests.lib.hosts")
 local hosts_faults = require("tests.lib.hosts_faults")
 local pinned = require("tests.lib.pinned")
 local place_of = require("tests.lib.place")
-local wait = require("tests.lib.wait")
 
 local given = tonumber(os.getenv("MOONRISE_FAULTS"))
 local FAULTS = given or os.getenv("MOONRISE_CAMPAIGN") and 100
@@ -26,17 +26,13 @@ describe("a campaign of hosts", function()
 
     setup(function()
         place = place_of.new()
-        local made
-        made, why_not = hosts.enter()
-        why_not = not FAULTS and "only in a campaign" or why_not
-        if not made or not FAULTS then
+        why_not = not FAULTS and "only in a campaign" or nil
+        if FAULTS then
+            lab, why_not = hosts.open(place, { "clients", unpack(NAMES) }, { memory = "2g" })
+        end
+        if not lab then
             return
         end
-        local disks, all = {}, { "clients", unpack(NAMES) }
-        for _, name in ipairs(all) do
-            disks[name] = "2g"
-        end
-        lab = hosts.new(place, all, { disks = disks })
         cluster = cluster_of.new(place, { lab = lab, hosts = PLACES, segments = 2, standby = true,
             hba = { "host pinned pinned 10.9.0.0/16 scram-sha-256" },
             settings = { wal_receiver_timeout = "4s", wal_sender_timeout = "4s",
@@ -51,42 +47,23 @@ describe("a campaign of hosts", function()
 
     teardown(place_of.close_all)
 
-    local function draw()
-        local name = dice:pick(hosts_faults.names)
-        -- Who was hurt before may not be there any more to be hurt in this way.
-        local done, undo = pcall(hosts_faults.kinds[name], world)
-        return name .. (done and "" or (" (cannot be: %s)"):format(tostring(undo))),
-            done and undo or nil
-    end
-
     -- All runs and is in sync again; the watcher, when it has gone with its host, is started anew.
     local function mended()
-        wait.eventually("every pair to be in sync again", MEND_S, function()
-            local start = cluster:moonrise({ "start", "-a" })
+        campaign.recover(cluster, MEND_S, function()
             if cluster.watcher:code() then
                 cluster:watch()
             end
-            local said = cluster:moonrise({ "recoverseg", "-a" })
-            return pcall(cluster.wait_healthy, cluster, 15), start.out .. start.err .. said.out
-                .. said.err
         end)
+        writers:progress(20, SOON_S)
     end
 
     local function round(n)
         local list, undos = {}, {}
         for i = 1, dice:number(1) < TWO_AT_ONCE and 2 or 1 do
-            list[i], undos[i] = draw()
+            list[i], undos[i] = campaign.draw(hosts_faults, world)
         end
-        local story = ("fault %d: %s"):format(n, table.concat(list, ", "))
-        print("# " .. story)
-        dice:told(story, function()
-            dice:pause(LEFT_S)
-            for _, undo in pairs(undos) do
-                undo()
-            end
-            mended()
-            writers:progress(20, SOON_S)
-        end)
+        campaign.endure(dice, { n = n, list = list, undos = undos, left_s = LEFT_S,
+            mended = mended })
     end
 
     it("loses nothing and comes back each time", function()

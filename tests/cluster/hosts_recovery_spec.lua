@@ -2,10 +2,11 @@
 --- or to the host where the command runs: each ends in time and says why, leaves the catalog's row
 --- as it was, and is simply run again.
 
-local cluster_of = require("tests.lib.cluster")
-local hosts = require("tests.lib.hosts")
+local hosts_cluster = require("tests.lib.hosts_cluster")
+local needs = require("tests.lib.needs")
 local pinned = require("tests.lib.pinned")
 local place_of = require("tests.lib.place")
+local undone_of = require("tests.lib.undone")
 local wait = require("tests.lib.wait")
 
 local SOON_S = 60
@@ -20,30 +21,11 @@ local MBIT_S = 40
 
 describe("a recovery from another host", function()
     local place, lab, cluster, writers, why_not
-    local undo = {}
+    local undone = undone_of.new()
 
-    local function once(fn)
-        local done
-        local function first()
-            if not done then
-                done = true
-                fn()
-            end
-        end
-        table.insert(undo, first)
-        return first
-    end
-
-    local function test(what, fn, long)
-        it(what, function()
-            if not lab then
-                return pending(why_not)
-            elseif long and not os.getenv("MOONRISE_CAMPAIGN") then
-                return pending("only in a campaign")
-            end
-            fn()
-        end)
-    end
+    local test = needs.of(getfenv(), function()
+        return lab, why_not
+    end)
 
     local function down()
         cluster:mirror(0):kill()
@@ -53,7 +35,7 @@ describe("a recovery from another host", function()
     -- A full recovery that has copied something, over a slow link.
     local function copying()
         down()
-        local mend = once(lab:link("sdw1", "sdw2", { mbit_s = MBIT_S }))
+        local mend = undone:once(lab:link("sdw1", "sdw2", { mbit_s = MBIT_S }))
         local command = cluster:start({ "recoverseg", "-a", "-F" })
         local progress = lab.sdw2:on_disk("/data/mirror0") .. "/moonrise.progress"
         wait.eventually("some bytes to be copied", SOON_S, function()
@@ -76,15 +58,12 @@ describe("a recovery from another host", function()
 
     setup(function()
         place = place_of.new()
-        local made
-        made, why_not = hosts.enter()
-        if not made then
-            return
-        end
-        lab = hosts.new(place, NAMES, { disks = { cdw = "1g", sdw1 = "1g", sdw2 = "1g" } })
-        cluster = cluster_of.new(place, { lab = lab, hosts = PLACES, segments = 1,
+        lab, cluster, why_not = hosts_cluster(place, NAMES, { hosts = PLACES, segments = 1,
             hba = { "host pinned pinned 10.9.0.0/16 scram-sha-256" },
             settings = { wal_receiver_timeout = "4s", wal_sender_timeout = "4s" } })
+        if not lab then
+            return
+        end
         cluster:init()
         cluster:primary(0):sql(DATA)
         cluster:watched()
@@ -94,16 +73,13 @@ describe("a recovery from another host", function()
     teardown(place_of.close_all)
 
     after_each(function()
-        for _, fn in ipairs(undo) do
-            fn()
-        end
-        undo = {}
+        undone:all()
     end)
 
     test("goes on when the target's host has lost its power in the middle", function()
         local command = copying()
         lab.sdw2:power_off()
-        local on = once(function()
+        local on = undone:once(function()
             lab.sdw2:power_on()
         end)
         fails(command, "sdw2")
@@ -113,7 +89,7 @@ describe("a recovery from another host", function()
 
     test("ends when the link between the two is cut, though both are reached from here", function()
         local command = copying()
-        local mend = once(lab:cut("sdw1", "sdw2"))
+        local mend = undone:once(lab:cut("sdw1", "sdw2"))
         fails(command, "sdw1")
         mend()
         runs_again()
@@ -121,7 +97,7 @@ describe("a recovery from another host", function()
 
     test("ends when the host where the command runs is cut off, and its agents with it", function()
         local command = copying()
-        local mend = once(lab:cut("cdw", "sdw2"))
+        local mend = undone:once(lab:cut("cdw", "sdw2"))
         fails(command, "sdw2")
         wait.eventually("the target's agent to end", SOON_S, function()
             return lab.sdw2:run("pgrep -f '[m]oonrise agent' >/dev/null").code ~= 0
@@ -135,7 +111,7 @@ describe("a recovery from another host", function()
         local ballast = lab.sdw2:on_disk("/data/ballast")
         lab.sdw2:must("rm -r /data/mirror0/base")
         lab.sdw2:run("head -c 2000000000 /dev/zero >/data/ballast; truncate -s -5M /data/ballast")
-        local away = once(function()
+        local away = undone:once(function()
             os.remove(ballast)
         end)
         local said = cluster:moonrise({ "recoverseg", "-a", "-F" })

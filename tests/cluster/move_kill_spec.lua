@@ -2,6 +2,7 @@
 --- otherwise all is as it was, and the same command, or another one, goes on.
 
 local checkup = require("tests.lib.checkup")
+local gate_of = require("tests.lib.gate")
 local losing = require("tests.lib.losing")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
@@ -15,10 +16,8 @@ describe("recoverseg to another place, killed", function()
 
     setup(function()
         place = place_of.new()
-        pair = losing.pair(place, { segments = 1, settings = SETTINGS })
+        pair = losing.pair(place, { settings = SETTINGS, rows = 20000 })
         cluster = pair.cluster
-        cluster:primary(0):sql("create extension amcheck; create table t as " ..
-            "select i, repeat(md5(i::text), 8) from generate_series(1, 20000) i")
     end)
 
     teardown(place_of.close_all)
@@ -33,34 +32,18 @@ describe("recoverseg to another place, killed", function()
             run:kill("KILL")
         end
         if gate then
-            gate:close()
-            cluster:catalog("drop function if exists moonrise.spec_gate cascade")
+            gate:remove()
             gate = nil
         end
     end)
 
-    -- Changes of a table of the catalog wait from now on, those that are meant.
-    local function shut(tbl, event, condition)
-        cluster:catalog([[create function moonrise.spec_gate() returns trigger language plpgsql as
-            $$ begin perform pg_advisory_xact_lock(4711); return coalesce(new, old); end $$]])
-        cluster:catalog(([[create trigger spec_gate before %s on %s for each row when (%s)
-            execute function moonrise.spec_gate()]]):format(event, tbl, condition))
-        gate = cluster:session("moonrise")
-        gate:ask("select pg_advisory_lock(4711)")
-    end
-
-    -- A statement that is under way when its client dies is carried out all the same.
-    local function open()
-        cluster:catalog("select pg_terminate_backend(pid) from pg_locks " ..
-            "where locktype = 'advisory' and objid = 4711 and not granted")
-        gate:close()
-        gate = nil
-        cluster:catalog("drop function moonrise.spec_gate cascade")
+    -- Changes of the catalog wait from now on, those that are meant.
+    local function shut(event, condition)
+        gate = gate_of.close(cluster, event, condition)
     end
 
     local function is_waited_for()
-        return cluster:coordinator():value([[exists (select from pg_locks
-            where locktype = 'advisory' and objid = 4711 and not granted)]]) == "t"
+        return gate:reached()
     end
 
     local function begin()
@@ -86,8 +69,10 @@ describe("recoverseg to another place, killed", function()
         end)
         run:kill("KILL")
         run:wait(SOON_S)
+        -- A statement that is under way when its client dies is carried out all the same.
         if gate then
-            open()
+            gate:remove()
+            gate = nil
         end
     end
 
@@ -114,13 +99,18 @@ describe("recoverseg to another place, killed", function()
         return place_of.read(to.datadir .. "/moonrise.patch")
     end
 
-    it("before anything is written: the same command does it", function()
+    -- Killed where it is about to make this change of the catalog: the same command does it all.
+    local function is_run_again(what, event, condition)
         local to, rows = begin(), cluster:rows()
-        shut("left_place", "insert", "true")
-        killed(to, "the note of the new place", is_waited_for)
+        shut(event, condition)
+        killed(to, what, is_waited_for)
         is_as_before(rows)
         cluster:must(to.command)
         has_moved(to)
+    end
+
+    it("before anything is written: the same command does it", function()
+        is_run_again("the note of the new place", "insert on left_place", "true")
     end)
 
     it("while it copies: the same command goes on", function()
@@ -164,17 +154,13 @@ describe("recoverseg to another place, killed", function()
     end)
 
     it("with the copy running, and the catalog not told: the same command goes on", function()
-        local to, rows = begin(), cluster:rows()
-        shut("gp_segment_configuration", "update", "old.datadir <> new.datadir")
-        killed(to, "the transition", is_waited_for)
-        is_as_before(rows)
-        cluster:must(to.command)
-        has_moved(to)
+        is_run_again("the transition", "update on gp_segment_configuration",
+            "old.datadir <> new.datadir")
     end)
 
     it("with the row moved, and not up: any recoverseg goes on", function()
         local to = begin()
-        shut("gp_segment_configuration", "update", "old.status = 'd' and new.status = 'u'")
+        shut("update on gp_segment_configuration", "old.status = 'd' and new.status = 'u'")
         killed(to, "the mirror to be up", is_waited_for)
         assert.are.equal(to.datadir, cluster:mirror(0).datadir)
         assert.are.equal("d", cluster:mirror(0).status)
@@ -185,7 +171,7 @@ describe("recoverseg to another place, killed", function()
 
     it("before the old directory is removed: it stays on record, and goes with the next", function()
         local to = begin()
-        shut("left_place", "delete", "old.datadir = '" .. pair.target.datadir .. "'")
+        shut("delete on left_place", "old.datadir = '" .. pair.target.datadir .. "'")
         killed(to, "the old place to be forgotten", is_waited_for)
         assert.are.equal(1, #cluster:catalog("select * from left_place"))
         cluster:wait_row({ dbid = pair.target.dbid, status = "u", mode = "s" }, SOON_S)

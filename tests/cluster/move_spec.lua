@@ -14,10 +14,8 @@ describe("recoverseg to another place:", function()
     setup(function()
         place = place_of.new()
         -- With a standby whoever joins the cluster has to record its pair first.
-        pair = losing.pair(place, { segments = 1, standby = true, settings = SETTINGS })
+        pair = losing.pair(place, { standby = true, settings = SETTINGS, rows = 20000 })
         cluster = pair.cluster
-        cluster:primary(0):sql("create extension amcheck; create table t as " ..
-            "select i, repeat(md5(i::text), 8) from generate_series(1, 20000) i")
     end)
 
     teardown(place_of.close_all)
@@ -219,6 +217,20 @@ describe("recoverseg to another place:", function()
         cluster:catalog("drop function moonrise.spec_gate cascade")
         local out = cluster:must(moves(to))
         assert.matches("an earlier run is gone on with", out)
+        has_moved(to)
+    end)
+
+    it("says that it has moved when only its start is not on record", function()
+        pair:lose()
+        local to = new_place("unrecorded", "::1")
+        at_update("new.status = 'u'", "raise exception 'the gate is shut'")
+        local result = cluster:moonrise(moves(to))
+        assert.are.equal(1, result.code, result.out)
+        assert.are.equal("d", is_at(to).status)
+        assert.is_nil(result.out:find("its catalog row is as before", 1, true), result.out)
+        assert.matches("its catalog row has moved", result.out, 1, true)
+        cluster:catalog("drop function moonrise.spec_gate cascade")
+        cluster:must({ "recoverseg", "-a" })
         has_moved(to)
     end)
 

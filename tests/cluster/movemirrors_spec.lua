@@ -4,7 +4,9 @@
 local checkup = require("tests.lib.checkup")
 local cluster_of = require("tests.lib.cluster")
 local dice_of = require("tests.lib.dice")
+local json = require("dkjson")
 local namespace = require("tests.lib.namespace")
+local gate_of = require("tests.lib.gate")
 local place_of = require("tests.lib.place")
 local shop = require("tests.lib.shop")
 local wait = require("tests.lib.wait")
@@ -98,6 +100,25 @@ describe("movemirrors", function()
         writers:progress(20, SOON_S)
     end)
 
+    it("to one place at a time", function()
+        local from, to, since = cluster:mirror(0), new_place(), cluster:journal_end()
+        local run = cluster:start(move(from, to, "--max-rate", RATE))
+        wait.eventually("the copy to be half made", SOON_S, function()
+            return place_of.read(to.datadir .. "/moonrise.patch"), run:output()
+        end)
+        for _, there in ipairs({ new_place(), to }) do
+            local beside = cluster:moonrise(move(from, there))
+            assert.are.equal(1, beside.code, beside.err)
+            assert.matches("is on its way to " .. to.datadir, beside.err, 1, true)
+            assert.matches("by %S+ pid " .. run.pid, beside.err)
+        end
+        -- None of these, nor one that finds it in its place, takes the slot of the copy away.
+        cluster:must(move(from, from))
+        assert.are.equal(0, run:wait(60), run:output())
+        has_moved(0, from, to)
+        assert.are.equal(1, #cluster:journal({ content = 0, since = since, kind = "move" }))
+    end)
+
     it("to another directory with the port that it has", function()
         local from, to = cluster:mirror(1), new_place("::1")
         to.port = tonumber(from.port)
@@ -107,11 +128,23 @@ describe("movemirrors", function()
             cluster:mirror(1):value("current_setting('listen_addresses')"))
     end)
 
+    it("shares what may be read among its copies", function()
+        local lines = {}
+        for content = 0, 1 do
+            lines[content + 1] = line_of(cluster:mirror(content)) .. " " .. line_of(new_place())
+        end
+        local told = json.decode(cluster:must({ "movemirrors", "-i", file_of(unpack(lines)),
+            "--max-rate", "10MB", "--dry-run", "--json" }))
+        assert.are.same({ 5 * 2 ^ 20, 5 * 2 ^ 20 }, { told.moved[1].max_rate,
+            told.moved[2].max_rate })
+    end)
+
     it("with mistakes ends with 2 and touches nothing", function()
         local rows, mirror, primary = cluster:rows(), cluster:mirror(0), cluster:primary(0)
         local standing, to = line_of(cluster:mirror(1)), line_of(new_place())
         for text, words in pairs({
-            [line_of(primary) .. " " .. to] = "line 2: dbid %d+ is its content's primary",
+            [line_of(primary) .. " " .. to] = "line 2: dbid %d+ is its content's primary: "
+                .. "moonrise switchover 0 makes",
             [line_of(cluster:coordinator()) .. " " .. to] = "line 2: ",
             [line_of(mirror)] = "line 2: two places are wanted",
             [to .. " " .. to] = "line 2: no instance of the cluster has",
@@ -143,6 +176,19 @@ describe("movemirrors", function()
             assert.matches(words, result.err, 1, true)
             as_before(from)
         end
+    end)
+
+    it("to a host that is not reached is told once, for however many", function()
+        local lines = {}
+        for content = 0, 1 do
+            lines[content + 1] = ("%s sdw9|127.0.0.1|%d|/new"):format(
+                line_of(cluster:mirror(content)), 7000 + content)
+            lines[content + 1] = lines[content + 1] .. content
+        end
+        local result = cluster:moonrise({ "movemirrors", "-a", "-i", file_of(unpack(lines)) })
+        assert.are.equal(1, result.code, result.out)
+        assert.are.equal(1, select(2, result.err:gsub(": the agent of host sdw9", "")), result.err)
+        assert.are.equal(2, select(2, result.out:gsub(": skipped", "")), result.out)
     end)
 
     it("to a disk that is full leaves it where it is, and goes on when there is room", function()
@@ -197,15 +243,32 @@ describe("movemirrors", function()
         has_moved(1, from, to)
     end)
 
+    it("killed in its switch: recoverseg brings the mirror back to where it was", function()
+        local from, to = cluster:mirror(0), new_place()
+        local gate = gate_of.close(cluster, "update on gp_segment_configuration",
+            "old.datadir <> new.datadir")
+        finally(function()
+            gate:remove()
+        end)
+        local run = cluster:start(move(from, to))
+        wait.eventually("the copy to be the mirror, all but in the catalog", SOON_S, function()
+            return gate:reached(), run:output()
+        end)
+        run:kill("KILL")
+        run:wait(SOON_S)
+        gate:remove()
+        function gate.remove() end
+        cluster:must({ "recoverseg", "-a" })
+        as_before(from)
+        assert.are.same({}, cluster:catalog("select * from left_place"))
+        assert.is_nil(place_of.read(to.datadir .. "/PG_VERSION"))
+        assert.are.equal(from.datadir, cluster:mirror(0):value("current_setting('data_directory')"))
+    end)
+
     local function killed(n, args)
-        local delay = dice:number(SPAN_S)
-        dice:told(("round %d: after %.3f s"):format(n, delay), function()
+        dice:told("round " .. n, function()
             local run = cluster:start(args)
-            local began = wait.now()
-            wait.eventually("the moment", SPAN_S + 1, function()
-                return wait.now() - began > delay or run:code()
-            end)
-            run:kill("KILL")
+            dice:kill(run, SPAN_S)
             run:wait(SOON_S)
         end)
     end

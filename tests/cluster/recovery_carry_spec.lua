@@ -20,11 +20,9 @@ describe("a slot that cannot hold the WAL of a copy", function()
 
     setup(function()
         place = place_of.new()
-        pair = losing.pair(place, { segments = 1, settings = SETTINGS })
+        pair = losing.pair(place, { settings = SETTINGS, rows = 200000 })
         cluster = pair.cluster
-        cluster:primary(0):sql("create extension amcheck; create table rows (n int); " ..
-            "create table big as select i, repeat(md5(i::text), 8) from " ..
-            "generate_series(1, 200000) i")
+        cluster:primary(0):sql("create table rows (n int)")
     end)
 
     teardown(place_of.close_all)

@@ -60,6 +60,8 @@ describe("a recovery file:", function()
         local file = place:write("mixed", table.concat({ "# three", "I|" .. line_of(mirrors[0]),
             line_of(mirrors[1]) .. (" localhost|127.0.0.1|%d|%s"):format(port, place:path("m1")) },
             "\n") .. "\n")
+        assert.matches("that is its primary's host: losing the host loses both",
+            cluster:must({ "recoverseg", "--dry-run", "-i", file }), 1, true)
         local done = by_dbid(told("-i", file).recovered)
         local moved = done[tonumber(mirrors[1].dbid)]
         assert.are.equal("full", moved.type)
@@ -147,6 +149,31 @@ describe("a recovery file:", function()
             assert.are.equal("::1", cluster:mirror(content).hostname)
         end
         assert.are.same({}, cluster:catalog("select * from left_place"))
+        -- What an earlier run has brought there is recovered there.
+        rows = cluster:rows()
+        assert.matches("No segments", cluster:must({ "recoverseg", "-a", "-p", "::1" }), 1, true)
+        lose(0)
+        assert.are.equal(1, #told("-p", "::1").recovered)
+        checkup.pair(cluster, 0)
+        assert.are.same(rows, cluster:rows())
+    end)
+
+    it("takes no host for a spare one because somebody was there once", function()
+        lose(2)
+        local dbids = {}
+        for content = 0, 2 do
+            dbids[content] = cluster:mirror(content).dbid
+        end
+        -- Who was brought to ::1 from the failed host has been away since, or has come back.
+        for _, one in ipairs({ { dbids[0], "sdw0", "::1" }, { dbids[1], "sdw0", "::1" },
+            { dbids[2], "localhost", "::1" }, { dbids[2], "::1", "localhost" } }) do
+            cluster:catalog(([[insert into journal (kind, dbid, text, data) values ('move', %s,
+                'spec', '{"from": {"hostname": "%s"}, "to": {"hostname": "%s"}}')]]):format(
+                unpack(one)))
+        end
+        local result = cluster:moonrise({ "recoverseg", "-a", "-p", "::1" })
+        assert.are.equal(2, result.code, result.out .. result.err)
+        assert.matches("host ::1 belongs to the cluster", result.err, 1, true)
     end)
 
     it("needs as many spare hosts as there are failed ones, none of them a host already",
@@ -161,9 +188,33 @@ describe("a recovery file:", function()
             assert.are.equal(2, result.code, result.err)
             assert.matches(words, result.err, 1, true)
         end
-        assert.are.equal(1, cluster:moonrise({ "recoverseg", "-a", "-p",
-            "nowhere.invalid,127.0.0.1" }).code)
         assert.are.same(rows, cluster:rows())
+    end)
+
+    it("goes on without a spare host that is not reached, which is named once", function()
+        -- Two are on ::1, whose spare host it is.
+        lose(0, 1, 2)
+        local file = place:path("some")
+        place:must({ "rm", "-rf", cluster:mirror(2).datadir })
+        local function skips(...)
+            local result = cluster:moonrise({ "recoverseg", "-a", "-p",
+                "nowhere.invalid,127.0.0.1", ... })
+            assert.are.equal(1, result.code, result.out .. result.err)
+            assert.are.equal(1, select(2, result.err:gsub("spare host nowhere.invalid", "")),
+                result.err)
+            assert.are.equal(2, select(2, result.out:gsub(": skipped", "")), result.out)
+        end
+        skips("-o", file)
+        local text = place_of.read(file)
+        assert.matches("\n# " .. line_of(cluster:mirror(0)) .. "\n", text, 1, true)
+        assert.matches("\n" .. line_of(cluster:mirror(2)) .. " 127.0.0.1|", text, 1, true)
+        skips()
+        cluster:wait_row({ content = 2, role = "m", hostname = "127.0.0.1", status = "u",
+            mode = "s" }, 20)
+        for content = 0, 1 do
+            assert.are.same({ "::1", "d" }, { cluster:mirror(content).hostname,
+                cluster:mirror(content).status })
+        end
     end)
 
     it("leaves what lies on a host that does not answer on record, and says so", function()

@@ -3,7 +3,6 @@
 --- of times.
 
 local checkup = require("tests.lib.checkup")
-local cluster_of = require("tests.lib.cluster")
 local dice_of = require("tests.lib.dice")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
@@ -18,16 +17,13 @@ local RATE = "30MB"
 local SPAN_S = 6
 
 describe("recoverseg, killed,", function()
-    local place, cluster, writers, run
+    local place, cluster, run
     local round = 0
     local dice = dice_of.new()
 
     setup(function()
         place = place_of.new()
-        cluster = cluster_of.new(place, { segments = 1, settings = SETTINGS })
-        cluster:init()
-        workload.fill(cluster:primary(0))
-        cluster:watched()
+        cluster = workload.cluster(place, SETTINGS)
     end)
 
     teardown(place_of.close_all)
@@ -38,10 +34,7 @@ describe("recoverseg, killed,", function()
     end)
 
     after_each(function()
-        if writers then
-            writers:stop()
-            writers = nil
-        end
+        workload.stop_all()
         if run and not run:code() then
             run:kill("KILL")
         end
@@ -57,7 +50,7 @@ describe("recoverseg, killed,", function()
         cluster:wait_row({ dbid = target.dbid, status = "d", mode = "n" }, SOON_S)
         round = round + 1
         workload.change(cluster:primary(0), round)
-        writers = workload.start(cluster:primary(0))
+        workload.start(cluster:primary(0))
         run = cluster:start({ "recoverseg", "-a", kind, "--max-rate", RATE })
         return target
     end
@@ -110,8 +103,7 @@ describe("recoverseg, killed,", function()
         local result = cluster:moonrise({ "recoverseg", "-a" })
         assert.are.equal(0, result.code, result.out .. result.err)
         cluster:wait_healthy(60)
-        writers:stop()
-        writers = nil
+        workload.stop_all()
         checkup.pair(cluster, 0)
     end
 

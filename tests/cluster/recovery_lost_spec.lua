@@ -30,11 +30,8 @@ describe("with", function()
 
     setup(function()
         place = place_of.new()
-        pair = losing.pair(place, { segments = 1, settings = SETTINGS })
+        pair = losing.pair(place, { settings = SETTINGS, rows = 100000 })
         cluster = pair.cluster
-        cluster:primary(0):sql("create extension amcheck; " ..
-            "create table big as select i, repeat(md5(i::text), 8) from " ..
-            "generate_series(1, 100000) i")
     end)
 
     teardown(place_of.close_all)

@@ -1,7 +1,6 @@
 --- recoverseg on real servers: the types of recovery, with writers all the while.
 
 local checkup = require("tests.lib.checkup")
-local cluster_of = require("tests.lib.cluster")
 local compare = require("tests.lib.compare")
 local place_of = require("tests.lib.place")
 local workload = require("tests.lib.workload")
@@ -14,15 +13,12 @@ local SETTINGS = { max_wal_size = "32MB", min_wal_size = "32MB", autovacuum = "o
     allow_in_place_tablespaces = "on" }
 
 describe("recoverseg", function()
-    local place, cluster, writers
+    local place, cluster
     local round = 0
 
     setup(function()
         place = place_of.new()
-        cluster = cluster_of.new(place, { segments = 1, settings = SETTINGS })
-        cluster:init()
-        workload.fill(cluster:primary(0))
-        cluster:watched()
+        cluster = workload.cluster(place, SETTINGS)
     end)
 
     teardown(place_of.close_all)
@@ -32,12 +28,7 @@ describe("recoverseg", function()
         cluster:mend()
     end)
 
-    after_each(function()
-        if writers then
-            writers:stop()
-            writers = nil
-        end
-    end)
+    after_each(workload.stop_all)
 
     -- The mirror is gone, and everything changes meanwhile.
     local function lose_mirror()
@@ -60,29 +51,23 @@ describe("recoverseg", function()
     end
 
     local function under_load(...)
-        writers = workload.start(cluster:primary(0))
+        local writers = workload.start(cluster:primary(0))
         writers:progress(SOON_S)
         local out = cluster:must({ "recoverseg", "-a", ... })
         cluster:wait_healthy(60)
         writers:progress(SOON_S)
         writers:stop()
-        writers = nil
         return out
     end
 
-    it("brings back a killed primary by copying what differs", function()
-        lose_primary()
-        local out = under_load("--differential")
-        assert.matches("recovered by differential", out)
-        checkup.pair(cluster, 0)
-    end)
-
-    it("brings back a killed primary by copying everything", function()
-        lose_primary()
-        local out = under_load("-F")
-        assert.matches("recovered by full", out)
-        checkup.pair(cluster, 0)
-    end)
+    for _, way in ipairs({ { "--differential", "differential" }, { "-F", "full" } }) do
+        local option, kind = unpack(way)
+        it(("brings back a killed primary by a %s recovery"):format(kind), function()
+            lose_primary()
+            assert.matches("recovered by " .. kind, under_load(option))
+            checkup.pair(cluster, 0)
+        end)
+    end
 
     it("brings back a killed mirror by copying what differs", function()
         lose_mirror()

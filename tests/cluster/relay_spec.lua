@@ -1,10 +1,10 @@
 --- Copies between two hosts that do not reach each other by ssh, while the coordinator's host
 --- reaches both: they go through that one, and say so. Not past a host that may be another one.
 
-local cluster_of = require("tests.lib.cluster")
 local compare = require("tests.lib.compare")
-local hosts = require("tests.lib.hosts")
+local hosts_cluster = require("tests.lib.hosts_cluster")
 local losing = require("tests.lib.losing")
+local needs = require("tests.lib.needs")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 local workload = require("tests.lib.workload")
@@ -25,11 +25,9 @@ describe("hosts that do not reach each other by ssh", function()
     local place, lab, cluster, why_not
     local undo
 
-    local function test(what, fn)
-        it(what, function()
-            return lab and fn() or not lab and pending(why_not) or nil
-        end)
-    end
+    local test = needs.of(getfenv(), function()
+        return lab, why_not
+    end)
 
     -- Takes a file of the target's host away, and has it back after the test.
     local function without(file)
@@ -41,13 +39,7 @@ describe("hosts that do not reach each other by ssh", function()
 
     setup(function()
         place = place_of.new()
-        local made
-        made, why_not = hosts.enter()
-        if not made then
-            return
-        end
-        lab = hosts.new(place, NAMES, { disks = { cdw = "1g", sdw1 = "1g", sdw2 = "1g" } })
-        cluster = cluster_of.new(place, { lab = lab, hosts = PLACES, segments = 1,
+        lab, cluster, why_not = hosts_cluster(place, NAMES, { hosts = PLACES, segments = 1,
             settings = SETTINGS })
     end)
 

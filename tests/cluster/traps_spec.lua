@@ -2,7 +2,6 @@
 
 local by_hand = require("tests.lib.by_hand")
 local checkup = require("tests.lib.checkup")
-local cluster_of = require("tests.lib.cluster")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
@@ -13,9 +12,7 @@ describe("a pair", function()
 
     setup(function()
         place = place_of.new()
-        cluster = cluster_of.new(place, { segments = 1, settings = { autovacuum = "off" } })
-        cluster:init()
-        cluster:primary(0):sql("create extension amcheck; create table t (who text)")
+        cluster = by_hand.cluster(place)
     end)
 
     teardown(place_of.close_all)

@@ -1,10 +1,21 @@
 --- What somebody does to a stopped server of a pair past moonrise, for specs of what comes of it.
 
+local cluster_of = require("tests.lib.cluster")
 local place_of = require("tests.lib.place")
 
 local M = {}
 
 local SIGNAL = "standby.signal"
+
+--- Makes a cluster of one pair with the table t that is written to here.
+---@param place table
+---@return table cluster
+function M.cluster(place)
+    local cluster = cluster_of.new(place, { segments = 1, settings = { autovacuum = "off" } })
+    cluster:init()
+    cluster:primary(0):sql("create extension amcheck; create table t (who text)")
+    return cluster
+end
 
 --- Has a server start as a standby.
 ---@param server table

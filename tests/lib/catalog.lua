@@ -46,6 +46,15 @@ function M.value(sql)
     return row and row.value
 end
 
+--- The facts of a record on these hosts, of the coordinator's pair as it is.
+---@param ... string
+---@return string json
+function M.record(...)
+    return ('{"majority": {"epoch": %s, "catalog_epoch": %s, "hosts": ["%s"]}}'):format(
+        M.value("select epoch from pair_state where content = -1"),
+        M.value("select epoch + 1000 from cluster_state"), table.concat({ ... }, '", "'))
+end
+
 --- The SQL must fail with this SQLSTATE, and words that hold these.
 ---@param sqlstate string
 ---@param words string

@@ -10,6 +10,7 @@
 local pg = require("tests.lib.pg")
 local place_of = require("tests.lib.place")
 local psql = require("tests.lib.psql")
+local sorted = require("tests.lib.sorted")
 local wait = require("tests.lib.wait")
 
 local M = {}
@@ -57,12 +58,8 @@ local function to_lua(value, indent)
     if type(value) ~= "table" then
         return type(value) == "string" and ("%q"):format(value) or tostring(value)
     end
-    local lines, keys = {}, {}
-    for key in pairs(value) do
-        keys[#keys + 1] = key
-    end
-    table.sort(keys)
-    for _, key in ipairs(keys) do
+    local lines = {}
+    for _, key in ipairs(sorted(value)) do
         local name = type(key) == "string" and ("[%q] = "):format(key) or ""
         local text = to_lua(value[key], indent .. "    ")
         lines[#lines + 1] = ("%s    %s%s,\n"):format(indent, name, text)

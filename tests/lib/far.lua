@@ -1,19 +1,23 @@
 --- Clusters over test hosts for specs of recoveries: primaries on one host, a mirror on each other.
 ---
----     local far = require("tests.lib.far").new(place, { mirrors = { "sdw2", "sdw3" } })
+---     setup(function() far = far_of.new(place, { mirrors = { "sdw2", "sdw3" } }) end)
+---     local test = far_of.tests(getfenv(), function() return far end)
+---
 ---     far:lose(0)
 ---     local run = far:copying({ 0 }, "-F")
 ---     local mend = far:once(far.lab:cut("sdw1", "sdw2"))
 ---     far:fails(run, 0, "sdw2")
----     far:undo()                              -- after each test
 ---
 --- Nobody watches, so that nothing is done that a test does not do.
 
 local checkup = require("tests.lib.checkup")
 local cluster_of = require("tests.lib.cluster")
+local copy = require("tests.lib.copy")
 local hosts = require("tests.lib.hosts")
 local losing = require("tests.lib.losing")
+local needs = require("tests.lib.needs")
 local place_of = require("tests.lib.place")
+local undone = require("tests.lib.undone")
 local wait = require("tests.lib.wait")
 
 local assert = require("luassert")
@@ -59,54 +63,66 @@ local function names_of(mirrors, spares)
     return names
 end
 
---- Makes the hosts and the cluster, or says why there are no hosts here.
+--- Makes the hosts and the cluster; where there can be no hosts, only says why.
 ---@param place table
 ---@param options {mirrors: string[], spares: string[]?, disks: table<string, string>?,
---- rows: integer?} `mirrors`: the host of each content's mirror; `spares`: hosts of nobody yet
----@return table? far {place, lab, cluster}
----@return string? why_not
+--- rows: integer?, settings: table?, watch: table?} `mirrors`: the host of each content's mirror;
+--- `spares`: hosts of nobody yet
+---@return table far {place, lab, cluster}, or {why_not}
 function M.new(place, options)
-    local made, why_not = hosts.enter()
-    if not made then
-        return nil, why_not
+    local lab, why_not = hosts.open(place, names_of(options.mirrors, options.spares),
+        { memory = DISK, disks = options.disks })
+    if not lab then
+        return { why_not = why_not }
     end
-    local names, disks = names_of(options.mirrors, options.spares), {}
-    for _, name in ipairs(names) do
-        disks[name] = options.disks and options.disks[name] or DISK
-    end
-    local lab = hosts.new(place, names, { disks = disks })
     local cluster = cluster_of.new(place, { lab = lab, hosts = places_of(options.mirrors),
-        segments = #options.mirrors, settings = SETTINGS,
+        segments = #options.mirrors, settings = copy(SETTINGS, options.settings),
+        watch = options.watch,
         hba = { "host pinned pinned 10.9.0.0/16 scram-sha-256" } })
     cluster:init()
     for content = 0, #options.mirrors - 1 do
         cluster:primary(content):sql(DATA:format(options.rows or ROWS))
     end
     return setmetatable({ place = place, lab = lab, cluster = cluster, contents = #options.mirrors,
-        undone = {} }, Far)
+        undone = undone.new() }, Far)
+end
+
+--- For the tests of a spec: each finds every pair in sync, and what it does is undone after it.
+---@param busted table the spec's environment
+---@param get fun(): table the far
+---@return fun(what: string, fn: fun(), long: any?) test skipped where there are no hosts
+function M.tests(busted, get)
+    local function each(method)
+        return function()
+            if get().lab then
+                method(get())
+            end
+        end
+    end
+    busted.before_each(each(Far.ready))
+    busted.after_each(each(Far.undo))
+    return needs.of(busted, function()
+        return get().lab, get().why_not
+    end)
 end
 
 --- What a test does to a host or a link is undone by itself or, when that fails, after it.
 ---@param fn fun()
 ---@return fun() once
 function Far:once(fn)
-    local done
-    local function first()
-        if not done then
-            done = true
-            fn()
-        end
+    return self.undone:once(fn)
+end
+
+--- Whatever the test before has left, the next one finds every pair in sync.
+function Far:ready()
+    if not pcall(self.cluster.wait_healthy, self.cluster, 0) then
+        self.cluster:mend()
     end
-    table.insert(self.undone, first)
-    return first
 end
 
 --- Undoes what a test has left, and ends the commands that it has begun.
 function Far:undo()
-    for _, fn in ipairs(self.undone) do
-        fn()
-    end
-    self.undone = {}
+    self.undone:all()
 end
 
 --- Kills a mirror and records that it is down.

@@ -8,6 +8,7 @@
 
 local hurt = require("tests.lib.hurt")
 local place_of = require("tests.lib.place")
+local sorted = require("tests.lib.sorted")
 
 local M = {}
 local World = {}
@@ -173,10 +174,6 @@ M.kinds = {
 }
 
 --- The names of all kinds, in a fixed order, for the dice.
-M.names = {}
-for name in pairs(M.kinds) do
-    table.insert(M.names, name)
-end
-table.sort(M.names)
+M.names = sorted(M.kinds)
 
 return M

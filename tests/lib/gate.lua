@@ -19,7 +19,7 @@ begin
     if %s then
         perform pg_advisory_xact_lock(77);
     end if;
-    return new;
+    return coalesce(new, old);
 end $$;
 create trigger gate before %s for each row execute function public.gate()]]
 local AT_GATE = "from pg_locks where locktype = 'advisory' and objid = 77 and not granted"

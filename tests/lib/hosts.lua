@@ -3,8 +3,8 @@
 --- link can be cut, delayed and slowed down. Names are those of /etc/hosts, and each knows the keys
 --- of all.
 ---
----     local ok, why = hosts.enter()              -- in the setup, before anything is started
----     local lab = hosts.new(place, { "cdw", "sdw1", "sdw2" }, { disks = { sdw2 = "64m" } })
+---     -- in the setup, before anything is started
+---     local lab, why = hosts.open(place, { "cdw", "sdw1", "sdw2" }, { disks = { sdw2 = "64m" } })
 ---     lab.sdw1:must({ "ssh", "sdw2", "hostname" })
 ---     local mend = lab:cut("sdw1", "sdw2")              -- silence: no answer, no error
 ---     lab.sdw2:power_off()
@@ -176,8 +176,9 @@ local function describe(lab, name, options)
         address = ADDRESS:format(lab.count), dir = lab.place:path("hosts/" .. name) }, Host)
     host.disk = host:path("disk")
     lab.place:must({ "mkdir", "-p", host.disk, host:path("home"), host:path("root") })
-    if options.disks and options.disks[name] then
-        namespace.tmpfs(host.disk, options.disks[name])
+    local size = options.disks and options.disks[name] or options.memory
+    if size then
+        namespace.tmpfs(host.disk, size)
     end
     lab[name] = host
     table.insert(lab.hosts, host)
@@ -186,7 +187,8 @@ end
 --- Makes hosts, all of them up.
 ---@param place table
 ---@param names string[]
----@param options? {disks: table<string, string>?} sizes of disks that are small ("64m"), by host
+---@param options? {memory: string?, disks: table<string, string>?} sizes ("1g") of disks in memory,
+--- where what is written need not outlive the test: of all, and of some
 ---@return table lab a host of each name, and `hosts`, all of them
 function M.new(place, names, options)
     local lab = setmetatable({ place = place, hosts = {}, count = 0, links = 0, user = user() },
@@ -205,6 +207,20 @@ function M.new(place, names, options)
         host:wait_up()
     end
     return lab
+end
+
+--- Makes hosts where that can be done, or says why not.
+---@param place table
+---@param names string[]
+---@param options? table as M.new's
+---@return table? lab
+---@return string? why_not
+function M.open(place, names, options)
+    local made, why_not = M.enter()
+    if not made then
+        return nil, why_not
+    end
+    return M.new(place, names, options)
 end
 
 --- A file of the host's in the spec's place.

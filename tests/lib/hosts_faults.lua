@@ -6,6 +6,7 @@
 ---     undo()
 
 local hurt = require("tests.lib.hurt")
+local sorted = require("tests.lib.sorted")
 
 local M = {}
 
@@ -99,10 +100,6 @@ M.kinds = {
 }
 
 --- The names of all kinds, in a fixed order, for the dice.
-M.names = {}
-for name in pairs(M.kinds) do
-    table.insert(M.names, name)
-end
-table.sort(M.names)
+M.names = sorted(M.kinds)
 
 return M

@@ -1,6 +1,6 @@
 --- A cluster without a watcher, one pair, and its mirror lost: for specs of recoverseg.
 ---
----     local pair = losing.pair(place, { settings = {...} })
+---     local pair = losing.pair(place, { settings = {...}, rows = 20000 })
 ---     pair:lose()
 ---     pair:recovers("differential", "--differential")
 
@@ -14,13 +14,21 @@ local M = {}
 local Pair = {}
 Pair.__index = Pair
 
+local BIG = [[
+create extension amcheck;
+create table big as select i, repeat(md5(i::text), 8) from generate_series(1, %d) i]]
+
 --- Makes a cluster of one segment.
 ---@param place table
----@param options? table those of tests/lib/cluster.lua
+---@param options? table those of tests/lib/cluster.lua; rows: of a table on the primary, for which
+--- a copy takes some time
 ---@return table pair {cluster, place, target = the mirror}
 function M.pair(place, options)
     local cluster = cluster_of.new(place, options)
     cluster:init()
+    if options and options.rows then
+        cluster:primary(0):sql(BIG:format(options.rows))
+    end
     return setmetatable({ cluster = cluster, place = place }, Pair)
 end
 

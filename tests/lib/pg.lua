@@ -49,12 +49,6 @@ local function settings_text(server, settings)
     return "\n" .. table.concat(lines, "\n") .. "\n"
 end
 
-local function append(path, text)
-    local file = assert(io.open(path, "a"))
-    file:write(text)
-    file:close()
-end
-
 local function describe(place, options)
     place.servers = (place.servers or 0) + 1
     local name = options.name or ("server" .. place.servers)
@@ -73,8 +67,8 @@ function M.new(place, options)
     options = options or {}
     local server = describe(place, options)
     place:must({ "cp", "-R", template(place, options.initdb or {}), server.datadir })
-    append(server.datadir .. "/postgresql.conf", settings_text(server, options.settings))
-    append(server.datadir .. "/pg_hba.conf", table.concat(options.hba or {}, "\n") .. "\n")
+    place_of.append(server.datadir .. "/postgresql.conf", settings_text(server, options.settings))
+    place_of.append(server.datadir .. "/pg_hba.conf", table.concat(options.hba or {}, "\n") .. "\n")
     return server
 end
 
@@ -88,7 +82,7 @@ function M.standby(primary, options)
     server.slot = options.slot or (server.name .. "_slot")
     primary.place:must({ primary.bin .. "/pg_basebackup", "-d", psql.conninfo(primary), "-D",
         server.datadir, "-R", "-c", "fast", "-X", "stream", "-C", "-S", server.slot, "--no-sync" })
-    append(server.datadir .. "/postgresql.conf", settings_text(server, options.settings))
+    place_of.append(server.datadir .. "/postgresql.conf", settings_text(server, options.settings))
     return server
 end
 
@@ -172,6 +166,17 @@ end
 function Server:try_sql(sql, options)
     local target = setmetatable({ dbname = options and options.dbname }, { __index = self })
     return psql.query(self.place, target, sql, options)
+end
+
+--- Tries SQL until it is carried out, as where a server is about to be promoted.
+---@param sql string
+---@param deadline_s number
+---@param said? fun(): string what a failure tells besides
+function Server:wait_sql(sql, deadline_s, said)
+    wait.eventually(("%s on %s"):format(sql, self.name), deadline_s, function()
+        local rows, message = self:try_sql(sql, { timeout_s = 5 })
+        return rows, message and message .. "\n" .. (said and said() or "")
+    end)
 end
 
 --- The first column of the first row.

@@ -43,9 +43,14 @@ end
 --- acknowledged, refused, unknown, missing, ghosts, twice, strangers} and acks.
 ---@param cluster table
 ---@param on? table the test host where they are, the cluster's own unless given
+---@param more? {dbid: integer, content: integer, address: string, port: integer}[] where instances
+--- may be later, each with a number of its own
 ---@return table writers of tests/lib/writers.lua
-function M.open(cluster, on)
+function M.open(cluster, on, more)
     local list = segments(cluster)
+    for _, place in ipairs(more or {}) do
+        table.insert(list, place)
+    end
     local password = place_of.read("/proc/sys/kernel/random/uuid"):match("%S+")
     for _, inst in ipairs(list) do
         if inst.role == "p" then

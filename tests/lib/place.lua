@@ -24,6 +24,14 @@ local function slurp(path)
 end
 M.read = slurp
 
+---@param path string
+---@param text string at its end
+function M.append(path, text)
+    local file = assert(io.open(path, "ab"))
+    file:write(text)
+    file:close()
+end
+
 --- The directory of this tree.
 ---@return string
 function M.top()

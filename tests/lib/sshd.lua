@@ -55,12 +55,6 @@ function M.client(place)
     return dir
 end
 
-local function append(path, text)
-    local file = assert(io.open(path, "ab"))
-    file:write(text)
-    file:close()
-end
-
 local Sshd = {}
 Sshd.__index = Sshd
 
@@ -78,9 +72,9 @@ function M.start(place, alias, options)
     place:must({ "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", dir .. "/host_key" })
     place:must({ "cp", client .. "/id_ed25519.pub", dir .. "/authorized_keys" })
     place:write("sshd-" .. alias .. "/sshd_config", M.config(spec))
-    append(client .. "/config", ("Host %s\n  HostName %s\n  Port %d\n"):format(alias, spec.address,
-        spec.port))
-    append(client .. "/known_hosts", ("[%s]:%d %s"):format(spec.address, spec.port,
+    place_of.append(client .. "/config", ("Host %s\n  HostName %s\n  Port %d\n"):format(alias,
+        spec.address, spec.port))
+    place_of.append(client .. "/known_hosts", ("[%s]:%d %s"):format(spec.address, spec.port,
         place_of.read(dir .. "/host_key.pub")))
     local sshd = setmetatable({ alias = alias, dir = dir, port = spec.port }, Sshd)
     -- Under a shell, which tests/lib/sweep knows by its environment: sshd overwrites its own.

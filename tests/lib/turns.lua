@@ -2,6 +2,8 @@
 
 local mr = require("moonrise")
 
+local assert = require("luassert")
+
 local M = {}
 
 -- Between two looks at the condition.
@@ -23,6 +25,16 @@ function M.eventually(what, deadline_ms, fn)
             error(("waited %g ms for %s"):format(deadline_ms, what), 2)
         end
         pause(PAUSE_MS)
+    end
+end
+
+--- A test that is a task, and leaves nothing in the loop behind.
+---@param fn fun()
+---@return fun() test
+function M.main(fn)
+    return function()
+        mr.main(fn)
+        assert.equals(0, mr._handles())
     end
 end
 

@@ -3,13 +3,16 @@
 ---     workload.fill(primary)
 ---     local writers = workload.start(primary)
 ---     writers:stop()
+---     after_each(workload.stop_all)
 
+local cluster_of = require("tests.lib.cluster")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
 local M = {}
 local Writers = {}
 Writers.__index = Writers
+local running = {}
 
 M.ROWS = 60000
 
@@ -56,6 +59,18 @@ function M.fill(server)
     server:sql(TABLES:format(M.ROWS), { timeout_s = 120 })
 end
 
+--- Makes a watched cluster of one pair that has these tables.
+---@param place table
+---@param settings table of its servers
+---@return table cluster
+function M.cluster(place, settings)
+    local cluster = cluster_of.new(place, { segments = 1, settings = settings })
+    cluster:init()
+    M.fill(cluster:primary(0))
+    cluster:watched()
+    return cluster
+end
+
 --- What happens while an instance is down: each kind of change to files that PostgreSQL knows.
 ---@param server table
 ---@param round integer a number that is used once
@@ -86,11 +101,14 @@ function M.start(server, clients)
     local program = place:start({ server.bin .. "/pgbench", "-n", "-h", server.host, "-p",
         tostring(server.port), "-c", tostring(clients or 2), "-T", "3600",
         "-f", rows .. "@20", "-f", churn .. "@1", "postgres" })
-    return setmetatable({ program = program, server = server }, Writers)
+    local writers = setmetatable({ program = program, server = server }, Writers)
+    running[writers] = true
+    return writers
 end
 
 --- Ends them, and waits until nobody works for them any more.
 function Writers:stop()
+    running[self] = nil
     if not self.program:code() then
         self.program:kill("TERM")
         self.program:wait(30)
@@ -99,6 +117,13 @@ function Writers:stop()
         return not self.server:running() or self.server:value(
             "(select count(*) from pg_stat_activity where application_name = 'pgbench')") == "0"
     end)
+end
+
+--- What a spec file's after_each does: ends those that a test has left.
+function M.stop_all()
+    for writers in pairs(running) do
+        writers:stop()
+    end
 end
 
 --- Whether a commit of theirs comes within the time: a row more in the table that only grows.

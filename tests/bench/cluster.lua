@@ -5,6 +5,7 @@ local mr = require("moonrise")
 local demo = require("lib.demo")
 local demo_clean = require("lib.demo_clean")
 local home = require("lib.home")
+local measure = require("measure")
 
 local M = {}
 
@@ -13,15 +14,11 @@ local SESSIONS = 4
 local RUNS = 7
 local HUNG_RUNS = 4
 local WATCHED_MS = 30000
-
-local function median(values)
-    table.sort(values)
-    return values[math.ceil(#values / 2)]
-end
+local median = measure.median
 
 -- Without a load nobody writes, and there is no ledger to compare.
 local function with_cluster(fn, idle)
-    local dir = ("%s/moonrise-bench-%d"):format(mr.getenv("TMPDIR") or "/tmp", mr.whoami().pid)
+    local dir = measure.directory()
     local world = mr.check(demo.create(dir, SEGMENTS, function() end))
     mr.check(demo.shard(world))
     if not idle then

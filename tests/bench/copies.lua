@@ -2,43 +2,14 @@
 --- against a plain O_DIRECT read. Ours and theirs take turns on the same data; the target is reset
 --- before each run.
 local mr = require("moonrise")
+local measure = require("measure")
 
 local M = {}
 
 M.MEGABYTES = 3200
+M.RUNS = 3
 local CHANGED_PPM = 10000
-local RUNS = 3
-local PATIENCE_MS = 600000
-
---- Runs a program; its standard output. Raises when it fails.
----@param argv string[]
----@return string out
-function M.run(argv)
-    local result = mr.check(mr.run(argv, { timeout_ms = PATIENCE_MS }))
-    if result.code ~= 0 then
-        error(("%s: code %d: %s"):format(table.concat(argv, " "), result.code, result.stderr), 0)
-    end
-    return result.stdout
-end
-
-local run = M.run
-
---- The same, and how many seconds it took.
----@param argv string[]
----@return number seconds
----@return string out
-function M.timed(argv)
-    local began = mr.clock()
-    local out = run(argv)
-    return (mr.clock() - began) / 1000, out
-end
-
-local function median(values)
-    table.sort(values)
-    return values[math.ceil(#values / 2)]
-end
-
-local timed = M.timed
+local run, timed, alternate = measure.run, measure.timed, measure.alternate
 
 --- Where the programs were built.
 ---@return string dir
@@ -59,19 +30,12 @@ local tool = M.tool
 ---@param fn fun(source: string, target: string, dir: string): any
 ---@return any results of fn
 function M.with_directories(megabytes, fn)
-    local dir = ("%s/moonrise-bench-%d"):format(mr.getenv("TMPDIR") or "/tmp", mr.whoami().pid)
-    mr.check(mr.make_dir(dir))
-    local results = { pcall(function()
+    return measure.with_directory(function(dir)
         run({ tool(), "make", dir .. "/source", tostring(megabytes) })
         mr.check(mr.make_dir(dir .. "/target"))
         run({ tool(), "full", dir .. "/source", dir .. "/target" })
         return fn(dir .. "/source", dir .. "/target", dir)
-    end) }
-    run({ "rm", "-rf", dir })
-    if not results[1] then
-        error(results[2], 0)
-    end
-    return unpack(results, 2)
+    end)
 end
 
 local function with_directories(fn)
@@ -99,24 +63,12 @@ local function evict(dir)
         "status=none", ";" })
 end
 
---- Ours and theirs by turns, after a reset each.
----@param reset fun(seed: integer)
----@param ours fun(): number seconds
----@param theirs fun(): number seconds
----@return table result
-function M.alternate(reset, ours, theirs)
-    local mine, others = {}, {}
-    for i = 1, RUNS do
-        reset(2 * i)
-        table.insert(mine, (ours()))
-        reset(2 * i + 1)
-        table.insert(others, (theirs()))
-    end
-    return { runs = RUNS, ours = median(mine), theirs = median(others), unit = "s",
-             all = { ours = mine, theirs = others } }
+--- Reads directories' files, so that they are in the page cache: what a copy has written past it
+--- is not.
+---@param ... string
+function M.warm(...)
+    run({ "sh", "-c", 'find "$@" -type f -exec cat {} + >/dev/null', "sh", ... })
 end
-
-local alternate = M.alternate
 
 --- Changes one block in a hundred.
 ---@param target string
@@ -127,12 +79,13 @@ end
 
 local spoil = M.spoil
 
---- 1 % of the blocks changed at random.
+--- 1 % of the blocks changed at random, all in the page cache.
 ---@return table result
 function M.differential_local()
     return with_directories(function(source, target)
-        local result = alternate(function(seed)
+        local result = alternate(M.RUNS, function(seed)
             spoil(target, seed)
+            M.warm(source, target)
         end, function()
             return patch(source, target)
         end, function()
@@ -145,11 +98,13 @@ function M.differential_local()
     end)
 end
 
---- Nothing changed.
+--- Nothing changed, all in the page cache.
 ---@return table result
 function M.identical_local()
     return with_directories(function(source, target)
-        local result = alternate(function() end, function()
+        local result = alternate(M.RUNS, function()
+            M.warm(source, target)
+        end, function()
             return patch(source, target)
         end, function()
             return rsync(source, target)
@@ -173,7 +128,7 @@ end
 ---@return table result
 function M.cold_local()
     return with_directories(function(source, target)
-        local result = alternate(function(seed)
+        local result = alternate(M.RUNS, function(seed)
             spoil(target, seed)
             run({ "sync" })
             evict(source)
@@ -192,7 +147,8 @@ function M.cold_local()
 end
 
 -- With an address it listens there, too, and lets this host's users copy it.
-local function server(dir, bin, address)
+local function server(dir, address)
+    local bin = measure.BIN
     local data, port = dir .. "/server", mr.free_port()
     run({ bin .. "/initdb", "-D", data, "-k", "-N", "--auth-local=peer",
           "--auth-host=" .. (address and "trust" or "reject") })
@@ -226,7 +182,7 @@ function M.ours_full(source, target, env)
         dbid = 2, content = 0, epoch = 1, step = 70, datadir = target, port = mr.free_port(),
         bin = source.bin, user = source.user, type = "full", source = source, slot = "bench",
         settings = {}, start = false,
-    }, { timeout_ms = PATIENCE_MS }))
+    }, { timeout_ms = measure.PATIENCE_MS }))
     agent:close()
     return (mr.clock() - began) / 1000, done
 end
@@ -238,17 +194,17 @@ end
 
 --- A full copy of a running server into an empty directory, against pg_basebackup.
 ---@param dir string an existing directory
----@param ours fun(source: table, target: string): number seconds
+---@param ours fun(source: table, target: string): number, any seconds, and what else is to be told
 ---@param address? string where pg_basebackup connects to: its socket unless given
 ---@return table result
+---@return any told what else the last of ours has told
 function M.full_of_server(dir, ours, address)
-    local bin, target = "/usr/lib/postgresql/15/bin", dir .. "/copy"
-    local source = server(dir, bin, address)
-    local results = { pcall(function()
-        run({ bin .. "/createdb", "-h", source.datadir, "-p", tostring(source.port), "bench" })
-        run({ bin .. "/pgbench", "-i", "-q", "-s", "210", "-h", source.datadir, "-p",
-              tostring(source.port), "bench" })
-        return M.alternate(function()
+    local source, target = server(dir, address), dir .. "/copy"
+    local at = { "-h", source.datadir, "-p", tostring(source.port), "bench" }
+    return measure.finally(function()
+        run({ source.bin .. "/createdb", unpack(at) })
+        run({ source.bin .. "/pgbench", "-i", "-q", "-s", "210", unpack(at) })
+        local result, told = alternate(M.RUNS, function()
             run({ "rm", "-rf", target })
             mr.check(mr.make_dir(target))
         end, function()
@@ -256,26 +212,19 @@ function M.full_of_server(dir, ours, address)
         end, function()
             return theirs_full(source, target, address)
         end)
-    end) }
-    run({ bin .. "/pg_ctl", "-D", source.datadir, "-m", "immediate", "stop" })
-    if not results[1] then
-        error(results[2], 0)
-    end
-    results[2].peer = "pg_basebackup -X stream -c fast"
-    return results[2]
+        result.peer = "pg_basebackup -X stream -c fast"
+        return result, told
+    end, function()
+        run({ source.bin .. "/pg_ctl", "-D", source.datadir, "-m", "immediate", "stop" })
+    end)
 end
 
 --- The same on one host, flushed, checkpoint and backup session included.
 ---@return table result
 function M.full_local()
-    local dir = ("%s/moonrise-bench-%d"):format(mr.getenv("TMPDIR") or "/tmp", mr.whoami().pid)
-    mr.check(mr.make_dir(dir))
-    local results = { pcall(M.full_of_server, dir, M.ours_full) }
-    run({ "rm", "-rf", dir })
-    if not results[1] then
-        error(results[2], 0)
-    end
-    return results[2]
+    return measure.with_directory(function(dir)
+        return M.full_of_server(dir, M.ours_full)
+    end)
 end
 
 return M

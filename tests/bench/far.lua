@@ -3,15 +3,15 @@
 --- killed. Ours and theirs take turns.
 local mr = require("moonrise")
 local copies = require("copies")
+local measure = require("measure")
 
 local M = {}
 
 local SLOW_MEGABYTES = 640
 local SLOW_BYTES = 12.5e6
 local SLOW_DELAY_MS = 10
-local KILLED_MS = 600000
 local START_MS = 20000
-local run, timed = copies.run, copies.timed
+local run, timed = measure.run, measure.timed
 
 local SSHD = [[
 ListenAddress 127.0.0.1
@@ -79,14 +79,13 @@ end
 local function with_hosts(megabytes, fn)
     return copies.with_directories(megabytes, function(source, target, dir)
         local hosts = open_hosts(dir)
-        local results = { pcall(fn, source, target, hosts) }
-        for _, pid in ipairs(hosts.pids) do
-            mr.kill(pid, "TERM")
-        end
-        if not results[1] then
-            error(results[2], 0)
-        end
-        return unpack(results, 2)
+        return measure.finally(function()
+            return fn(source, target, hosts)
+        end, function()
+            for _, pid in ipairs(hosts.pids) do
+                mr.kill(pid, "TERM")
+            end
+        end)
     end)
 end
 
@@ -122,11 +121,11 @@ local function rsync(place, hosts, ...)
 end
 
 local function compared(reset, place, hosts)
-    local last
-    local result = copies.alternate(reset, function()
-        local seconds, numbers = patch("differential", place, hosts)
-        last = numbers
-        return seconds
+    local result, last = measure.alternate(copies.RUNS, function(seed)
+        reset(seed)
+        copies.warm(place.source, place.target)
+    end, function()
+        return patch("differential", place, hosts)
     end, function()
         return rsync(place, hosts, "--checksum", "--delete")
     end)
@@ -137,7 +136,7 @@ local function compared(reset, place, hosts)
     return result
 end
 
---- 1 % of the blocks changed at random.
+--- 1 % of the blocks changed at random, all in the page cache.
 ---@return table result
 function M.differential_ssh()
     return with_hosts(copies.MEGABYTES, function(source, target, hosts)
@@ -147,7 +146,7 @@ function M.differential_ssh()
     end)
 end
 
---- Nothing changed.
+--- Nothing changed, all in the page cache.
 ---@return table result
 function M.identical_ssh()
     return with_hosts(copies.MEGABYTES, function(source, target, hosts)
@@ -164,14 +163,12 @@ end
 ---@return table result
 function M.full_ssh()
     return with_hosts(copies.MEGABYTES, function(source, target, hosts)
-        local place, last = { source = source, target = target }, nil
-        local result = copies.alternate(function()
+        local place = { source = source, target = target }
+        local result, last = measure.alternate(copies.RUNS, function()
             empty(target)
             run({ "sync" })
         end, function()
-            local seconds, numbers = patch("full", place, hosts)
-            last = numbers
-            return seconds
+            return patch("full", place, hosts)
         end, function()
             return rsync(place, hosts) + timed({ "sync", "-f", target })
         end)
@@ -187,13 +184,9 @@ end
 ---@return table result
 function M.full_ssh_basebackup()
     return with_hosts(8, function(_, target, hosts)
-        local last
-        local result = copies.full_of_server(target, function(source, copy)
+        local result, last = copies.full_of_server(target, function(source, copy)
             source.host, source.program = "box", mr.executable
-            local seconds, numbers = copies.ours_full(source, copy,
-                { "env", "MOONRISE_SSH_DIR=" .. hosts.ssh })
-            last = numbers
-            return seconds
+            return copies.ours_full(source, copy, { "env", "MOONRISE_SSH_DIR=" .. hosts.ssh })
         end, "127.0.0.1")
         result.peer = "pg_basebackup -X stream -c fast, TCP"
         result.bytes_moved, result.bytes_different = last.bytes_moved, last.bytes_different
@@ -224,7 +217,7 @@ function M.resume_full()
         local whole = patch("full", place, hosts)
         local hashing = patch("differential", place, hosts)
         empty(target)
-        mr.check(mr.run(patch_argv("killed", place, hosts), { timeout_ms = KILLED_MS }))
+        mr.check(mr.run(patch_argv("killed", place, hosts), { timeout_ms = measure.PATIENCE_MS }))
         local seconds, numbers = patch("differential", place, hosts)
         copies.check_equal(source, target)
         return { runs = 1, ours = seconds, theirs = whole, unit = "s", peer = "a whole one",

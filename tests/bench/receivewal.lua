@@ -1,42 +1,22 @@
 --- Receiving WAL that is there already: against pg_receivewal, in alternation, each into an empty
 --- directory of its own, flushed segment by segment as both do.
 local mr = require("moonrise")
+local measure = require("measure")
 
 local M = {}
 
 local GIGABYTES = 3
 local RUNS = 5
-local PATIENCE_MS = 600000
-local BIN = "/usr/lib/postgresql/15/bin"
+local run, timed, BIN = measure.run, measure.timed, measure.BIN
 -- Rows that are a megabyte of WAL.
 local FILL = [[insert into t select repeat(md5(i::text), 30) from generate_series(1, 980) i]]
 
-local function run(argv)
-    local result = mr.check(mr.run(argv, { timeout_ms = PATIENCE_MS }))
-    if result.code ~= 0 then
-        error(("%s: code %d: %s"):format(table.concat(argv, " "), result.code, result.stderr), 0)
-    end
-    return result.stdout
-end
-
-local function timed(argv)
-    local began = mr.clock()
-    run(argv)
-    return (mr.clock() - began) / 1000
-end
-
-local function median(values)
-    table.sort(values)
-    return values[math.ceil(#values / 2)]
-end
-
 local function with_server(fn)
-    local dir = ("%s/moonrise-bench-%d"):format(mr.getenv("TMPDIR") or "/tmp", mr.whoami().pid)
-    local data, port = dir .. "/server", mr.free_port()
-    mr.check(mr.make_dir(dir))
-    local results = { pcall(function()
-        run({ BIN .. "/initdb", "-D", data, "-N", "-A", "peer" })
-        mr.check(mr.append_file(data .. "/postgresql.conf", ([[
+    return measure.with_directory(function(dir)
+        local data, port = dir .. "/server", mr.free_port()
+        return measure.finally(function()
+            run({ BIN .. "/initdb", "-D", data, "-N", "-A", "peer" })
+            mr.check(mr.append_file(data .. "/postgresql.conf", ([[
 listen_addresses = ''
 unix_socket_directories = '%s'
 port = %d
@@ -44,16 +24,13 @@ max_wal_size = '16GB'
 wal_keep_size = '16GB'
 autovacuum = off
 ]]):format(dir, port)))
-        run({ BIN .. "/pg_ctl", "-D", data, "-l", dir .. "/server.log", "-w", "start" })
-        return fn(dir, port)
-    end) }
-    mr.run({ BIN .. "/pg_ctl", "-D", data, "-m", "immediate", "stop" },
-        { timeout_ms = PATIENCE_MS })
-    run({ "rm", "-rf", dir })
-    if not results[1] then
-        error(results[2], 0)
-    end
-    return unpack(results, 2)
+            run({ BIN .. "/pg_ctl", "-D", data, "-l", dir .. "/server.log", "-w", "start" })
+            return fn(dir, port)
+        end, function()
+            mr.run({ BIN .. "/pg_ctl", "-D", data, "-m", "immediate", "stop" },
+                { timeout_ms = measure.PATIENCE_MS })
+        end)
+    end)
 end
 
 -- A slot stands where the WAL begins, so that both begin there.
@@ -61,7 +38,7 @@ local function fill(dir, port)
     local conn = mr.check(mr.connect({ host = dir, port = port, dbname = "postgres",
         user = mr.whoami().user }))
     local function sql(text)
-        return mr.check(conn:query(text, nil, { timeout_ms = PATIENCE_MS }))
+        return mr.check(conn:query(text, nil, { timeout_ms = measure.PATIENCE_MS }))
     end
     sql("select pg_switch_wal()")
     sql("checkpoint")
@@ -98,18 +75,18 @@ end
 local function race(dir, port)
     local first, last = fill(dir, port)
     local at = { dir = dir, port = port, last = last }
-    local ours, theirs = {}, {}
-    for _ = 1, RUNS do
+    local result = measure.alternate(RUNS, function() end, function()
         reset(dir .. "/ours", first)
-        table.insert(ours, timed(command({ mr.executable, "receivewal" }, dir .. "/ours", at)))
+        return timed(command({ mr.executable, "receivewal" }, dir .. "/ours", at))
+    end, function()
         reset(dir .. "/theirs", first)
-        table.insert(theirs, timed(command({ BIN .. "/pg_receivewal" }, dir .. "/theirs", at)))
+        local seconds = timed(command({ BIN .. "/pg_receivewal" }, dir .. "/theirs", at))
         run({ "sh", "-c", 'cd "$1" && for f in *; do case $f in *.partial) ;; *) ' ..
             'cmp "$f" "$2/$f" || exit 1;; esac; done', "sh", dir .. "/ours", dir .. "/theirs" })
-    end
-    return { runs = RUNS, ours = median(ours), theirs = median(theirs), unit = "s",
-             peer = "pg_receivewal", all = { ours = ours, theirs = theirs },
-             bytes_moved = GIGABYTES * 2 ^ 30 }
+        return seconds
+    end)
+    result.peer, result.bytes_moved = "pg_receivewal", GIGABYTES * 2 ^ 30
+    return result
 end
 
 --- Gigabytes of WAL from a server on this host.

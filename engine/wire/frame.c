@@ -84,11 +84,12 @@ frame_reader_filled(struct frame_reader *r, size_t len)
     r->bytes.data[r->bytes.len] = '\0';
 }
 
-/* Passes over what comes before the first frame: true when its magic is next. */
+/* Passes over what comes before the first frame, but not over more than FRAME_SKIP_BYTES, however much has
+ * come at once: true when its magic is next. */
 static bool
 frame_skip(struct frame_reader *r)
 {
-    while (r->bytes.len - r->taken >= sizeof(frame_magic)) {
+    while (r->bytes.len - r->taken >= sizeof(frame_magic) && r->skipped <= FRAME_SKIP_BYTES) {
         const char *at = r->bytes.data + r->taken;
         if (memcmp(at, frame_magic, sizeof(frame_magic)) == 0)
             return true;

@@ -104,6 +104,12 @@ session_refuse(struct session *s, uint32_t id, int code, const char *text)
     message_free(m);
 }
 
+static bool
+session_serves(const struct session *s)
+{
+    return s->events.on_call != NULL;
+}
+
 /* What to do about a moonrise there that is none, or another one. */
 static void
 session_hint(const struct session *s, struct err *e)
@@ -138,6 +144,10 @@ session_greeting(struct session *s, const struct frame *f, struct err *e)
     int rc = message_parse(&m, f->payload, f->len, e);
     if (rc == 0)
         rc = session_compare(s, m, e);
+    /* A terminal's echo, say, greets with what it was sent. */
+    if (rc == 0 && message_bool(m, "serves", false) == session_serves(s))
+        rc =
+            err_set(e, ERR_PROTOCOL, "the other end has the same part in this session as this one");
     message_free(m);
     s->greeted = rc == 0;
     if (rc == 0 && s->events.on_up)
@@ -150,7 +160,7 @@ session_called(struct session *s, const struct frame *f, struct err *e)
 {
     struct message *m, *empty = NULL;
     const char *op;
-    if (!s->events.on_call) {
+    if (!session_serves(s)) {
         session_refuse(s, f->id, ERR_PROTOCOL, "this end takes no calls");
         return 0;
     }
@@ -308,6 +318,7 @@ session_opened(struct session **out, struct session *s, int rc)
     struct message *hello = message_new();
     message_set_int(hello, "protocol", SESSION_PROTOCOL);
     message_set_text(hello, "version", MOONRISE_VERSION);
+    message_set_bool(hello, "serves", session_serves(s));
     session_send(s, FRAME_HELLO, 0, hello);
     message_free(hello);
     return 0;

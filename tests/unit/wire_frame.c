@@ -109,6 +109,9 @@ test_greeting_before_the_first_frame(void **state)
     while (bytes.len <= FRAME_SKIP_BYTES)
         str_puts(&bytes, "nothing but noise\n");
     assert_int_equal(first_result(bytes.data, bytes.len), ERR_PROTOCOL);
+    /* A frame that has come with it does not make it less. */
+    add(&bytes, FRAME_PING, 0, "");
+    assert_int_equal(first_result(bytes.data, bytes.len), ERR_PROTOCOL);
     str_free(&bytes);
 }
 

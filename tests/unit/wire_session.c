@@ -98,8 +98,8 @@ far_nag(void)
 {
     struct str out = STR_INIT;
     char hello[100];
-    int len =
-        snprintf(hello, sizeof(hello), "{\"protocol\":1,\"version\":\"%s\"}", MOONRISE_VERSION);
+    int len = snprintf(hello, sizeof(hello), "{\"protocol\":1,\"version\":\"%s\",\"serves\":true}",
+                       MOONRISE_VERSION);
     frame_append(&out, &(struct frame){.type = FRAME_HELLO, .payload = hello, .len = (size_t)len});
     if (write(1, out.data, out.len) < 0)
         return 1;
@@ -116,6 +116,8 @@ far_main(const char *role)
 {
     if (strcmp(role, "serve") == 0)
         return far_serve();
+    if (strcmp(role, "echo") == 0)
+        return execlp("cat", "cat", NULL);
     if (strcmp(role, "old") == 0) {
         struct str out = STR_INIT;
         frame_append(&out, &(struct frame){.type = FRAME_HELLO, .payload = "{}", .len = 2});
@@ -390,8 +392,11 @@ test_mute_and_hostile_ends(void **state)
     const struct {
         const char *role;
         int code;
-    } ends[] = {{"mute", ERR_CONNECT}, {"old", ERR_VERSION}, {"hostile", ERR_PROTOCOL}};
-    for (int i = 0; i < 3; i++) {
+    } ends[] = {{"mute", ERR_CONNECT},
+                {"old", ERR_VERSION},
+                {"hostile", ERR_PROTOCOL},
+                {"echo", ERR_PROTOCOL}};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
         f->ended = f->done = 0;
         start(f, ends[i].role);
         session_set_heartbeat(f->s, 20, 200);

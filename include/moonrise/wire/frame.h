@@ -31,7 +31,7 @@ struct err;
 #define FRAME_SKIP_BYTES    (64 * 1024)
 
 enum frame_type {
-    FRAME_HELLO = 1, /* {protocol, version}: the first of each side */
+    FRAME_HELLO = 1, /* {protocol, version, serves}: the first of each side */
     FRAME_CALL,      /* {op, args} */
     FRAME_CANCEL,    /* empty: the call is withdrawn */
     FRAME_PROGRESS,  /* any object */

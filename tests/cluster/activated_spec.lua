@@ -6,7 +6,7 @@ local pg = require("tests.lib.pg")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 30
+local SOON_S = wait.SOON_S
 local HOST = "127.0.0.1"
 
 -- An order that a lost catalog gave to a content's primary, and that was on its way.

@@ -6,8 +6,9 @@ local dice_of = require("tests.lib.dice")
 local json = require("dkjson")
 local place_of = require("tests.lib.place")
 local shop = require("tests.lib.shop")
+local wait = require("tests.lib.wait")
 
-local SOON_S = 30
+local SOON_S = wait.SOON_S
 local ROUNDS = os.getenv("MOONRISE_CAMPAIGN") and 100 or 2
 -- Names of this host; each counts as a host of its own. One has two primaries.
 local HOSTS = { primary0 = "127.0.0.1", primary1 = "127.0.0.1", primary2 = "::1",

@@ -38,7 +38,7 @@ local function standby(primary, at, settings)
         slot = "by_hand" })
     server.port = at.port
     server:start()
-    wait.eventually("the standby to stream", 30, function()
+    wait.eventually("the standby to stream", wait.SOON_S, function()
         return primary:value("select count(*) from pg_stat_replication") == "1"
     end)
     return server
@@ -60,7 +60,7 @@ local function somebody_receives(server)
     place:must({ "mkdir", place:path("received") })
     place:start({ server.bin .. "/pg_receivewal", "-D", place:path("received"), "-S", "others",
         "-h", server.host, "-p", server.port, "--no-loop" })
-    wait.eventually("the receiver to stream", 30, function()
+    wait.eventually("the receiver to stream", wait.SOON_S, function()
         return server:value("select active from pg_replication_slots") == "t"
     end)
 end
@@ -144,27 +144,27 @@ local function keeps_rows(cluster)
         old:sql("insert into ledger values (" .. i .. ")")
     end
     old:kill()
-    cluster:wait_row({ dbid = mirror.dbid, role = "p" }, 30)
+    cluster:wait_row({ dbid = mirror.dbid, role = "p" }, wait.SOON_S)
     local new = cluster:primary(0)
     assert.equal("20 20", new:value("select count(*) || ' ' || max(i) from ledger"))
     new:sql("insert into ledger values (21)")
     cluster:recover()
     cluster:must({ "recoverseg", "-ar" })
-    cluster:wait_healthy(60, true)
+    cluster:wait_healthy(nil, true)
     assert.equal("21", cluster:primary(0):value("select count(*) from ledger"))
     watch:kill()
-    watch:wait(30)
+    watch:wait(wait.SOON_S)
 end
 
 -- The question stands while somebody changes a server.
 local function refuses_what_has_changed(cluster, server)
     local program, answer = cluster:ask({ "init", "--adopt", cluster.file })
-    program:says("Continue with the adoption", 30)
+    program:says("Continue with the adoption", wait.SOON_S)
     server:sql("select pg_create_physical_replication_slot('theirs')")
     local before = shape(server)
     answer("y")
-    program:says("the servers are not as the plan shows them", 30)
-    program:wait(10)
+    program:says("the servers are not as the plan shows them", wait.SOON_S)
+    program:wait(wait.SOON_S)
     assert.same(before, shape(server))
     server:sql("select pg_drop_replication_slot('theirs')")
 end
@@ -200,7 +200,7 @@ local function leaves_an_adopted_cluster(cluster, record)
     cluster:wait_healthy(1)
     -- Its epochs are what they were: it takes orders.
     cluster:must({ "stop", "-ar" })
-    cluster:wait_healthy(30)
+    cluster:wait_healthy()
 end
 
 describe("init --adopt", function()
@@ -241,7 +241,7 @@ describe("init --adopt", function()
         local lines = read(primary.datadir .. "/pg_hba.conf")
         must_adopt(cluster)
         assert.equal("", closed_files(primary))
-        cluster:wait_healthy(5)
+        cluster:wait_healthy()
         assert.equal("2", cluster:catalog(
             "select timeline from pair_state where content = 0")[1].timeline)
         assert.equal(before[1].pid, coordinator:pid())
@@ -257,7 +257,7 @@ describe("init --adopt", function()
         assert.equal("mr_slot_3 others", primary:value("(select string_agg(slot_name, ' ' " ..
             "order by slot_name) from pg_replication_slots where active)"))
         cluster:must({ "stop", "-ar" })
-        cluster:wait_healthy(30)
+        cluster:wait_healthy()
         cluster:must({ "state", "-e" })
         assert.equal("''", read(primary.datadir .. "/moonrise.conf"):match(
             "listen_addresses = (%S+)"))
@@ -273,7 +273,7 @@ describe("init --adopt", function()
         assert.is_nil(out:find("dbid [23] %(%a+%) is restarted"))
         assert.matches("1 +wal_level +'minimal' +'replica'", out)
         assert.same(pids, { primary:pid(), mirror:pid() })
-        cluster:wait_healthy(5)
+        cluster:wait_healthy()
         assert.equal("mr_slot_3",
             primary:value("(select string_agg(slot_name, ' ') from pg_replication_slots)"))
         assert.equal("replica", cluster:coordinator():value("current_setting('wal_level')"))
@@ -300,7 +300,7 @@ describe("init --adopt", function()
 
         primary:sql("alter system set synchronous_standby_names = 'theirs'")
         primary:sql("set synchronous_commit = local; select pg_reload_conf()")
-        wait.eventually("the setting", 10, function()
+        wait.eventually("the setting", wait.SOON_S, function()
             return primary:value("current_setting('synchronous_standby_names')") == "theirs"
         end)
         refused(cluster, primary, "its synchronous_standby_names is 'theirs', and moonrise sets it")
@@ -371,9 +371,9 @@ describe("init --adopt", function()
         local hand_made = standby(primary, cluster.config.segments[1].mirror)
         local args = { "init", "--adopt", "-a", cluster.file }
         local program = cluster:start(args)
-        program:says("Making mirrors", 60)
+        program:says("Making mirrors", wait.SOON_S)
         program:kill("KILL")
-        program:wait(10)
+        program:wait(wait.SOON_S)
         assert.matches("an adoption of the cluster .* was interrupted",
             cluster:moonrise({ "init", "-a", cluster.file }).err)
         local old = leaves_a_database(cluster, coordinator)
@@ -400,7 +400,7 @@ describe("init --adopt", function()
         out = out or must_adopt(cluster)
         assert.matches("what it did is taken back first", said .. out, 1, true)
         assert.matches("The slot by_hand, by which dbid 3 streams now, is dropped", out, 1, true)
-        cluster:wait_healthy(10)
+        cluster:wait_healthy()
         -- It was given back whole before it was adopted again.
         assert.matches("primary_slot_name = 'by_hand'",
             read(hand_made.datadir .. "/moonrise.before"), 1, true)

@@ -7,7 +7,7 @@ local checkup = require("tests.lib.checkup")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 local LISTENS = "-c listen_addresses=127.0.0.1"
 
 describe("a pair whose servers were parted by hand", function()

@@ -11,11 +11,12 @@ local dice_of = require("tests.lib.dice")
 local faults = require("tests.lib.faults")
 local pinned = require("tests.lib.pinned")
 local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
 
 local FAULTS = tonumber(os.getenv("MOONRISE_FAULTS"))
     or os.getenv("MOONRISE_CAMPAIGN") and 300 or 6
 local SEGMENTS = 2
-local SOON_S, MEND_S = 30, 180
+local SOON_S, MEND_S = wait.SOON_S, 180
 -- How long things are left as they are before they are taken back and mended, at most: sometimes
 -- longer than anybody's patience.
 local LEFT_S, LONG_LEFT_S = 4, 25
@@ -47,7 +48,7 @@ describe("a campaign of faults", function()
         cluster:init()
         world = faults.world(cluster, dice)
         writers = pinned.open(cluster)
-        cluster:wait_healthy(SOON_S)
+        cluster:wait_healthy()
     end)
 
     teardown(place_of.close_all)

@@ -31,8 +31,8 @@ end
 local function fail_over(cluster)
     local mirror = cluster:mirror(0)
     cluster:primary(0):kill()
-    cluster:wait_row({ dbid = mirror.dbid, role = "p" }, 60)
-    wait.eventually("its promotion", 30, function()
+    cluster:wait_row({ dbid = mirror.dbid, role = "p" }, wait.SOON_S)
+    wait.eventually("its promotion", wait.SOON_S, function()
         return mirror:value("pg_is_in_recovery()") == "f"
     end)
     return mirror
@@ -47,7 +47,7 @@ local function move_mirror(cluster, place)
     for _ = 1, 2 do
         cluster:must({ "movemirrors", "-a", "-i", file })
     end
-    cluster:wait_healthy(10)
+    cluster:wait_healthy()
     assert.equal(place:path("moved"), cluster:mirror(0).datadir)
 end
 
@@ -60,13 +60,13 @@ local function loses_its_directory(cluster)
         echo manual >start.conf; echo "data_directory = '$1'" >postgresql.conf]], "sh",
         lost.datadir })
     lost:kill()
-    cluster:wait_row({ dbid = lost.dbid, status = "d" }, 60)
+    cluster:wait_row({ dbid = lost.dbid, status = "d" }, wait.SOON_S)
     place:must({ "sh", "-c", 'rm -rf "$1"/*', "sh", lost.datadir })
     local result = cluster:moonrise({ "recoverseg", "-a" })
     assert.equal(0, result.code, result.out .. result.err)
     assert.matches("its configuration in /etc/postgresql/15/lost is not used any more",
         result.out .. result.err, 1, true)
-    cluster:wait_healthy(60)
+    cluster:wait_healthy()
     has(cluster:mirror(0), { config_file = lost.datadir .. "/postgresql.conf" })
     namespace.unmount("/etc/postgresql")
 end
@@ -148,7 +148,7 @@ describe("Debian's layout", function()
         end
         make({ settings = { max_connections = 30 } })
         local out = cluster:must({ "init", "--adopt", "-a", cluster.file })
-        cluster:wait_healthy(10)
+        cluster:wait_healthy()
         assert.matches("The configuration of dbid 2 stays in " .. primary.conf_dir, out, 1, true)
         assert.equal(("include_if_exists '%s/moonrise.conf'\n"):format(primary.datadir),
             read(primary.conf_dir .. "/postgresql.conf"):match("[^\n]*\n$"))
@@ -157,7 +157,7 @@ describe("Debian's layout", function()
         has(cluster:mirror(0), OWN)
 
         cluster:must({ "stop", "-ar" })
-        cluster:wait_healthy(30)
+        cluster:wait_healthy()
         has(cluster:primary(0), { config_file = primary.conf_dir .. "/postgresql.conf",
             hba_file = primary.conf_dir .. "/pg_hba.conf", data_directory = primary.datadir })
         cluster:primary(0):sql("create table ledger as select 1 as i")
@@ -173,7 +173,7 @@ describe("Debian's layout", function()
         primary:set({ work_mem = "6543kB" })
         cluster:recover()
         cluster:must({ "recoverseg", "-ar" })
-        cluster:wait_healthy(60, true)
+        cluster:wait_healthy(nil, true)
         -- It has its own again, and what was changed there.
         has(cluster:primary(0), { work_mem = "6543kB", max_locks_per_transaction = "77",
             config_file = primary.conf_dir .. "/postgresql.conf" })
@@ -200,14 +200,14 @@ describe("Debian's layout", function()
         needs_a_certificate(cluster, all, certificate.cert)
 
         cluster:must({ "init", "--adopt", "-a", cluster.file })
-        cluster:wait_healthy(10)
+        cluster:wait_healthy()
         has(cluster:mirror(1), { ssl = "on" })
         standby:set({ max_locks_per_transaction = "64" })
         cluster:watched()
         cluster:mirror(0):kill()
-        cluster:wait_row({ content = 0, role = "m", status = "d" }, 60)
+        cluster:wait_row({ content = 0, role = "m", status = "d" }, wait.SOON_S)
         cluster:must({ "recoverseg", "-a", "--differential" })
-        cluster:wait_healthy(60, true)
+        cluster:wait_healthy(nil, true)
         local own = { config_file = standby.conf_dir .. "/postgresql.conf",
             hba_file = standby.conf_dir .. "/pg_hba.conf", max_locks_per_transaction = "77" }
         has(cluster:mirror(0), own)

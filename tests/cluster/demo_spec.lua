@@ -28,7 +28,7 @@ end
 
 -- From then on the demo waits for the failover.
 local function wait_killed(pidfile)
-    wait.eventually("the primary to be killed", 20, function()
+    wait.eventually("the primary to be killed", wait.SOON_S, function()
         local pid = tonumber((place_of.read(pidfile) or ""):match("^%d+"))
         return not pid or not place_of.alive(pid)
     end)
@@ -74,7 +74,7 @@ describe("demo", function()
         for _, pid in ipairs(pids(place)) do
             place_of.kill(pid, "KILL")
         end
-        wait.eventually("all of it to be gone", 20, function()
+        wait.eventually("all of it to be gone", wait.SOON_S, function()
             return #pids(place) == 0
         end)
         clean_leaves_nothing()

@@ -7,7 +7,7 @@ local namespace = require("tests.lib.namespace")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 
 describe("a disk that cannot be written", function()
     local place, cluster, watch, alone, why_not
@@ -108,10 +108,10 @@ describe("a disk that cannot be written", function()
             primary:try_sql("select pg_logical_emit_message(false, 'm', repeat('x', 1000000)) " ..
                 "from generate_series(1, 20)")
         end
-        cluster:wait_row({ dbid = mirror.dbid, role = "p" }, 60)
+        cluster:wait_row({ dbid = mirror.dbid, role = "p" }, wait.SOON_S)
         mend()
         cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         last("disk", "data directory can be written again")
     end)
 end)

@@ -6,7 +6,7 @@ local json = require("moonrise").json_decode
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 30
+local SOON_S = wait.SOON_S
 
 describe("a double fault", function()
     local place, cluster, watch, events
@@ -128,7 +128,7 @@ end }]]):format(events .. ".book"))
         wait.eventually("a write", SOON_S, function()
             return primary:try_sql("insert into ledger values (default)")
         end)
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         local event = told_events("double_fault")[1]
         assert.equals(cluster.config.name, event.cluster)
         assert.equals(2, #event.data.survivors)
@@ -182,7 +182,7 @@ end }]]):format(events .. ".book"))
         assert.matches("not marked; it has no valid moonrise.epoch", said.out .. said.err, 1, true)
         assert.equals("f", mirror:value("pg_is_in_recovery()"))
         cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
     end)
 
     it("is not ended by a mirror that has run as a primary meanwhile", function()
@@ -247,7 +247,7 @@ end }]]):format(events .. ".book"))
         mirror:kill("STOP")
         primary:start()
         mirror:kill("CONT")
-        assert.equals(0, choice:wait(60), choice:output())
+        assert.equals(0, choice:wait(wait.SOON_S), choice:output())
         assert.equals("f", mirror:value("pg_is_in_recovery()"))
         assert.is_false(primary:running())
         assert.is_nil(place_of.read(primary.datadir .. "/global/pg_control"))

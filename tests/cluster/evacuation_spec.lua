@@ -8,7 +8,7 @@ local shop = require("tests.lib.shop")
 local wait = require("tests.lib.wait")
 
 local HOST = "127.0.0.1"
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 local KILLS = os.getenv("MOONRISE_CAMPAIGN") and 40 or 1
 -- An evacuation takes about as long.
 local LATEST_S = 3
@@ -58,7 +58,7 @@ describe("stop --host", function()
         if cluster:primary(0).hostname ~= HOST then
             cluster:must({ "switchover", "-a", "0" })
         end
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
     end
 
     it("names all that keeps a host from being evacuated, and touches nothing", function()
@@ -95,7 +95,7 @@ describe("stop --host", function()
 
     it("is undone by start, or by recoverseg", function()
         cluster:must({ "start", "-a" })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         cluster:must({ "stop", "-a", "--host", HOST })
         cluster:recover()
     end)
@@ -106,7 +106,7 @@ describe("stop --host", function()
             local run = cluster:start({ "stop", "-a", "--host", HOST })
             dice:kill(run, LATEST_S)
             run:wait(SOON_S)
-            wait.eventually("the host to be evacuated", 60, function()
+            wait.eventually("the host to be evacuated", wait.SOON_S, function()
                 local said = cluster:moonrise({ "stop", "-a", "--host", HOST })
                 return said.code == 0, said.out .. said.err
             end)

@@ -12,7 +12,7 @@ local place_of = require("tests.lib.place")
 local undone_of = require("tests.lib.undone")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 40
+local SOON_S = wait.SOON_S
 local PATIENCE_S = 4
 local COORDINATOR, PRIMARY, MIRROR = network.address(1), network.address(2), network.address(3)
 local PRIMARY_DBID, MIRROR_DBID = "2", "3"
@@ -129,7 +129,7 @@ describe("evidence, of a network", function()
         writers = network.on("clients", function()
             return pinned.open(cluster)
         end)
-        cluster:wait_healthy(30)
+        cluster:wait_healthy()
     end)
 
     teardown(place_of.close_all)
@@ -234,7 +234,7 @@ describe("evidence, of a network", function()
         assert.are.same({}, rows("'promote', 'fence', 'failover'", since))
         assert.are.equal("n", cluster:primary(0).mode)
         mend()
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         assert.are.equal(PRIMARY_DBID, cluster:primary(0).dbid)
     end)
 
@@ -288,7 +288,7 @@ describe("evidence, of a network", function()
             return #done == 0, done[1] and done[1].text
         end)
         right()
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         assert.are.same({}, rows("'promote', 'fence', 'mark'", since))
     end)
 

@@ -8,7 +8,7 @@ local place_of = require("tests.lib.place")
 local shop = require("tests.lib.shop")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 40
+local SOON_S = wait.SOON_S
 local campaign = os.getenv("MOONRISE_CAMPAIGN")
 
 describe("evidence", function()
@@ -85,7 +85,7 @@ describe("evidence", function()
         wait_told("decision", "release: commits hang and the mirror confirms nothing", since)
         wait_told("out_of_sync", "", since)
         thaw()
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
     end)
 
     it("of replication that fails again and again: it counts as down until it was quiet", function()
@@ -115,7 +115,7 @@ describe("evidence", function()
         wait.always("it counts as down", 5, function()
             return cluster:mirror(0).status == "d"
         end)
-        cluster:wait_healthy(SOON_S)
+        cluster:wait_healthy()
     end)
 
     -- Told at the first look, told when it is over, and nothing else is done.
@@ -130,7 +130,7 @@ describe("evidence", function()
         wait_told("alert", "lets no new session in", since)
         undo()
         wait_told("sessions", "lets new sessions in again", since)
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         assert.are.equal(primary.dbid, cluster:primary(0).dbid)
         assert.are.same({}, cluster:journal({ kind = "state", content = 0, since = since }))
     end

@@ -9,7 +9,7 @@ local place_of = require("tests.lib.place")
 local shop = require("tests.lib.shop")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 local SESSIONS = 3
 local ROUNDS = os.getenv("MOONRISE_CAMPAIGN") and 50 or 6
 -- Between the pair being in sync and the next kill.
@@ -30,7 +30,7 @@ describe("failovers in a row", function()
         for _, dbname in ipairs({ "postgres", "shop" }) do
             cluster:primary(0):sql("create extension amcheck", { dbname = dbname })
         end
-        cluster:wait_healthy(30)
+        cluster:wait_healthy()
     end)
 
     teardown(place_of.close_all)

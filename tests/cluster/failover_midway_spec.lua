@@ -6,7 +6,7 @@ local place_of = require("tests.lib.place")
 local shop = require("tests.lib.shop")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 local SESSIONS = 4
 local COPIED = 3000
 local FAILURE = "ERROR:"
@@ -88,7 +88,7 @@ describe("failover in the middle of", function()
 
     before_each(function()
         cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
     end)
 
     it("a transaction through the coordinator: its next statement fails, nothing of it is left",
@@ -213,7 +213,7 @@ describe("failover in the middle of", function()
         in_shop(new, "rollback prepared 'given up'")
         assert.are.equal(1, count(new, "id > 200000"))
         cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         local old = fail_over(0)
         assert.are.equal(primary.dbid, old.dbid)
         in_shop(old, "commit prepared 'kept for long'")

@@ -4,7 +4,7 @@ local cluster_of = require("tests.lib.cluster")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 15
+local SOON_S = wait.SOON_S
 
 describe("failover and roles", function()
     local place, cluster, watch
@@ -45,7 +45,7 @@ describe("failover and roles", function()
         local since = cluster:journal_end()
         local heir = cluster:primary(0)
         cluster:must({ "recoverseg", "-a", "-r" })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         cluster:primary(0):kill()
         writes(heir, 30)
         cluster:wait_row({ dbid = heir.dbid, role = "p" }, SOON_S)
@@ -64,11 +64,11 @@ describe("failover and roles", function()
         end
         local since = cluster:journal_end()
         cluster:must({ "recoverseg", "-a", "-r" })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         -- The watcher has looked at it since, and taken it as it is.
         local at = cluster:journal_end()
         cluster:mirror(1):kill()
-        cluster:wait_journal({ kind = "release", content = 1, since = at }, 30)
+        cluster:wait_journal({ kind = "release", content = 1, since = at }, wait.SOON_S)
         local told = {}
         for _, row in ipairs(cluster:journal({ kind = { "state", "decision", "double_fault",
             "refused", "alert", "failed", "fault" }, content = 0, since = since })) do
@@ -93,7 +93,7 @@ describe("failover and roles", function()
         local rows = cluster:journal({ kind = { "mirror_down", "mark", "release" }, content = 0,
             since = since })
         assert.are.same({ "mirror_down", "mark" }, { rows[1].kind, rows[2].kind })
-        cluster:wait_journal({ kind = "fence", content = 0, since = since }, 30)
+        cluster:wait_journal({ kind = "fence", content = 0, since = since }, wait.SOON_S)
         assert.is_false(mirror:running())
         assert.has_error(function() mirror:start({ timeout_s = 5 }) end)
         writes(primary)
@@ -116,7 +116,7 @@ describe("failover and roles", function()
         fresh_look("off")
         -- Armed anew under these settings: neither the arming nor the watch after it minds them.
         cluster:mirror(1):kill()
-        cluster:wait_journal({ kind = "release", content = 1, since = since }, 30)
+        cluster:wait_journal({ kind = "release", content = 1, since = since }, wait.SOON_S)
         cluster:recover()
         local at = cluster:journal_end()
         wait.always("the pair is in sync", 3, function()
@@ -127,10 +127,10 @@ describe("failover and roles", function()
         primary:sql("alter role moonrise reset synchronous_commit")
         primary:sql("alter system set synchronous_commit = local")
         primary:sql("select pg_reload_conf()")
-        cluster:wait_row({ dbid = primary.dbid, mode = "n" }, 30)
+        cluster:wait_row({ dbid = primary.dbid, mode = "n" }, wait.SOON_S)
         primary:sql("alter system reset synchronous_commit")
         primary:sql("select pg_reload_conf()")
-        cluster:wait_healthy(90)
+        cluster:wait_healthy()
     end)
 
     it("promotes nobody who lacks what the one that decided it had seen flushed", function()

@@ -10,7 +10,7 @@ local place_of = require("tests.lib.place")
 local undone_of = require("tests.lib.undone")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 -- What a command takes to notice that a host is silent.
 local NOTICED_S = 60
 local NAMES = { "cdw", "sdw1", "sdw2", "sdw3" }
@@ -117,7 +117,7 @@ describe("addmirrors over hosts", function()
         assert.matches("is not whole", cluster:moonrise({ "start", "-a" }).err, 1, true)
         cluster:must({ "addmirrors", "-a", "-m", dirs })
         assert.are.same(GROUP, mirrors())
-        cluster:wait_healthy(SOON_S, true)
+        cluster:wait_healthy(nil, true)
         writers:progress(5, SOON_S)
         pinned.sound(cluster, writers:prove())
         for content = 0, CONTENTS - 1 do

@@ -6,7 +6,7 @@ local far_of = require("tests.lib.far")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 -- With the command, or soon after it has fallen silent, the work on all hosts is over.
 local OVER_S = 30
 -- At this rate a copy takes longer than it takes to notice that somebody is silent.

@@ -7,8 +7,9 @@ local far_of = require("tests.lib.far")
 local json = require("dkjson")
 local pinned = require("tests.lib.pinned")
 local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
 
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 local MB, RATE_MB = 1024 * 1024, 4
 
 describe("across hosts", function()
@@ -98,7 +99,7 @@ describe("across hosts", function()
         is_well(0)
         assert.are.equal("sdw1", cluster:mirror(0).hostname)
         cluster:must({ "recoverseg", "-a", "-r" })
-        cluster:wait_healthy(SOON_S, true)
+        cluster:wait_healthy(nil, true)
         assert.are.equal(old.dbid, cluster:primary(0).dbid)
         is_well(0)
     end)

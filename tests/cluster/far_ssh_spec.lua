@@ -7,7 +7,7 @@ local far_of = require("tests.lib.far")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 -- By then a command has said that a host does not answer.
 local ANSWER_S = 30
 -- Mirrors of one host. sshd's MaxStartups is 10:30:100: more connections than 10 at once are for

@@ -7,7 +7,7 @@ local place_of = require("tests.lib.place")
 local psql = require("tests.lib.psql")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 15
+local SOON_S = wait.SOON_S
 local LONG_S = 60
 
 local INSTALL = [[

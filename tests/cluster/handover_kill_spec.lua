@@ -6,7 +6,7 @@ local cluster_of = require("tests.lib.cluster")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 -- For how long it is watched that nobody touches what is leased.
 local ALONE_S = 1.5
 -- What is only told, not done.
@@ -27,7 +27,7 @@ describe("recoverseg -r, killed", function()
 
     -- Every test begins with switched roles, in sync.
     before_each(function()
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         cluster:switch_roles(0)
     end)
 
@@ -91,14 +91,14 @@ describe("recoverseg -r, killed", function()
 
     -- One of the two good states, and the one that the catalog had when the command was killed.
     local function whole_again(dbid)
-        wait.eventually("nobody to work on it any more", 60, function()
+        wait.eventually("nobody to work on it any more", wait.SOON_S, function()
             return #cluster:catalog("select * from content_lease") == 0
         end)
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         assert.are.equal(dbid, cluster:primary(0).dbid)
         local primary, mirror = cluster:primary(0), cluster:mirror(0)
         assert.are.equal("t", mirror:value("pg_is_in_recovery()"))
-        primary:sql("insert into grown values ('after')", { timeout_s = 10 })
+        primary:sql("insert into grown values ('after')", { timeout_s = wait.SOON_S })
         checkup.slots(primary, mirror)
     end
 
@@ -135,7 +135,7 @@ describe("recoverseg -r, killed", function()
             ("'%s'::timestamptz >= '%s'::timestamptz"):format(row.time, lease.expires)))
         whole_again(dbid)
         run:kill("CONT")
-        assert.are.equal(1, run:wait(60), run:output())
+        assert.are.equal(1, run:wait(wait.SOON_S), run:output())
         whole_again(dbid)
     end)
 end)

@@ -7,7 +7,7 @@ local gate_of = require("tests.lib.gate")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 
 local HANDING = "new.step = 'handed' and old.step = 'stopping'"
 local HANDED = "exists (select from moonrise.journal j where j.kind = 'hand_over' and " ..
@@ -82,10 +82,10 @@ describe("recoverseg -r, killed without a watcher", function()
 
     -- `primary` serves, `mirror` follows it, the catalog says so, and nothing is left.
     local function serves(primary, mirror)
-        cluster:wait_healthy(5)
+        cluster:wait_healthy()
         assert.are.equal(primary.dbid, cluster:primary(0).dbid)
         assert.are.equal("t", mirror:value("pg_is_in_recovery()"))
-        primary:sql("insert into grown values ('after')", { timeout_s = 10 })
+        primary:sql("insert into grown values ('after')", { timeout_s = wait.SOON_S })
         checkup.slots(primary, mirror)
         assert.are.same({}, cluster:catalog("select * from content_lease"))
     end
@@ -188,12 +188,12 @@ describe("recoverseg -r, killed without a watcher", function()
             return row and row.expires
         end
         local first = wait.eventually("the watcher to take it over", SOON_S, expires)
-        wait.eventually("the lease to be renewed", 40, function()
+        wait.eventually("the lease to be renewed", wait.SOON_S, function()
             local now = expires()
             return now and now ~= first
         end)
         place_of.kill(startup, "CONT")
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         serves(new, old)
         cluster:unwatch(SOON_S)
     end)

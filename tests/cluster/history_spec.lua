@@ -4,8 +4,9 @@
 local checkup = require("tests.lib.checkup")
 local cluster_of = require("tests.lib.cluster")
 local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
 
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 
 describe("an older copy", function()
     local place, cluster, rows

@@ -9,10 +9,11 @@ local hosts = require("tests.lib.hosts")
 local hosts_faults = require("tests.lib.hosts_faults")
 local pinned = require("tests.lib.pinned")
 local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
 
 local given = tonumber(os.getenv("MOONRISE_FAULTS"))
 local FAULTS = given or os.getenv("MOONRISE_CAMPAIGN") and 100
-local SOON_S, MEND_S = 60, 240
+local SOON_S, MEND_S = wait.SOON_S, 240
 local TWO_AT_ONCE = 0.4
 -- How long things are left as they are: sometimes longer than anybody's patience.
 local LEFT_S = 15

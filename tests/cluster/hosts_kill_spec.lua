@@ -14,7 +14,7 @@ local place_of = require("tests.lib.place")
 local sorted = require("tests.lib.sorted")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 -- By then a command has noticed that somebody is silent, or has waited for a copy to stream.
 local NOTICED_S = 180
 -- With the command the work on all hosts is over, or a minute after a host has fallen silent.
@@ -132,7 +132,7 @@ describe("recoverseg, killed on one of its hosts,", function()
 
     -- Nobody writes while the two are compared.
     local function is_well()
-        cluster:wait_healthy(SOON_S)
+        cluster:wait_healthy()
         writers:progress(10, SOON_S)
         local thaw = hurt.freeze({ writers.program.pid })
         checkup.pair(cluster, 0)

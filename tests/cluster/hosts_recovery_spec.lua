@@ -9,7 +9,7 @@ local place_of = require("tests.lib.place")
 local undone_of = require("tests.lib.undone")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 -- By then a command has noticed that somebody is silent.
 local NOTICED_S = 45
 local NAMES = { "cdw", "sdw1", "sdw2" }

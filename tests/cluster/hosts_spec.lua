@@ -7,7 +7,7 @@ local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
 local NAMES = { "cdw", "sdw1", "sdw2" }
-local SOON_S = 30
+local SOON_S = wait.SOON_S
 local SMALL_KB = 8 * 1024
 
 describe("test hosts", function()

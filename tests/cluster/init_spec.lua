@@ -141,7 +141,7 @@ describe("init", function()
                 options, 1, true)
             assert.same({ { dbname = "sales" } }, cluster:catalog("select * from fdw_database"))
             cluster:must({ "stop", "-ar" })
-            cluster:wait_healthy(5)
+            cluster:wait_healthy()
         end)
 
     it("says what it would make, and makes nothing", function()
@@ -242,8 +242,8 @@ describe("init", function()
         local program = cluster:start({ "init", "-a", cluster.file })
         program:says(stage, 120)
         program:kill("KILL")
-        program:wait(10)
-        wait.eventually("the agent's work to end", 20, function()
+        program:wait(wait.SOON_S)
+        wait.eventually("the agent's work to end", wait.SOON_S, function()
             return cluster:moonrise({ "init", "--dry-run", cluster.file }).out
                 :find("Cluster " .. cluster.config.name, 1, true)
         end)
@@ -261,7 +261,7 @@ describe("init", function()
             local result = cluster:moonrise({ "init", "-a", cluster.file })
             assert.is_true(result.code == 0 or result.err:find("exists already", 1, true) ~= nil,
                 result.err)
-            cluster:wait_healthy(10)
+            cluster:wait_healthy()
         end)
     end
 

@@ -7,7 +7,7 @@ local place_of = require("tests.lib.place")
 local psql = require("tests.lib.psql")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 -- Long enough for whatever comes late to have been tried.
 local QUIET_S = 3
 -- A watcher that sleeps for so long has lost everything: in the long form it does.
@@ -113,8 +113,8 @@ describe("what comes too late:", function()
         wait.always("the pair is left as it is", QUIET_S, function()
             return primary:pid() .. " " .. mirror:pid() == pids and roles() == before
         end)
-        primary:sql("insert into t values ('after')", { timeout_s = 20 })
-        cluster:wait_healthy(SOON_S)
+        primary:sql("insert into t values ('after')", { timeout_s = wait.SOON_S })
+        cluster:wait_healthy()
     end
 
     it("every order of an epoch by which somebody has decided before", function()
@@ -224,7 +224,7 @@ describe("what comes too late:", function()
         cluster:catalog("update content_lease set expires = clock_timestamp() where content = 0")
         cluster:must({ "recoverseg", "-a" })
         cluster:must({ "watch", "--once" })
-        cluster:wait_healthy(SOON_S)
+        cluster:wait_healthy()
         first.wake()
         assert.are.equal(1, first:wait(SOON_S), first:output())
         assert.matches("recovery failed, its catalog row is as before", first:output())

@@ -36,7 +36,7 @@ describe("a machine at full load", function()
             place:must(pgbench(cluster:primary(content), "-i", "-q", "-s", tostring(SCALE),
                 "postgres"), { timeout_s = 120 })
         end
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         local last = cluster:journal_end()
         local before = cluster:rows()
         for content = 0, 1 do

@@ -6,7 +6,7 @@ local hurt = require("tests.lib.hurt")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 30
+local SOON_S = wait.SOON_S
 
 -- Has a host see an epoch that the catalog has not given out.
 local FORESEES = [[
@@ -67,7 +67,7 @@ describe("the coordinator's pair", function()
     end
 
     local function in_sync()
-        wait.eventually("the standby to be in sync", 60, function()
+        wait.eventually("the standby to be in sync", wait.SOON_S, function()
             return cluster:mirror(-1).mode == "s", watch:output()
         end)
     end
@@ -257,6 +257,6 @@ describe("the coordinator's pair", function()
         cluster:must({ "start", "-a" })
         assert.is_nil(cluster:catalog("select unconfirmed from pair_state where content = 0")[1]
             .unconfirmed)
-        cluster:wait_healthy(SOON_S)
+        cluster:wait_healthy()
     end)
 end)

@@ -7,7 +7,7 @@ local losing = require("tests.lib.losing")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 local SETTINGS = { autovacuum = "off" }
 
 describe("recoverseg to another place, killed", function()
@@ -77,7 +77,7 @@ describe("recoverseg to another place, killed", function()
     end
 
     local function has_moved(to)
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         local mirror = cluster:mirror(0)
         assert.are.same({ to.host, tostring(to.port), to.datadir },
             { mirror.hostname, tostring(mirror.port), mirror.datadir })

@@ -6,7 +6,7 @@ local place_of = require("tests.lib.place")
 local shop = require("tests.lib.shop")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 -- For how long it is watched that nothing is done.
 local STILL_S = 1.5
 

@@ -5,7 +5,7 @@ local cluster_of = require("tests.lib.cluster")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 15
+local SOON_S = wait.SOON_S
 
 -- What a policy does wrong, its text, and what is said of it. tests/cluster/watch_spec.lua has the
 -- endless loop, tests/spec/sandbox_attack_spec.lua what else can be tried.
@@ -88,7 +88,7 @@ describe("a policy with", function()
             mirror:kill()
             cluster:wait_row({ dbid = mirror.dbid, status = "d" }, SOON_S)
             assert.matches("misdeed.lua", command("recovery", text, { "recoverseg", "-a" }))
-            cluster:wait_healthy(60)
+            cluster:wait_healthy()
         end
         local mirror = cluster:mirror(0)
         if mirror.preferred_role == "m" then
@@ -98,7 +98,7 @@ describe("a policy with", function()
         end
         assert.matches("misdeed.lua", command("rebalance", endless,
             { "recoverseg", "-a", "-r" }))
-        cluster:wait_healthy(60, true)
+        cluster:wait_healthy(nil, true)
         assert.are.equal(0, cluster:unwatch(SOON_S))
     end)
 end)

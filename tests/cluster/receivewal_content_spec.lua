@@ -5,7 +5,7 @@ local cluster_of = require("tests.lib.cluster")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 
 describe("receivewal of a content", function()
     local place, cluster

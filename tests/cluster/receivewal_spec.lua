@@ -7,7 +7,7 @@ local pg = require("tests.lib.pg")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 local CAMPAIGN = os.getenv("MOONRISE_CAMPAIGN")
 local KILLS = CAMPAIGN and 200 or 12
 -- Small segments: many of them with little WAL.

@@ -5,7 +5,7 @@ local losing = require("tests.lib.losing")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 30
+local SOON_S = wait.SOON_S
 local SETTINGS = { autovacuum = "off", max_slot_wal_keep_size = "64MB", max_wal_size = "48MB",
     min_wal_size = "32MB" }
 
@@ -60,7 +60,7 @@ describe("a slot that cannot hold the WAL of a copy", function()
     end
 
     local function recovered(run)
-        assert.are.equal(0, run:wait(90), run:output())
+        assert.are.equal(0, run:wait(wait.SOON_S), run:output())
         assert.matches("of WAL carried", run:output(), 1, true)
         stop_writer()
         assert.are.same({}, compare.pair(cluster:primary(0), cluster:mirror(0)))

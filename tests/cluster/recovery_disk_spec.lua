@@ -7,7 +7,7 @@ local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 local workload = require("tests.lib.workload")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 local MB = 2 ^ 20
 local SETTINGS = { autovacuum = "off", allow_in_place_tablespaces = "on" }
 

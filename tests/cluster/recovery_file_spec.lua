@@ -5,6 +5,7 @@ local cluster_of = require("tests.lib.cluster")
 local json = require("dkjson")
 local losing = require("tests.lib.losing")
 local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
 
 local SETTINGS = { autovacuum = "off" }
 
@@ -88,7 +89,7 @@ describe("a recovery file:", function()
         local result = cluster:moonrise({ "recoverseg", "-a", "-i", file })
         assert.are.equal(1, result.code)
         assert.matches("its new directory is not empty", result.err)
-        cluster:wait_row({ dbid = second.dbid, status = "u", mode = "s" }, 20)
+        cluster:wait_row({ dbid = second.dbid, status = "u", mode = "s" }, wait.SOON_S)
         assert.are.same({ "d", first.datadir, first.port }, { cluster:mirror(0).status,
             cluster:mirror(0).datadir, cluster:mirror(0).port })
     end)

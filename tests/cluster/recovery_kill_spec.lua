@@ -8,7 +8,7 @@ local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 local workload = require("tests.lib.workload")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 local ROUNDS = os.getenv("MOONRISE_CAMPAIGN") and 300 or 2
 local SETTINGS = { max_wal_size = "32MB", min_wal_size = "32MB", autovacuum = "off",
     allow_in_place_tablespaces = "on" }
@@ -76,7 +76,7 @@ describe("recoverseg, killed,", function()
         if agent then
             place_of.kill(agent, "KILL")
         end
-        return run:wait(60)
+        return run:wait(wait.SOON_S)
     end
 
     function victims.source()
@@ -102,7 +102,7 @@ describe("recoverseg, killed,", function()
     local function rerun()
         local result = cluster:moonrise({ "recoverseg", "-a" })
         assert.are.equal(0, result.code, result.out .. result.err)
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         workload.stop_all()
         checkup.pair(cluster, 0)
     end

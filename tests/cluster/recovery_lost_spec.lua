@@ -6,7 +6,7 @@ local losing = require("tests.lib.losing")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 local SETTINGS = { autovacuum = "off", min_wal_size = "32MB" }
 
 -- A statement of the catalog that waits for a lock.
@@ -105,7 +105,7 @@ describe("with", function()
         local ended = cluster:catalog("select pg_terminate_backend(pid) as done " ..
             "from pg_stat_activity where application_name = 'moonrise catalog'")
         assert.are.equal("t", ended[1] and ended[1].done)
-        assert.are.equal(0, run:wait(60), run:output())
+        assert.are.equal(0, run:wait(wait.SOON_S), run:output())
         assert.are.same({}, cluster:catalog("select * from content_lease"))
         checkup.pair(cluster, 0)
     end)
@@ -114,7 +114,7 @@ describe("with", function()
         pair:lose()
         local run = copying()
         cluster:catalog("select moonrise.lease_drop(token) from content_lease")
-        assert.are.equal(1, run:wait(60), run:output())
+        assert.are.equal(1, run:wait(wait.SOON_S), run:output())
         assert.matches("is not held any more", run:output(), 1, true)
         assert.are.equal("d", cluster:mirror(0).status)
     end)

@@ -39,7 +39,7 @@ describe("recoverseg, with", function()
         place:must({ "sh", "-c", 'mv "$1/pg_wal" "$2" && ln -s "$2" "$1/pg_wal"', "sh",
             server.datadir, to })
         cluster:must({ "start", "-a" })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         return to
     end
 
@@ -153,7 +153,7 @@ describe("recoverseg, with", function()
     local function restart_primary(start)
         cluster:primary(0):stop()
         start()
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
     end
 
     local function start()

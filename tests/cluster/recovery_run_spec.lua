@@ -6,7 +6,7 @@ local json = require("dkjson")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 local SETTINGS = { autovacuum = "off" }
 
 describe("recoverseg, run", function()
@@ -27,7 +27,7 @@ describe("recoverseg, run", function()
 
     before_each(function()
         cluster:moonrise({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
     end)
 
     local function lose(...)
@@ -194,8 +194,8 @@ describe("recoverseg, run", function()
         local second = cluster:moonrise({ "recoverseg", "-a" })
         assert.are.equal(1, second.code)
         assert.matches("in the hands of .* pid " .. first.pid, second.err)
-        assert.are.equal(0, first:wait(60), first:output())
-        cluster:wait_healthy(60)
+        assert.are.equal(0, first:wait(wait.SOON_S), first:output())
+        cluster:wait_healthy()
         checkup.pair(cluster, 0)
     end)
 
@@ -230,7 +230,7 @@ describe("recoverseg, run", function()
         assert.is_not_nil(half_made(0))
         local out = cluster:must({ "recoverseg", "-a" })
         assert.matches("an unfinished recovery is in the directory", out, 1, true)
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         checkup.pair(cluster, 0)
     end)
 
@@ -239,6 +239,6 @@ describe("recoverseg, run", function()
         local run = cluster:start({ "recoverseg", "-a", "-F", "--max-rate", "20MB" })
         is_copying(run, 0)
         run:kill("HUP")
-        assert.are.equal(0, run:wait(60), run:output())
+        assert.are.equal(0, run:wait(wait.SOON_S), run:output())
     end)
 end)

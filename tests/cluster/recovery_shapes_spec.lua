@@ -7,7 +7,7 @@ local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 local workload = require("tests.lib.workload")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 local MB = 2 ^ 20
 
 describe("recoverseg, of a cluster", function()
@@ -70,7 +70,7 @@ describe("recoverseg, of a cluster", function()
     local function watched(fn)
         local watch = cluster:watch()
         watch:says("watching", SOON_S)
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         fn(watch)
         watch:kill("TERM")
         watch:wait(SOON_S)
@@ -158,7 +158,7 @@ describe("recoverseg, of a cluster", function()
             place:must({ cluster.bin .. "/pg_checksums", "--disable", "-D", place:path(name) })
         end
         cluster:must({ "start", "-a" })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         assert.are.equal("0", control_of(cluster:primary(0), "Data page checksum version"))
         assert.are.equal("off", control_of(cluster:primary(0), "wal_log_hints setting"))
         for kind, option in pairs({ differential = "--differential", full = "-F" }) do

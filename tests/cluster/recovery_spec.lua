@@ -3,9 +3,10 @@
 local checkup = require("tests.lib.checkup")
 local compare = require("tests.lib.compare")
 local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
 local workload = require("tests.lib.workload")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 
 -- WAL grows past max_wal_size in each of these recoveries. Vacuum's page images would hide on the
 -- mirror what a recovery copied wrong.
@@ -54,7 +55,7 @@ describe("recoverseg", function()
         local writers = workload.start(cluster:primary(0))
         writers:progress(SOON_S)
         local out = cluster:must({ "recoverseg", "-a", ... })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         writers:progress(SOON_S)
         writers:stop()
         return out

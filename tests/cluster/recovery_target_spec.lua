@@ -8,7 +8,7 @@ local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 local workload = require("tests.lib.workload")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 local SETTINGS = { autovacuum = "off", allow_in_place_tablespaces = "on" }
 
 describe("recoverseg, with a target", function()
@@ -184,7 +184,7 @@ describe("recoverseg, with a target", function()
             return place_of.read(target.datadir .. "/moonrise.patch"), run:output()
         end)
         primary:stop()
-        assert.are.equal(1, run:wait(60), run:output())
+        assert.are.equal(1, run:wait(wait.SOON_S), run:output())
         assert.matches("the backup session with the source", run:output())
         cluster:moonrise({ "start", "-a" })
         assert.is_not_nil(place_of.read(target.datadir .. "/moonrise.patch"))

@@ -9,7 +9,7 @@ local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 local workload = require("tests.lib.workload")
 
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 local NAMES = { "cdw", "sdw1", "sdw2" }
 local PLACES = { coordinator = "cdw", primary0 = "sdw1", mirror0 = "sdw2" }
 local RELAYED = "relayed through this host, which is slower: sdw2 does not reach sdw1 by ssh"
@@ -86,7 +86,7 @@ describe("hosts that do not reach each other by ssh", function()
     end
 
     local function is_a_copy()
-        cluster:wait_healthy(SOON_S)
+        cluster:wait_healthy()
         assert.are.same({}, compare.pair(cluster:primary(0), cluster:mirror(0)))
     end
 

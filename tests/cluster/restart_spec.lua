@@ -10,7 +10,7 @@ local place_of = require("tests.lib.place")
 local shop = require("tests.lib.shop")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 local KILLS = os.getenv("MOONRISE_CAMPAIGN") and 40 or 2
 -- A restart of both instances takes about as long.
 local LATEST_S = 1.5
@@ -69,7 +69,7 @@ describe("switchover and restart", function()
             assert.are.equal(old[content + 1].dbid, cluster:mirror(content).dbid)
             checkup.slots(cluster:primary(content), cluster:mirror(content))
         end
-        cluster:wait_healthy(SOON_S)
+        cluster:wait_healthy()
         writers:progress(20, SOON_S)
         unnoticed(since)
     end)
@@ -100,7 +100,7 @@ describe("switchover and restart", function()
         assert.are.equal(others, started(cluster:primary(1)))
         assert.are.equal(armed, primary:value("current_setting('synchronous_standby_names')"))
         assert.are.same({}, cluster:catalog("select * from content_lease"))
-        cluster:wait_healthy(SOON_S)
+        cluster:wait_healthy()
         writers:progress(20, SOON_S)
         unnoticed(since)
     end)
@@ -113,7 +113,7 @@ describe("switchover and restart", function()
             assert.are_not.equal(before, started(inst))
             assert.are.equal(its_primary, started(primary))
         end
-        cluster:wait_healthy(SOON_S)
+        cluster:wait_healthy()
         unnoticed(since)
     end)
 
@@ -123,7 +123,7 @@ describe("switchover and restart", function()
                 local run = cluster:start(command)
                 dice:kill(run, LATEST_S)
                 run:wait(SOON_S)
-                wait.eventually("nobody to work on it any more", 60, function()
+                wait.eventually("nobody to work on it any more", wait.SOON_S, function()
                     local left = cluster:catalog("select * from content_lease")[1]
                     return not left, left and ("%s, %s, %s"):format(left.holder, left.intent,
                         left.step) .. watch:output()
@@ -131,7 +131,7 @@ describe("switchover and restart", function()
                 wait.eventually("the primary to serve", SOON_S, function()
                     return cluster:primary(0):value("pg_is_in_recovery()") == "f"
                 end)
-                cluster:wait_healthy(60)
+                cluster:wait_healthy()
                 writers:progress(10, SOON_S)
             end
         end
@@ -154,7 +154,7 @@ describe("switchover and restart", function()
         wait.eventually("the primary to serve again", SOON_S, function()
             return primary:value("pg_is_in_recovery()") == "f"
         end)
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         assert.are.equal(primary.dbid, cluster:primary(0).dbid)
         assert.are.equal(1, #cluster:journal(taken_over))
         unnoticed(since)

@@ -6,7 +6,7 @@ local place_of = require("tests.lib.place")
 local psql = require("tests.lib.psql")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 30
+local SOON_S = wait.SOON_S
 
 -- Every command line and every environment there is, as often as the machine allows.
 local SAMPLE = [[
@@ -121,7 +121,7 @@ describe("secrets", function()
             place_of.moonrise(), "watch" },
             { env = { COORDINATOR_DATA_DIRECTORY = cluster.datadir } })
         watch:says("watching", SOON_S)
-        cluster:wait_healthy(SOON_S)
+        cluster:wait_healthy()
         local pids = hurt.children(watch.pid)
         assert.is_true(#pids > 0)
         for _, pid in ipairs({ watch.pid, unpack(pids) }) do

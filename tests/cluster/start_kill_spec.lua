@@ -5,7 +5,7 @@ local cluster_of = require("tests.lib.cluster")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 30
+local SOON_S = wait.SOON_S
 -- For how long it is watched that nothing is done.
 local ALONE_S = 1.5
 local CAMPAIGN = os.getenv("MOONRISE_CAMPAIGN")
@@ -26,7 +26,7 @@ describe("start, killed", function()
     teardown(place_of.close_all)
 
     before_each(function()
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         primary:sql("insert into kept values ('acknowledged')")
         kept = kept + 1
         cluster:must({ "stop", "-a" })
@@ -104,7 +104,7 @@ describe("start, killed", function()
             left_alone(cluster:rows())
             told(since)
             cluster:must({ "start", "-a" })
-            cluster:wait_healthy(60)
+            cluster:wait_healthy()
             assert.equal(primary.datadir, cluster:primary(0).datadir)
             assert.equal("0", cluster:catalog("select count(*) as n from journal " ..
                 "where kind in ('promote', 'mirror_down')")[1].n)

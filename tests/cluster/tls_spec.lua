@@ -6,7 +6,7 @@ local copy = require("tests.lib.copy")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 30
+local SOON_S = wait.SOON_S
 
 describe("TLS", function()
     local place, cluster, watch, authority, server
@@ -116,7 +116,7 @@ describe("TLS", function()
             :value("current_setting('primary_conninfo')"), 1, true)
         encrypted()
         cluster:must({ "recoverseg", "-ra" })
-        cluster:wait_healthy(60, true)
+        cluster:wait_healthy(nil, true)
         encrypted()
     end)
 

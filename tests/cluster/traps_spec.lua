@@ -5,7 +5,7 @@ local checkup = require("tests.lib.checkup")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 30
+local SOON_S = wait.SOON_S
 
 describe("a pair", function()
     local place, cluster
@@ -43,7 +43,7 @@ describe("a pair", function()
         -- It is a copy now, whose past is its primary's: nothing is held against it any more.
         cluster:must({ "stop", "-a" })
         cluster:must({ "start", "-a" })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
     end)
 
     it("whose mirror somebody has promoted is not released before that one is ended", function()
@@ -56,7 +56,7 @@ describe("a pair", function()
         assert.is_false(mirror:running())
         assert.is_nil(place_of.read(mirror.datadir .. "/global/pg_control"))
         assert.are.equal("d", cluster:mirror(0).status)
-        primary:sql("insert into t values ('after')", { timeout_s = 10 })
+        primary:sql("insert into t values ('after')", { timeout_s = wait.SOON_S })
         cluster:recover()
         assert.are.equal("0", cluster:mirror(0):value(
             "(select count(*) from t where who = 'nobody''s')"))
@@ -79,7 +79,7 @@ describe("a pair", function()
         assert.are.equal("", listens())
         primary:stop()
         cluster:must({ "start", "-a" })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         assert.are.equal("127.0.0.1", listens())
     end)
 
@@ -93,7 +93,7 @@ describe("a pair", function()
         wait.eventually("the mirror to stream", SOON_S, function()
             return primary:value("(select state from pg_stat_replication)") == "streaming"
         end)
-        primary:sql("insert into t values ('acknowledged')", { timeout_s = 10 })
+        primary:sql("insert into t values ('acknowledged')", { timeout_s = wait.SOON_S })
         cluster:watch():says("watching", SOON_S)
         wait.eventually("state -e to tell", SOON_S, function()
             local said = cluster:moonrise({ "state", "-e" })
@@ -107,7 +107,7 @@ describe("a pair", function()
         mirror:sql(("alter system set max_connections = %d"):format(limit + 10))
         cluster:must({ "stop", "-a", "-M", "fast" })
         cluster:must({ "start", "-a" })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
     end)
 
     it("releases nobody while its checkpointer does not read the order, and says why", function()

@@ -4,7 +4,7 @@ local cluster_of = require("tests.lib.cluster")
 local place_of = require("tests.lib.place")
 local wait = require("tests.lib.wait")
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 
 -- Arms content 0 anew, and loses the catalog's answer to in_sync, which was carried out.
 local LOSES_THE_ANSWER = [[
@@ -72,7 +72,7 @@ describe("what was not finished:", function()
             return mirror:value("pg_is_in_recovery()") == "f", watch:output()
         end)
         cluster:must({ "recoverseg", "-a" })
-        cluster:wait_healthy(60)
+        cluster:wait_healthy()
         watch:kill("TERM")
         watch:wait(SOON_S)
     end)

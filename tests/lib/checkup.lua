@@ -24,7 +24,7 @@ end
 ---@param mirror table
 function M.slots(primary, mirror)
     local wanted = { ("mr_slot_%s t"):format(mirror.dbid) }
-    wait.eventually("the mirror to hold its slot", 20, function()
+    wait.eventually("the mirror to hold its slot", wait.SOON_S, function()
         return slots(primary)[1] == wanted[1]
     end)
     assert.are.same(wanted, slots(primary))
@@ -46,10 +46,10 @@ end
 function M.state(cluster, content)
     if cluster:primary(content).preferred_role ~= "p" then
         cluster:must({ "recoverseg", "-a", "-r" })
-        cluster:wait_healthy(60, true)
+        cluster:wait_healthy(nil, true)
     end
     -- What it says of positions is as old as its question.
-    wait.eventually("state -e to be clean", 20, function()
+    wait.eventually("state -e to be clean", wait.SOON_S, function()
         local result = cluster:moonrise({ "state", "-e" })
         return result.code == 0 and result.out:match("All segments are running normally"),
             result.out .. result.err
@@ -70,7 +70,7 @@ end
 ---@param cluster table
 ---@param content integer
 function M.pair(cluster, content)
-    cluster:wait_healthy(60)
+    cluster:wait_healthy()
     local primary, mirror = cluster:primary(content), cluster:mirror(content)
     assert.are.same({}, leftovers(mirror))
     assert.are.same({}, compare.pair(primary, mirror))
@@ -91,7 +91,7 @@ function M.checksums(cluster, content)
         assert.matches("Bad checksums:  0", out, 1, true)
     end
     cluster:must({ "start", "-a" })
-    cluster:wait_healthy(60)
+    cluster:wait_healthy()
 end
 
 return M

@@ -5,7 +5,7 @@
 ---     cluster:init()
 ---     local watch = cluster:watch()
 ---     cluster:primary(0):kill()
----     cluster:wait_row({ content = 0, role = "p", preferred_role = "m", status = "u" }, 10)
+---     cluster:wait_row({ content = 0, role = "p", status = "u" }, wait.SOON_S)
 
 local pg = require("tests.lib.pg")
 local place_of = require("tests.lib.place")
@@ -162,8 +162,8 @@ end
 ---@return table program
 function Cluster:watched()
     local watch = self:watch()
-    watch:says("watching", 30)
-    self:wait_healthy(30)
+    watch:says("watching", wait.SOON_S)
+    self:wait_healthy()
     return watch
 end
 
@@ -182,7 +182,7 @@ end
 --- Recovers what is down, and has everything up and in sync.
 function Cluster:recover()
     self:must({ "recoverseg", "-a" })
-    self:wait_healthy(60)
+    self:wait_healthy()
 end
 
 --- Records that a standby coordinator was activated: every pair is to be confirmed.
@@ -209,8 +209,8 @@ function Cluster:switch_roles(content)
     local primary, mirror = self:primary(content), self:mirror(content)
     if primary.preferred_role == "p" then
         primary:kill()
-        self:wait_row({ dbid = mirror.dbid, role = "p" }, 30)
-        wait.eventually("its promotion", 30, function()
+        self:wait_row({ dbid = mirror.dbid, role = "p" }, wait.SOON_S)
+        wait.eventually("its promotion", wait.SOON_S, function()
             return mirror:value("pg_is_in_recovery()") == "f"
         end)
         self:recover()
@@ -357,10 +357,10 @@ function Cluster:wait_journal(wanted, deadline_s)
 end
 
 --- Waits until every instance is up, in sync and, with `preferred`, in its preferred role.
----@param deadline_s number
+---@param deadline_s? number default wait.SOON_S
 ---@param preferred? boolean
 function Cluster:wait_healthy(deadline_s, preferred)
-    wait.eventually("a healthy cluster", deadline_s, function()
+    wait.eventually("a healthy cluster", deadline_s or wait.SOON_S, function()
         local rows = self:rows()
         for _, row in ipairs(rows) do
             local paired = self.config.segments[1].mirror and row.content ~= "-1"

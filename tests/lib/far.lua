@@ -31,7 +31,7 @@ local COORDINATOR, PRIMARIES = "cdw", "sdw1"
 local DISK = "1g"
 -- By then a command has noticed that somebody is silent.
 local NOTICED_S = 40
-local SOON_S = 60
+local SOON_S = wait.SOON_S
 -- Bytes that do not compress.
 local DATA = [[
 create extension amcheck;

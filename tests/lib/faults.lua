@@ -9,12 +9,13 @@
 local hurt = require("tests.lib.hurt")
 local place_of = require("tests.lib.place")
 local sorted = require("tests.lib.sorted")
+local wait = require("tests.lib.wait")
 
 local M = {}
 local World = {}
 World.__index = World
 
-local SOON_S = 30
+local SOON_S = wait.SOON_S
 -- A command is killed at any moment of so long.
 local COMMAND_S = 2
 local SPARE_BYTES = 2 ^ 20

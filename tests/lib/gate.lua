@@ -2,7 +2,7 @@
 --- it, waits there inside a transaction.
 ---
 ---     local gate = gate_of.close(cluster, "insert on journal", "new.kind = 'promoted'")
----     wait.eventually("the watcher to be at the gate", 20, function() return gate:reached() end)
+---     wait.eventually("a watcher there", wait.SOON_S, function() return gate:reached() end)
 ---     watch:kill("KILL")
 ---     gate:remove()
 
@@ -12,7 +12,7 @@ local M = {}
 local Gate = {}
 Gate.__index = Gate
 
-local SOON_S = 20
+local SOON_S = wait.SOON_S
 local GATE = [[
 create function public.gate() returns trigger language plpgsql as $$
 begin

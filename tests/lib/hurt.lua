@@ -61,7 +61,7 @@ function M.freeze(pids)
     for _, pid in ipairs(pids) do
         assert(place_of.kill(pid, "STOP"), "process " .. pid .. " is gone")
     end
-    wait.eventually("the processes to stand still", 10, function()
+    wait.eventually("the processes to stand still", wait.SOON_S, function()
         return stand_still(pids)
     end)
     return function()
@@ -111,7 +111,7 @@ end
 ---@param title string
 ---@return fun() thaw
 function M.stop_process(server, title)
-    local pids = wait.eventually(("%s's %s"):format(server.name, title), 20, function()
+    local pids = wait.eventually(("%s's %s"):format(server.name, title), wait.SOON_S, function()
         local found = M.children(postmaster(server), title)
         return #found > 0 and found
     end)
@@ -149,7 +149,7 @@ function M.exhaust_connections(server)
     for _ = 1, wanted + 2 do
         table.insert(sessions, server:session())
     end
-    wait.eventually(server.name .. " to be full", 30, function()
+    wait.eventually(server.name .. " to be full", wait.SOON_S, function()
         local rows, message = server:try_sql("select 1")
         return not rows and message:find("too many clients", 1, true), message
     end)
@@ -208,7 +208,7 @@ end
 function M.hold_lock(place, path)
     local holder = place:start({ "sh", "-c",
         'exec 9>>"$0"; flock 9; echo held; exec tail -f /dev/null', path })
-    holder:says("held", 60)
+    holder:says("held", wait.SOON_S)
     return function()
         holder:kill("KILL")
     end
@@ -231,13 +231,13 @@ end
 function M.stop_agent(program, place, host)
     local holder = place:start({ "env", "-C", place_of.top(), "luajit", "tests/lib/hold_agents.lua",
         tostring(program.pid), host })
-    wait.eventually("the agent of " .. host .. " to stand still", 10, function()
+    wait.eventually("the agent of " .. host .. " to stand still", wait.SOON_S, function()
         local pids = M.agents(program.pid, host)
         return #pids > 0 and stand_still(pids), holder:output()
     end)
     return function()
         holder:kill("KILL")
-        holder:wait(10)
+        holder:wait(wait.SOON_S)
         for _, pid in ipairs(M.agents(program.pid, host)) do
             place_of.kill(pid, "CONT")
         end

@@ -107,7 +107,7 @@ function Server:start(options)
     local timeout = options and options.timeout_s or 60
     -- PostgreSQL takes the zombie of a killed postmaster for a running one.
     local old = self:pid()
-    wait.eventually("the old postmaster to be reaped", 20, function()
+    wait.eventually("the old postmaster to be reaped", wait.SOON_S, function()
         return not (old and place_of.read(("/proc/%d/stat"):format(old)))
     end)
     local result = self.place:run({ self.bin .. "/pg_ctl", "start", "-D", self.datadir,
@@ -143,7 +143,7 @@ function Server:kill(signal)
     local pid = assert(self:pid(), self.name .. " has no postmaster")
     place_of.kill(pid, signal or "KILL")
     if not signal or signal == "KILL" then
-        wait.eventually(self.name .. "'s postmaster to be gone", 10, function()
+        wait.eventually(self.name .. "'s postmaster to be gone", wait.SOON_S, function()
             return not place_of.alive(pid)
         end)
     end

@@ -157,7 +157,7 @@ function Place:start(argv, options)
     os.execute(("cd %s && { sh -c 'echo $$ >%s.pid; exec \"$@\"' sh %s; echo $? >%s.code; } " ..
         "</dev/null >%s.out 2>%s.err &"):format(quote(self.dir), base, line, base, base, base))
     local program = setmetatable({ base = base, argv = argv }, Program)
-    wait.eventually(argv[1] .. " to be started", 10, function()
+    wait.eventually(argv[1] .. " to be started", wait.SOON_S, function()
         program.pid = tonumber(slurp(base .. ".pid") or "")
         return program.pid
     end)

@@ -68,7 +68,7 @@ function M.query(place, target, sql, options)
     local result = place:run(argv_of(target, { "-F", FIELD, "-R", RECORD, "-P", "null=" .. NULL,
         "-P", "footer=off", "-v", "ON_ERROR_STOP=1", "-f", "-" }), {
         stdin = sql,
-        timeout_s = options and options.timeout_s or 30,
+        timeout_s = options and options.timeout_s or 60,
         env = options and options.env,
     })
     if result.code ~= 0 then
@@ -100,11 +100,12 @@ function Session:send(sql)
 end
 
 --- What the session has said since the statement before, once all that was sent is done.
----@param deadline_s? number default 30
+---@param deadline_s? number default wait.SOON_S
 ---@return string text
 function Session:answer(deadline_s)
     local from, to = "done-" .. (self.count - 1) .. "\n", "done-" .. self.count .. "\n"
-    return wait.eventually("the answer to statement " .. self.count, deadline_s or 30, function()
+    local deadline = deadline_s or wait.SOON_S
+    return wait.eventually("the answer to statement " .. self.count, deadline, function()
         local text = place_of.read(self.out) or ""
         local stop = text:find(to, 1, true)
         local _, start = text:find(from, 1, true)

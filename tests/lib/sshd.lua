@@ -80,14 +80,14 @@ function M.start(place, alias, options)
     -- Under a shell, which tests/lib/sweep knows by its environment: sshd overwrites its own.
     sshd.program = place:start({ "sh", "-c", 'setpriv --pdeathsig KILL "$@" & wait', "sh", RUN,
         dir })
-    sshd.program:says("Server listening on", 30)
+    sshd.program:says("Server listening on", wait.SOON_S)
     return sshd
 end
 
 --- Ends it; sessions that are open stay.
 function Sshd:stop()
     self.program:kill()
-    wait.eventually("sshd to end", 30, function()
+    wait.eventually("sshd to end", wait.SOON_S, function()
         return self.program:code()
     end)
 end

@@ -6,6 +6,9 @@ local assert = require("luassert")
 
 local M = {}
 
+--- For whatever comes soon, as wait.SOON_S.
+M.SOON_MS = 120000
+
 -- Between two looks at the condition.
 local PAUSE_MS = 5
 local pause = mr.sleep

@@ -4,6 +4,10 @@ local system = require("system")
 
 local M = {}
 
+--- For whatever comes soon. Generous, since machines are slow now and then, and only a failure
+--- waits for so long; what has to be quick is measured.
+M.SOON_S = 120
+
 -- Between two looks at the condition.
 local PAUSE_S = 0.02
 local pause = system.sleep

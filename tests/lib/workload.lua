@@ -75,7 +75,7 @@ end
 ---@param server table
 ---@param round integer a number that is used once
 function M.change(server, round)
-    wait.eventually(server.name .. " to take writes", 30, function()
+    wait.eventually(server.name .. " to take writes", wait.SOON_S, function()
         return server:value("pg_is_in_recovery()") == "f"
     end)
     server:sql(([[
@@ -111,9 +111,9 @@ function Writers:stop()
     running[self] = nil
     if not self.program:code() then
         self.program:kill("TERM")
-        self.program:wait(30)
+        self.program:wait(wait.SOON_S)
     end
-    wait.eventually("the writers to be gone", 60, function()
+    wait.eventually("the writers to be gone", wait.SOON_S, function()
         return not self.server:running() or self.server:value(
             "(select count(*) from pg_stat_activity where application_name = 'pgbench')") == "0"
     end)

@@ -1,5 +1,6 @@
 --- The program itself, with a scripts folder of the spec's own.
 local place_of = require("tests.lib.place")
+local wait = require("tests.lib.wait")
 
 local RUNBOOK = [[
 local mr = require("moonrise")
@@ -177,9 +178,9 @@ describe("the program", function()
     it("cancels its main task on SIGINT and SIGTERM", function()
         for _, signal in ipairs({ "INT", "TERM" }) do
             local started = place:start({ program, "hang" })
-            started:says("hanging", 20)
+            started:says("hanging", wait.SOON_S)
             started:kill(signal)
-            assert.equals(4, started:wait(20))
+            assert.equals(4, started:wait(wait.SOON_S))
             assert.matches("nil cancelled", started:output())
         end
     end)
@@ -196,18 +197,17 @@ describe("the program", function()
         place:must({ "mkfifo", "input" })
         local started = place:start({ "sh", "-c", "exec " .. program .. " late_read <input" })
         local input = io.open(place:path("input"), "w")
-        started:says("cancelled", 20)
+        started:says("cancelled", wait.SOON_S)
         input:write("line\n")
         input:close()
-        assert.equals(0, started:wait(20))
+        assert.equals(0, started:wait(wait.SOON_S))
         assert.equals("cancelled line", started:output())
     end)
 
     it("goes on in the background without a terminal", function()
         local result = run("daemon")
         assert.same({ 0, "", "" }, { result.code, result.out, result.err })
-        local wait = require("tests.lib.wait")
-        local log = wait.eventually("the daemon's log", 20, function()
+        local log = wait.eventually("the daemon's log", wait.SOON_S, function()
             local text = place_of.read(place:path("home/log"))
             return text and text:match("done") and text
         end)

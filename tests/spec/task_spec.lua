@@ -287,7 +287,7 @@ describe("parallel", function()
                 return turns.linger()
             end)
         end)
-        turns.eventually("two to begin", 5000, function()
+        turns.eventually("two to begin", turns.SOON_MS, function()
             return begun == 2
         end)
         task:cancel()

@@ -66,6 +66,7 @@ static const char *const words_no_fork[] = {
     "kunde inte fork():a ny process",
     "не вдалося породити нові процеси",
     "无法为连接创建新进程",
+    "无法为联接派生新进程",
     "無法為連線建立新行程",
 };
 

@@ -97,8 +97,10 @@ static const struct {
     {"не приймає підключення", EVIDENCE_NOT_YET},
     /* Chinese */
     {"正在启动", EVIDENCE_STARTING},
+    {"启动中", EVIDENCE_STARTING},
     {"恢复模式", EVIDENCE_RECOVERING},
     {"正在关闭", EVIDENCE_SHUTTING_DOWN},
+    {"停止中", EVIDENCE_SHUTTING_DOWN},
     {"接受连接", EVIDENCE_NOT_YET},
     {"正在啟動", EVIDENCE_STARTING},
     {"復原模式", EVIDENCE_RECOVERING},

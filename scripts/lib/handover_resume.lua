@@ -122,17 +122,17 @@ end
 ---@return boolean? ok
 ---@return Error? err code "busy" when somebody else was first, or the lease has been renewed
 function M.take_over(ctx, left)
-    local token, err = ctx.cat:call("lease_inherit", left.token, hold.holder(), hold.TTL,
-        hold.is_gone(left.holder))
+    local gone = hold.is_gone(left.holder)
+    if not completes(left.intent) then
+        return ctx.cat:call("lease_end", left.token, hold.holder(), gone)
+    end
+    local token, err = ctx.cat:call("lease_inherit", left.token, hold.holder(), hold.TTL, gone)
     if not token then
         return nil, err
     end
     -- What cannot be finished so is a fault of the pair like any other: left under a lease it would
     -- have nobody to fail it over.
     return hold.keeping(ctx.cat, token, left.step, function()
-        if not completes(left.intent) then
-            return true
-        end
         local pair, why = ctx.cat:pair(left.content)
         if not pair then
             return nil, why

@@ -9,6 +9,8 @@ local term = require("lib.term")
 local M = {}
 
 local TTL_MS, RENEW_MS, RETRY_MS = 30000, 10000, 1000
+-- To take a lease that others give up or take at the same time.
+local TRIES = 3
 
 -- Their work ends with their command, and the next one finds out by itself how far it was.
 local ENDS_WITH_ITS_COMMAND = { recover = true, start = true, stop = true,
@@ -105,17 +107,21 @@ function M.is_over(lease)
     return lease.expired or M.is_gone(lease.holder)
 end
 
--- The lease of a recovery, a start, a stop, a person's promotion or of work on mirrors is nobody's
--- when its command was killed: its agent went with it, and the next one goes on where it was. What
--- a handover left is finished or undone.
-local function drop_orphan(cat, content)
-    for _, lease in ipairs(cat:leases() or {}) do
-        if lease.content == content and ENDS_WITH_ITS_COMMAND[lease.intent]
-            and M.is_gone(lease.holder) then
-            return cat:call("lease_drop", lease.token)
+-- Whether somebody holds a content. The lease of a recovery, a start, a stop, a person's promotion or
+-- of work on mirrors is nobody's when its command was killed: its agent went with it, and the next one
+-- goes on where it was. What a handover left is finished or undone. Others may end a lease meanwhile.
+local function is_held(cat, content)
+    local leases, err = cat:leases()
+    for _, lease in ipairs(leases or {}) do
+        if lease.content == content then
+            local left = ENDS_WITH_ITS_COMMAND[lease.intent] and M.is_gone(lease.holder)
+            if left then
+                cat:call("lease_end", lease.token, M.holder(), true)
+            end
+            return not left
         end
     end
-    return nil
+    return err ~= nil
 end
 
 --- Takes the lease of a content; one that ends with its command is taken over when that is gone.
@@ -126,12 +132,12 @@ end
 ---@return integer? token
 ---@return Error? err code "busy" when somebody else holds it
 function M.take(cat, content, intent, step)
-    local function try()
-        return cat:call("lease_take", content, M.holder(), intent, step, M.TTL)
-    end
-    local token, err = try()
-    if not token and err.code == "busy" and drop_orphan(cat, content) then
-        token, err = try()
+    local token, err
+    for _ = 1, TRIES do
+        token, err = cat:call("lease_take", content, M.holder(), intent, step, M.TTL)
+        if token or err.code ~= "busy" or is_held(cat, content) then
+            break
+        end
     end
     return token, err
 end

@@ -217,6 +217,14 @@ describe("catalog", function()
             assert.equal("next", value("select holder from content_lease where content = 0"))
         end)
 
+        it("by ending one that was renewed, or is not there", function()
+            local ending = ("select lease_end(%s, 'heir', %%s)"):format(token)
+            refused("MR003", "was renewed", ending:format("false"))
+            catalog.must(ending:format("true"))
+            refused("MR003", "is not there any more", ending:format("true"))
+            assert.equal("0", value("select count(*) from content_lease where content = 0"))
+        end)
+
         it("that somebody else holds", function()
             refused("MR003", "in the hands of spec (spec, begin)",
                 "select lease_take(0, 'me', 'x', 'y', '1 s')")

@@ -34,11 +34,18 @@ source_begin(struct source *s, struct err *e)
     return s->kind->begin(s, e);
 }
 
-int
-source_check(struct source *s, struct err *e)
+/* Whether an error says that the session is gone: 57P01 to 57P03 are a server's last words to it. */
+static bool
+source_is_lost(int rc, const struct err *e)
 {
-    int rc = s->kind->check(s, e);
-    if (rc < 0 && rc != ERR_CANCELLED) {
+    return rc == ERR_CONNECT || rc == ERR_TIMEOUT || strncmp(e->sqlstate, "57P", 3) == 0;
+}
+
+/* Whatever was asked of the session, its loss is told as one. */
+static int
+source_told(const struct source *s, int rc, struct err *e)
+{
+    if (rc < 0 && e && source_is_lost(rc, e)) {
         err_wrap(e, "the backup session with the source %s", s->datadir);
         err_hint(e, "once the source runs, run the recovery again: it goes on where it was");
     }
@@ -46,15 +53,21 @@ source_check(struct source *s, struct err *e)
 }
 
 int
+source_check(struct source *s, struct err *e)
+{
+    return source_told(s, s->kind->check(s, e), e);
+}
+
+int
 source_keep(struct source *s, struct source_wal *wal, struct err *e)
 {
-    return s->kind->keep(s, wal, e);
+    return source_told(s, s->kind->keep(s, wal, e), e);
 }
 
 int
 source_end(struct source *s, struct err *e)
 {
-    return s->kind->end(s, e);
+    return source_told(s, s->kind->end(s, e), e);
 }
 
 int

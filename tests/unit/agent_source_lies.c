@@ -169,6 +169,57 @@ test_files(void **state)
             "{\"files\":[{\"name\":\"pg_wal/../../A.history\",\"hex\":\"00\"}]}");
 }
 
+static struct err answer;
+
+static int
+fail_check(struct source *s, struct err *e)
+{
+    (void)s;
+    *e = answer;
+    return e->code;
+}
+
+static int
+fail_keep(struct source *s, struct source_wal *wal, struct err *e)
+{
+    (void)wal;
+    return fail_check(s, e);
+}
+
+/* A source that stops does so between any two questions. */
+static void
+test_a_lost_session_is_told_as_one(void **state)
+{
+    static const struct source_kind kind = {
+        .check = fail_check, .keep = fail_keep, .end = fail_check};
+    static const struct {
+        int code;
+        const char *sqlstate;
+        bool lost;
+    } cases[] = {{ERR_CONNECT, "", true},   {ERR_TIMEOUT, "", true},   {ERR_SQL, "57P01", true},
+                 {ERR_SQL, "57P03", true},  {ERR_SQL, "55000", false}, {ERR_REFUSED, "", false},
+                 {ERR_CANCELLED, "", false}};
+    char datadir[] = "/data/p";
+    struct source s = {.kind = &kind, .datadir = datadir};
+    struct source_wal wal = {0};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct err e[3];
+        err_set(&answer, cases[i].code, "moving slot mr_slot_3");
+        snprintf(answer.sqlstate, sizeof answer.sqlstate, "%s", cases[i].sqlstate);
+        assert_int_equal(source_check(&s, &e[0]), cases[i].code);
+        assert_int_equal(source_keep(&s, &wal, &e[1]), cases[i].code);
+        assert_int_equal(source_end(&s, &e[2]), cases[i].code);
+        for (int k = 0; k < 3; k++) {
+            assert_string_equal(e[k].message, cases[i].lost
+                                                  ? "the backup session with the source /data/p: "
+                                                    "moving slot mr_slot_3"
+                                                  : "moving slot mr_slot_3");
+            assert_int_equal(e[k].hint[0] != '\0', cases[i].lost);
+        }
+    }
+}
+
 int
 main(void)
 {
@@ -176,6 +227,7 @@ main(void)
         cmocka_unit_test_setup_teardown(test_positions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tablespaces, setup, teardown),
         cmocka_unit_test(test_tablespace_beside),
+        cmocka_unit_test(test_a_lost_session_is_told_as_one),
         cmocka_unit_test_setup_teardown(test_files, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

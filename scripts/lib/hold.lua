@@ -107,9 +107,10 @@ function M.is_over(lease)
     return lease.expired or M.is_gone(lease.holder)
 end
 
--- Whether somebody holds a content. The lease of a recovery, a start, a stop, a person's promotion or
--- of work on mirrors is nobody's when its command was killed: its agent went with it, and the next one
--- goes on where it was. What a handover left is finished or undone. Others may end a lease meanwhile.
+-- Whether somebody holds a content. The lease of a recovery, a start, a stop, a person's promotion
+-- or of work on mirrors is nobody's when its command was killed: its agent went with it, and the
+-- next one goes on where it was. What a handover left is finished or undone. Others may end a lease
+-- meanwhile.
 local function is_held(cat, content)
     local leases, err = cat:leases()
     for _, lease in ipairs(leases or {}) do

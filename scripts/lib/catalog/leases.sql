@@ -216,8 +216,9 @@ begin
     if not found then
         perform fail('MR003', format('the lease %s is not there any more, or was renewed', token));
     end if;
-    perform note('lease', lease.content, null, format('%s: %s ends the lease of content %s, left at '
-        'step %s', lease.intent, by, lease.content, lease.step), null);
+    perform note('lease', lease.content, null,
+        format('%s: %s ends the lease of content %s, left at step %s', lease.intent, by,
+            lease.content, lease.step), null);
     return true;
 end $$;
 

@@ -1,5 +1,6 @@
 --- What `addmirrors` is about to do: which contents lack a mirror, where theirs go, and what their
 --- hosts say about these places. Nothing is touched.
+local agents = require("lib.agents")
 local by_host = require("lib.by_host")
 local cluster = require("lib.cluster")
 local config = require("lib.config")
@@ -193,13 +194,26 @@ local function refuse(inst, message, hint)
     return nil, mr.error("refused", message, { instance = cluster.name(inst), hint = hint })
 end
 
+-- Whether the new mirror can have its port. What an earlier run has started elsewhere on the host
+-- is ended before it wants it.
+local function port_is_free(agent_set, entry)
+    local old, mirror = entry.replaces, entry.pair.mirror
+    if old and old.port == mirror.port and agents.same_host(old.hostname, mirror.hostname) then
+        local word = agent_set:inspect(old)
+        if word and not word.stopped then
+            return true
+        end
+    end
+    return create_plan.port_is_free(agent_set, mirror)
+end
+
 -- Whether the place is free, or holds what an earlier run has made there; what remains to be done.
-local function type_of(agents, entry)
+local function type_of(agent_set, entry)
     local failed, mirror = entry.failed, entry.pair.mirror
     local word = failed.word
     local ours = entry.row or word.maker == entry.maker
     if word.kind == "missing" or word.kind == "empty" then
-        local free, err = create_plan.port_is_free(agents, mirror)
+        local free, err = port_is_free(agent_set, entry)
         return free and "full" or nil, err
     elseif not ours or word.kind == "foreign" then
         return refuse(mirror, "its directory is not empty",

@@ -3,6 +3,7 @@
 local checkup = require("tests.lib.checkup")
 local cluster_of = require("tests.lib.cluster")
 local dice_of = require("tests.lib.dice")
+local gate_of = require("tests.lib.gate")
 local json = require("dkjson")
 local place_of = require("tests.lib.place")
 local shop = require("tests.lib.shop")
@@ -192,6 +193,26 @@ describe("addmirrors", function()
             assert.is_nil(mirror(content), run:output())
             assert.are.same({}, slots(content))
         end
+    end)
+
+    it("goes elsewhere on the same port though an earlier run's mirror runs there", function()
+        local function at(dir)
+            return { "addmirrors", "-a", "-i", place:write("third",
+                ("3|127.0.0.1|127.0.0.1|%d|%s\n"):format(port(3, 1000), place:path(dir))) }
+        end
+        local gate = gate_of.close(cluster, "insert on journal", "new.kind = 'mirror_up'")
+        local run = cluster:start(at("m1/third"))
+        wait.eventually("a mirror that runs", SOON_S, function()
+            return gate:reached(), run:output()
+        end)
+        run:kill("KILL")
+        gate:remove()
+        assert.matches("m1/third.-: that is taken back first", cluster:must(at("m2/third")))
+        local row = cluster:wait_row({ content = 3, role = "m", status = "u", mode = "s" }, SOON_S)
+        assert.are.same({ tostring(port(3, 1000)), place:path("m2/third") },
+            { row.port, row.datadir })
+        assert.is_nil(place_of.read(place:path("m1/third/PG_VERSION")))
+        assert.are.equal(1, #slots(3))
     end)
 
     local function killed(n)

@@ -253,6 +253,9 @@ local function make_mirrors(ctx, plan, options)
             table.insert(list, pair)
         end
     end
+    if #list > 0 then
+        options.stage("mirrors")
+    end
     return each(list, options.batch, function(pair)
         local is_there = plan.standbys and plan.standbys[pair.mirror.dbid]
         return (is_there and plan.take_standby or make_mirror)(ctx, pair, plan, options)
@@ -332,8 +335,7 @@ end
 ---@return boolean? ok
 ---@return Error? err
 function M.with_catalog(plan, options)
-    local stage = options.stage
-    stage("the catalog")
+    options.stage("the catalog")
     local ok, err = make_catalog(plan)
     if not ok then
         return nil, err
@@ -346,7 +348,6 @@ function M.with_catalog(plan, options)
     local ctx = { env = plan.env, cat = cat, agents = plan.agents }
     ok, err = register(ctx, plan)
     if ok then
-        stage("mirrors")
         ok, err = make_mirrors(ctx, plan, options)
     end
     if ok then

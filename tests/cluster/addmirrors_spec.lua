@@ -172,6 +172,13 @@ describe("addmirrors", function()
         end
     end)
 
+    it("names a host that is not reached once, for however many", function()
+        local result = cluster:moonrise({ "addmirrors", "--dry-run", "-i",
+            place:write("far", "1|sdw9|7000|/m1\n2|sdw9|7001|/m2\n") })
+        assert.are.equal(1, select(2, result.err:gsub(": the agent of host sdw9", "")), result.err)
+        assert.are.equal(2, select(2, result.out:gsub(": skipped", "")), result.out)
+    end)
+
     it("leaves a mirror that is there where it is", function()
         local row = mirror(0)
         local same = ("0|%s|%s|%s|%s\n"):format(row.hostname, row.address, row.port, row.datadir)

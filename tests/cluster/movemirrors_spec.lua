@@ -191,6 +191,23 @@ describe("movemirrors", function()
         assert.are.equal(2, select(2, result.out:gsub(": skipped", "")), result.out)
     end)
 
+    it("is not done while what the mirror has left cannot be removed", function()
+        local from, to = cluster:mirror(0), new_place()
+        local kept = from.datadir .. "/kept"
+        place:must({ "mkdir", "-p", kept .. "/inside" })
+        place:must({ "chmod", "500", kept })
+        finally(function()
+            place:run({ "chmod", "700", kept })
+        end)
+        assert.matches("moved in .*, in sync", cluster:moonrise(move(from, to)).out)
+        local again = cluster:moonrise(move(from, to))
+        assert.are.equal(1, again.code, again.out)
+        assert.matches("which it has left: .-cannot remove inside: Permission denied", again.out)
+        place:must({ "chmod", "700", kept })
+        cluster:must(move(from, to))
+        has_moved(0, from, to)
+    end)
+
     it("to a disk that is full leaves it where it is, and goes on when there is room", function()
         if not alone then
             return pending(why_not)

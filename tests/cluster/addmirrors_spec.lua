@@ -208,12 +208,7 @@ describe("addmirrors", function()
                 ("3|127.0.0.1|127.0.0.1|%d|%s\n"):format(port(3, 1000), place:path(dir))) }
         end
         local gate = gate_of.close(cluster, "insert on journal", "new.kind = 'mirror_up'")
-        local run = cluster:start(at("m1/third"))
-        wait.eventually("a mirror that runs", SOON_S, function()
-            return gate:reached(), run:output()
-        end)
-        run:kill("KILL")
-        gate:remove()
+        gate:kill(cluster:start(at("m1/third")))
         assert.matches("m1/third.-: that is taken back first", cluster:must(at("m2/third")))
         local row = cluster:wait_row({ content = 3, role = "m", status = "u", mode = "s" }, SOON_S)
         assert.are.same({ tostring(port(3, 1000)), place:path("m2/third") },

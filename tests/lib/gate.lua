@@ -2,9 +2,7 @@
 --- it, waits there inside a transaction.
 ---
 ---     local gate = gate_of.close(cluster, "insert on journal", "new.kind = 'promoted'")
----     wait.eventually("a watcher there", wait.SOON_S, function() return gate:reached() end)
----     watch:kill("KILL")
----     gate:remove()
+---     gate:kill(cluster:start({ "recoverseg", "-a" }))
 
 local wait = require("tests.lib.wait")
 
@@ -42,8 +40,24 @@ function Gate:reached()
     return self.cluster:catalog("select 1 " .. AT_GATE)[1] ~= nil
 end
 
---- Ends the session that waits, whose transaction leaves nothing, and takes the gate away.
+--- Kills a program when it has come to the gate, and takes that away.
+---@param program table of tests/lib/place.lua
+function Gate:kill(program)
+    wait.eventually("the program to be at the gate", SOON_S, function()
+        return self:reached(), program:output()
+    end)
+    program:kill("KILL")
+    program:wait(SOON_S)
+    self:remove()
+end
+
+--- Ends the session that waits, whose transaction leaves nothing, and takes the gate away, if it is
+--- still there.
 function Gate:remove()
+    if self.removed then
+        return
+    end
+    self.removed = true
     self.cluster:catalog("select pg_terminate_backend(pid) " .. AT_GATE)
     wait.eventually("the session at the gate to end", SOON_S, function()
         return not self:reached()

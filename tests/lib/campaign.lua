@@ -45,7 +45,7 @@ end
 ---@param deadline_s number
 ---@param started? fun() comes after each start
 function M.recover(cluster, deadline_s, started)
-    wait.eventually("every pair to be in sync again", deadline_s, function()
+    wait.patiently("every pair to be in sync again", deadline_s, function()
         local start = cluster:moonrise({ "start", "-a" })
         if started then
             started()

@@ -24,7 +24,7 @@ end
 ---@param mirror table
 function M.slots(primary, mirror)
     local wanted = { ("mr_slot_%s t"):format(mirror.dbid) }
-    wait.eventually("the mirror to hold its slot", wait.SOON_S, function()
+    wait.patiently("the mirror to hold its slot", wait.SOON_S, function()
         return slots(primary)[1] == wanted[1]
     end)
     assert.are.same(wanted, slots(primary))
@@ -49,7 +49,7 @@ function M.state(cluster, content)
         cluster:wait_healthy(nil, true)
     end
     -- What it says of positions is as old as its question.
-    wait.eventually("state -e to be clean", wait.SOON_S, function()
+    wait.patiently("state -e to be clean", wait.SOON_S, function()
         local result = cluster:moonrise({ "state", "-e" })
         return result.code == 0 and result.out:match("All segments are running normally"),
             result.out .. result.err

@@ -196,7 +196,7 @@ end
 function Cluster:mend()
     self:moonrise({ "start", "-a" })
     -- A watcher may find something that is to be recovered while this is under way.
-    wait.eventually("a mended cluster", 120, function()
+    wait.patiently("a mended cluster", 120, function()
         local said = self:moonrise({ "recoverseg", "-a" })
         return pcall(self.wait_healthy, self, 20), said.out .. said.err
     end)
@@ -210,7 +210,7 @@ function Cluster:switch_roles(content)
     if primary.preferred_role == "p" then
         primary:kill()
         self:wait_row({ dbid = mirror.dbid, role = "p" }, wait.SOON_S)
-        wait.eventually("its promotion", wait.SOON_S, function()
+        wait.patiently("its promotion", wait.SOON_S, function()
             return mirror:value("pg_is_in_recovery()") == "f"
         end)
         self:recover()
@@ -305,7 +305,7 @@ end
 ---@param deadline_s number
 ---@return table row
 function Cluster:wait_row(wanted, deadline_s)
-    return wait.eventually("a row with " .. to_lua(wanted, ""), deadline_s, function()
+    return wait.patiently("a row with " .. to_lua(wanted, ""), deadline_s, function()
         local rows = self:rows()
         for _, row in ipairs(rows) do
             if matches(row, wanted) then
@@ -350,7 +350,7 @@ end
 ---@param deadline_s number
 ---@return table row the first one
 function Cluster:wait_journal(wanted, deadline_s)
-    return wait.eventually("a row of the journal with " .. to_lua(wanted, ""), deadline_s,
+    return wait.patiently("a row of the journal with " .. to_lua(wanted, ""), deadline_s,
         function()
         return self:journal(wanted)[1], self.watcher and self.watcher:output()
     end)
@@ -360,7 +360,7 @@ end
 ---@param deadline_s? number default wait.SOON_S
 ---@param preferred? boolean
 function Cluster:wait_healthy(deadline_s, preferred)
-    wait.eventually("a healthy cluster", deadline_s or wait.SOON_S, function()
+    wait.patiently("a healthy cluster", deadline_s or wait.SOON_S, function()
         local rows = self:rows()
         for _, row in ipairs(rows) do
             local paired = self.config.segments[1].mirror and row.content ~= "-1"

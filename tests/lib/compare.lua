@@ -136,7 +136,7 @@ function M.settle(primary, mirror)
     -- A restart point: it writes all that was replayed, and removes the files of what was dropped.
     mirror:sql("checkpoint")
     local redo = primary:value("(select redo_lsn from pg_control_checkpoint())")
-    wait.eventually("a restart point at " .. redo, wait.SOON_S, function()
+    wait.patiently("a restart point at " .. redo, wait.SOON_S, function()
         return mirror:value("(select redo_lsn from pg_control_checkpoint())") == redo
     end)
 end

@@ -43,7 +43,7 @@ end
 --- Kills a program when it has come to the gate, and takes that away.
 ---@param program table of tests/lib/place.lua
 function Gate:kill(program)
-    wait.eventually("the program to be at the gate", SOON_S, function()
+    wait.patiently("the program to be at the gate", SOON_S, function()
         return self:reached(), program:output()
     end)
     program:kill("KILL")

@@ -173,7 +173,7 @@ end
 ---@param deadline_s number
 ---@param said? fun(): string what a failure tells besides
 function Server:wait_sql(sql, deadline_s, said)
-    wait.eventually(("%s on %s"):format(sql, self.name), deadline_s, function()
+    wait.patiently(("%s on %s"):format(sql, self.name), deadline_s, function()
         local rows, message = self:try_sql(sql, { timeout_s = 5 })
         return rows, message and message .. "\n" .. (said and said() or "")
     end)
@@ -210,7 +210,7 @@ end
 ---@param deadline_s? number
 function Server:catch_up(primary, deadline_s)
     local lsn = primary:value("pg_current_wal_flush_lsn()")
-    wait.eventually(self.name .. " to replay up to " .. lsn, deadline_s or 30, function()
+    wait.patiently(self.name .. " to replay up to " .. lsn, deadline_s or wait.SOON_S, function()
         return self:value("pg_last_wal_replay_lsn() >= '" .. lsn .. "'") == "t"
     end)
 end

@@ -60,6 +60,7 @@ feeder_source(struct feeder *f, const struct message *args, struct message *out,
     return 0;
 }
 
+/* What becomes of the session is told to the target, which says of its own source what is lost. */
 static int
 begin(struct source *s, struct message *out, struct err *e)
 {
@@ -73,7 +74,7 @@ begin(struct source *s, struct message *out, struct err *e)
 static int
 end(struct source *s, struct message *out, struct err *e)
 {
-    int rc = source_end(s, e);
+    int rc = s->kind->end(s, e);
     if (rc == 0)
         message_set_text(out, "label", s->label);
     return rc;
@@ -92,7 +93,7 @@ keep(struct source *s, const struct message *args, struct message *out, struct e
     struct source_wal wal = {.carried = message_bool(args, "carried", false)};
     int rc = lsn_parse(&wal.from, message_text(args, "from", ""), e);
     if (rc == 0)
-        rc = source_keep(s, &wal, e);
+        rc = s->kind->keep(s, &wal, e);
     if (rc < 0)
         return rc;
     set_number(out, "held", wal.held_bytes);

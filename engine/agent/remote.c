@@ -38,6 +38,11 @@ take_greeting(struct remote *r, struct err *e)
                      r->peer, message_int(m, "protocol", 0), FEED_PROTOCOL);
         err_hint(e, "install the same version of moonrise on every host");
     }
+    /* A terminal's echo, say: a feeder is told the seed. */
+    if (rc == 0 && message_text(m, "seed", NULL)) {
+        rc = err_set(e, ERR_PROTOCOL, "%s sends back what it is sent: it is no moonrise", r->peer);
+        err_hint(e, "install this moonrise there: moonrise deploy %s", r->way->host);
+    }
     if (rc == 0)
         r->pid = message_int(m, "pid", 0);
     message_free(m);

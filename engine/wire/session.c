@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SESSION_PROTOCOL     1
+#define SESSION_PROTOCOL     2
 #define SESSION_HEARTBEAT_MS 2000
 #define SESSION_DEAD_MS      10000
 /* More than what is queued for an end that reads. */

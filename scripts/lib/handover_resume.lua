@@ -109,9 +109,11 @@ local function complete(ctx, pair, token, left)
     return (left.step == "handed" and forwards or backwards)(ctx, pair, token)
 end
 
--- Whether what was left under a lease of this intent is to be finished or undone; of any other
--- nothing is left to do.
-local function completes(intent)
+--- Whether what was left under a lease of this intent is to be finished or undone; of any other
+--- nothing is left to do.
+---@param intent string
+---@return boolean
+function M.completes(intent)
     return intent == "handover" or intent == "restart"
 end
 
@@ -123,7 +125,7 @@ end
 ---@return Error? err code "busy" when somebody else was first, or the lease has been renewed
 function M.take_over(ctx, left)
     local gone = hold.is_gone(left.holder)
-    if not completes(left.intent) then
+    if not M.completes(left.intent) then
         return ctx.cat:call("lease_end", left.token, hold.holder(), gone)
     end
     local token, err = ctx.cat:call("lease_inherit", left.token, hold.holder(), hold.TTL, gone)
@@ -164,7 +166,7 @@ local function leases_left(ctx)
     local failures = 0
     for _, left in ipairs(ctx.cat:leases() or {}) do
         local is_over = hold.is_over(left)
-        if is_over and completes(left.intent) then
+        if is_over and M.completes(left.intent) then
             term.info("content %d: %s left a %s (%s)", left.content, left.holder, left.intent,
                 left.step)
             local ok, err = M.take_over(ctx, left)

@@ -11,6 +11,8 @@ local M = {}
 local TTL_MS, RENEW_MS, RETRY_MS = 30000, 10000, 1000
 -- To take a lease that others give up or take at the same time.
 local TRIES = 3
+-- No process of Linux has a greater id.
+local PID_MAX = 4194304
 
 -- Their work ends with their command, and the next one finds out by itself how far it was.
 local ENDS_WITH_ITS_COMMAND = { recover = true, start = true, stop = true,
@@ -89,7 +91,16 @@ end
 ---@return boolean
 function M.process_gone(pid)
     local stat = mr.read_file(("/proc/%s/stat"):format(pid), 4096)
-    return stat == nil or stat:match("%) [ZX] ") ~= nil
+    if stat then
+        return stat:match("%) [ZX] ") ~= nil
+    end
+    -- Where /proc hides what is another user's (hidepid) a signal finds it.
+    local id = tonumber(pid)
+    if id < 1 or id > PID_MAX then
+        return true
+    end
+    local there, err = mr.kill(id, "0")
+    return not there and err.code == "notfound"
 end
 
 --- Whether a holder's text names a process of this host that is gone.
@@ -134,9 +145,9 @@ end
 ---@return Error? err code "busy" when somebody else holds it
 function M.take(cat, content, intent, step)
     local token, err
-    for _ = 1, TRIES do
+    for i = 1, TRIES do
         token, err = cat:call("lease_take", content, M.holder(), intent, step, M.TTL)
-        if token or err.code ~= "busy" or is_held(cat, content) then
+        if token or err.code ~= "busy" or i == TRIES or is_held(cat, content) then
             break
         end
     end

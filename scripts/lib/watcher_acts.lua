@@ -294,8 +294,8 @@ function kinds.take_over(w, pair, action)
     end
     local left = action.lease
     w.journal:add("lease", { content = pair.content,
-        text = ("%s left %s at step %s: it is finished or undone"):format(left.holder, left.intent,
-            left.step) })
+        text = ("%s left %s at step %s: it is %s"):format(left.holder, left.intent, left.step,
+            handover_resume.completes(left.intent) and "finished or undone" or "over") })
     local ok
     ok, err = handover_resume.take_over(ctx, left)
     look_again(w)

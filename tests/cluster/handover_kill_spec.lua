@@ -82,7 +82,7 @@ describe("recoverseg -r, killed", function()
 
     local function told_of_lease(since, pattern)
         return cluster:wait_journal(
-            { kind = "lease", content = 0, since = since, text = pattern }, 60)
+            { kind = "lease", content = 0, since = since, text = pattern }, SOON_S)
     end
 
     local function taken_over(since)

@@ -28,6 +28,7 @@ enum lie {
     GREETS_NOISE,
     GREETS_NOT,
     GREETS_OTHER_PROTOCOL,
+    GREETS_AS_AN_ECHO,
     LISTS_NOTHING,
     LISTS_OUTSIDE,
     LISTS_HUGE_FILE,
@@ -124,6 +125,7 @@ static void
 peer_greet(struct peer *p)
 {
     static const char good[] = "{\"protocol\":1}", other[] = "{\"protocol\":7}";
+    static const char echo[] = "{\"protocol\":1,\"seed\":\"5\",\"silence_ms\":60000}";
     char noise[1024];
     memset(noise, 'n', sizeof(noise));
     if (p->lie == GREETS_LATE_TALKER)
@@ -134,6 +136,8 @@ peer_greet(struct peer *p)
         peer_frame(p, FRAME_REPLY, 0, "{}", 2);
     else if (p->lie == GREETS_OTHER_PROTOCOL)
         peer_frame(p, FRAME_HELLO, 0, other, sizeof(other) - 1);
+    else if (p->lie == GREETS_AS_AN_ECHO)
+        peer_frame(p, FRAME_HELLO, 0, echo, sizeof(echo) - 1);
     else if (p->lie != GREETS_NOISE)
         peer_frame(p, FRAME_HELLO, 0, good, sizeof(good) - 1);
 }

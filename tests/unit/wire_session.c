@@ -98,7 +98,7 @@ far_nag(void)
 {
     struct str out = STR_INIT;
     char hello[100];
-    int len = snprintf(hello, sizeof(hello), "{\"protocol\":1,\"version\":\"%s\",\"serves\":true}",
+    int len = snprintf(hello, sizeof(hello), "{\"protocol\":2,\"version\":\"%s\",\"serves\":true}",
                        MOONRISE_VERSION);
     frame_append(&out, &(struct frame){.type = FRAME_HELLO, .payload = hello, .len = (size_t)len});
     if (write(1, out.data, out.len) < 0)

@@ -218,7 +218,7 @@ begin
     end if;
     perform note('lease', lease.content, null,
         format('%s: %s ends the lease of content %s, left at step %s', lease.intent, by,
-            lease.content, lease.step), null);
+            lease.content, lease.step), jsonb_build_object('left_by', lease.holder));
     return true;
 end $$;
 

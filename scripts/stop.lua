@@ -86,6 +86,10 @@ local function report(results, opts, more)
 end
 
 local function plan(env, opts)
+    if opts.reload then
+        term.info("Read the configuration files of all instances of the cluster %s again", env.name)
+        return
+    end
     local what = opts.coordinator_only and "the coordinator of" or "all instances of"
     term.info("Stop %s the cluster %s, coordinator %s, mode %s%s", what, env.name,
         env.datadir or env.host, opts.mode, opts.restart and ", then start it again" or "")
@@ -202,10 +206,9 @@ local function main(opts)
             return evacuate(ctx, opts)
         end)
     end
-    local code, err = whole.run(opts, {
-        plan = plan, act = run,
-        question = ("Continue with %s of the cluster"):format(opts.reload and "the reload"
-            or "the stop"),
+    -- A reload ends nothing, and gpstop -u asks nobody.
+    local code, err = whole.run(merged(opts, { yes = opts.yes or opts.reload }), {
+        plan = plan, act = run, question = "Continue with the stop of the cluster",
         stop_question = "Leave the rest running",
     })
     if code == 0 and opts.restart and not opts.dry_run then

@@ -17,24 +17,24 @@ local M = {}
 -- Bytes a second until the cluster's own journal knows better.
 local ASSUMED_RATES = { read = 400 * 2 ^ 20, write = 200 * 2 ^ 20 }
 
--- Rates of this cluster's last recoveries, from the journal.
+-- Rates of this cluster's last recovery of either kind, from the journal.
 local function measured_rates(ctx)
     local rows = ctx.cat:query([[
         select data->>'type' as type, (data->>'bytes_done')::float8 as bytes,
                (data->>'took_ms')::float8 as ms
         from journal where kind = 'recovered' and data ? 'bytes_done' order by id desc limit 8]])
-    local rates = { read = ASSUMED_RATES.read, write = ASSUMED_RATES.write }
+    local read, write
     for _, row in ipairs(rows or {}) do
         if row.ms and row.ms > 100 and row.bytes and row.bytes > 2 ^ 27 then
             local rate = row.bytes * 1000 / row.ms
             if row.type == "full" then
-                rates.write = rate
+                write = write or rate
             else
-                rates.read = 2 * rate
+                read = read or 2 * rate
             end
         end
     end
-    return rates
+    return { read = read or ASSUMED_RATES.read, write = write or ASSUMED_RATES.write }
 end
 
 local function is_down(pair)

@@ -9,8 +9,12 @@ local handover = require("lib.handover")
 local hold = require("lib.hold")
 local restart = require("lib.restart")
 local term = require("lib.term")
+local wait = require("lib.wait")
 
 local M = {}
+
+-- Somebody else brings it to its end: how long that may take, and how often one looks.
+local OTHERS_MS, LOOK_MS = 60000, 100
 
 -- What the record of the last change of roles promised that the new primary has.
 local PROMISED_SQL = [[
@@ -145,6 +149,19 @@ function M.take_over(ctx, left)
     end)
 end
 
+-- Whoever was first brings it to its end; before that there is no plan for the pair.
+local function wait_for(cat, content)
+    wait.eventually(OTHERS_MS, LOOK_MS, function()
+        local leases, err = cat:leases()
+        for _, lease in ipairs(leases or {}) do
+            if lease.content == content and not hold.is_over(lease) then
+                return nil
+            end
+        end
+        return leases ~= nil, err
+    end)
+end
+
 local function told(content, ok, err, what)
     if ok then
         term.info("content %d: %s", content, what)
@@ -162,18 +179,29 @@ local function done_of(left)
     return ("the %s is %s"):format(left.intent, finished and "finished" or "undone")
 end
 
+local function take_over_or_wait(ctx, left)
+    term.info("content %d: %s left a %s (%s)", left.content, left.holder, left.intent, left.step)
+    local ok, err = M.take_over(ctx, left)
+    if not ok and err.sqlstate == "MR003" then
+        wait_for(ctx.cat, left.content)
+    end
+    return told(left.content, ok, err, done_of(left))
+end
+
 local function leases_left(ctx)
     local failures = 0
+    local state = ctx.cat:state()
     for _, left in ipairs(ctx.cat:leases() or {}) do
         local is_over = hold.is_over(left)
         if is_over and M.completes(left.intent) then
-            term.info("content %d: %s left a %s (%s)", left.content, left.holder, left.intent,
-                left.step)
-            local ok, err = M.take_over(ctx, left)
-            failures = failures + told(left.content, ok, err, done_of(left))
+            failures = failures + take_over_or_wait(ctx, left)
         elseif is_over and left.intent == "promote" then
             -- What it had recorded is a promotion that is left, like any other.
             M.take_over(ctx, left)
+        elseif M.completes(left.intent) and state and left.holder == state.watcher then
+            term.info("content %d: the watcher is at what is left of a %s (%s)", left.content,
+                left.intent, left.step)
+            wait_for(ctx.cat, left.content)
         end
     end
     return failures

@@ -172,6 +172,41 @@ describe("recoverseg -r, killed without a watcher", function()
         assert.matches("is the catalog's primary and is in recovery", result.err)
     end)
 
+    -- The watcher waits while it promotes; `meanwhile` is what is run then.
+    local function watcher_at_it(meanwhile)
+        local old, new = killed_handed()
+        local startup = tonumber(new:value(
+            "(select pid from pg_stat_activity where backend_type = 'startup')"))
+        place_of.kill(startup, "STOP")
+        finally(function()
+            place_of.kill(startup, "CONT")
+        end)
+        cluster:watch()
+        wait.eventually("the watcher to take it over", SOON_S, function()
+            return cluster:catalog("select l.holder from content_lease l, moonrise.cluster_state c "
+                .. "where l.content = 0 and l.holder = c.watcher")[1]
+        end)
+        local run = cluster:start(meanwhile)
+        run:says("the watcher is at what is left of a handover", SOON_S)
+        place_of.kill(startup, "CONT")
+        assert.are.equal(0, run:wait(SOON_S), run:output())
+        return old, new, run:output()
+    end
+
+    it("is waited for by recoverseg -r while a watcher finishes it", function()
+        local old, new, output = watcher_at_it({ "recoverseg", "-a", "-r" })
+        assert.matches("All instances are in their preferred roles", output)
+        serves(new, old)
+        cluster:unwatch(SOON_S)
+    end)
+
+    it("is waited for by switchover while a watcher finishes it", function()
+        local old, new, output = watcher_at_it({ "switchover", "-a", "0" })
+        assert.matches("roles changed", output)
+        serves(old, new)
+        cluster:unwatch(SOON_S)
+    end)
+
     it("is finished by a watcher under a lease that is renewed", function()
         local old, new = killed_handed()
         local startup = tonumber(new:value(

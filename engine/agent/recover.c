@@ -107,7 +107,7 @@ keep_wal(struct recovery *r, struct err *e)
     }
     if (rc == 0)
         rc = source_keep(&r->source, &wal, e);
-    if (rc < 0 && r->carry)
+    if (rc == ERR_REFUSED && r->carry) /* the slot has lost WAL: it was held too long */
         carry_explain(r->carry, e);
     if (rc < 0 || r->carry || !carry_is_wanted(&wal))
         return rc;

@@ -222,6 +222,8 @@ describe("catalog", function()
             refused("MR003", "was renewed", ending:format("false"))
             catalog.must(ending:format("true"))
             refused("MR003", "is not there any more", ending:format("true"))
+            assert.equal("spec", value("select data ->> 'left_by' from journal "
+                .. "where kind = 'lease' order by id desc limit 1"))
             assert.equal("0", value("select count(*) from content_lease where content = 0"))
         end)
 

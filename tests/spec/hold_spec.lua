@@ -62,6 +62,29 @@ describe("a lease", function()
         end
     end)
 
+    it("of another user's process that /proc hides is left to it", function()
+        local kill, read_file = mr.kill, mr.read_file
+        finally(function()
+            mr.kill, mr.read_file = kill, read_file
+        end)
+        function mr.read_file(path, most)
+            return not path:match("^/proc/%d+/stat$") and read_file(path, most) or nil
+        end
+        for code, gone in pairs({ permission = false, notfound = true }) do
+            function mr.kill()
+                return nil, mr.error(code, "the system says so")
+            end
+            assert.are.equal(gone, hold.process_gone("4242"))
+        end
+    end)
+
+    it("that was left is not ended when it is not tried for again", function()
+        local cat = catalog({ BUSY, BUSY, BUSY, 8 }, { { lease() }, { lease() }, { lease() } })
+        assert.are.same({ nil, BUSY }, { take(cat) })
+        assert.are.same({ "lease_take", "lease_end", 7, "lease_take", "lease_end", 7,
+            "lease_take" }, cat.asked)
+    end)
+
     it("of a handover is left to who finishes it", function()
         local cat = catalog({ BUSY, 8 }, { { lease(nil, "handover") } })
         assert.are.same({ nil, BUSY }, { take(cat) })

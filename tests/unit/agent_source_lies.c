@@ -1,4 +1,5 @@
 /* What a source on another host says of itself, when it lies: each lie is refused, and names the host. */
+#include "../../engine/agent/feeder.h"
 #include "../../engine/agent/source.h"
 #include "../../engine/agent/target.h"
 
@@ -220,6 +221,31 @@ test_a_lost_session_is_told_as_one(void **state)
     }
 }
 
+/* What a feeder hears of its server is told by the target alone, once. */
+static void
+test_a_feeder_leaves_the_telling(void **state)
+{
+    static const struct source_kind kind = {
+        .check = fail_check, .keep = fail_keep, .end = fail_check};
+    static const char *const ops[] = {"check", "keep", "end"};
+    char datadir[] = "/data/p";
+    struct feeder f = {.source = {.kind = &kind, .datadir = datadir}};
+    struct message *args = message_new(), *out = message_new();
+    (void)state;
+    message_set_text(args, "from", "0/1");
+    err_set(&answer, ERR_SQL, "moving slot mr_slot_3");
+    snprintf(answer.sqlstate, sizeof answer.sqlstate, "57P01");
+    for (int i = 0; i < 3; i++) {
+        struct err e = {0};
+        struct link_call call = {.op = ops[i], .args = args};
+        assert_int_equal(feeder_source_call(&f, &call, out, &e), ERR_SQL);
+        assert_string_equal(e.message, "moving slot mr_slot_3");
+        assert_string_equal(e.hint, "");
+    }
+    message_free(args);
+    message_free(out);
+}
+
 int
 main(void)
 {
@@ -228,6 +254,7 @@ main(void)
         cmocka_unit_test_setup_teardown(test_tablespaces, setup, teardown),
         cmocka_unit_test(test_tablespace_beside),
         cmocka_unit_test(test_a_lost_session_is_told_as_one),
+        cmocka_unit_test(test_a_feeder_leaves_the_telling),
         cmocka_unit_test_setup_teardown(test_files, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

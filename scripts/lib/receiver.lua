@@ -34,6 +34,8 @@ end
 ---@class WalSource
 ---@field find fun(): ConnOptions?, any what is connected to, and which server that is
 ---@field moved fun(which: any): boolean whether it is another server by now
+---@field left? fun(which: any): ConnOptions?, boolean? a server that it was: how it is reached as a
+--- mirror that is up, or that there is nothing to be done there
 ---@field of_cluster boolean
 
 --- A server that somebody names.
@@ -72,6 +74,11 @@ local function row_of(ctx, given)
     return row
 end
 
+local function conninfo(ctx, row)
+    return instance.conninfo(ctx.env, row, { application_name = NAME,
+        connect_timeout_ms = CONNECT_MS })
+end
+
 --- An instance of a cluster by its dbid, or the primary of a content, as the catalog has it then.
 ---@param ctx Session
 ---@param given {dbid: integer?, content: integer?}
@@ -84,12 +91,18 @@ function M.of_cluster(ctx, given)
             if not row then
                 return nil, err
             end
-            return instance.conninfo(ctx.env, row, { application_name = NAME,
-                connect_timeout_ms = CONNECT_MS }), row.dbid
+            return conninfo(ctx, row), row.dbid
         end,
         moved = function(dbid)
             local row = row_of(ctx, given)
             return row ~= nil and row.dbid ~= dbid
+        end,
+        left = function(dbid)
+            local row = row_of(ctx, { dbid = dbid })
+            if row and row.role == "m" and row.status == "u" then
+                return conninfo(ctx, row)
+            end
+            return nil, row ~= nil and row.role == "p"
         end,
     }
 end
@@ -106,7 +119,7 @@ local function command(conn, text)
     return rows, err
 end
 
-local EXISTS = "42710"
+local EXISTS, MISSING = "42710", "42704"
 
 local function make_slot(conn, slot, more, exists_ok)
     local made, err = command(conn, ('CREATE_REPLICATION_SLOT "%s" PHYSICAL%s'):format(slot, more))
@@ -132,6 +145,10 @@ function M.create_slot(source, slot, exists_ok)
     return ok and 0 or nil, err
 end
 
+local function drop_slot(conn, slot)
+    return command(conn, ('DROP_REPLICATION_SLOT "%s"'):format(slot))
+end
+
 ---@param source WalSource
 ---@param slot string
 ---@return integer? code
@@ -142,7 +159,7 @@ function M.drop_slot(source, slot)
         return nil, err
     end
     local rows
-    rows, err = command(conn, ('DROP_REPLICATION_SLOT "%s"'):format(slot))
+    rows, err = drop_slot(conn, slot)
     return rows and 0 or nil, err
 end
 
@@ -172,8 +189,23 @@ local function teller(state, story)
     end
 end
 
+-- A slot on what was the primary would hold back all WAL there, for nobody: a recovery takes it
+-- away, a handover does not.
+local function drop_left(source, state, slot)
+    for which in pairs(state.left) do
+        local conn, nothing = source.left(which)
+        local dropped, err
+        if conn then
+            dropped, err = drop_slot(conn, slot)
+        end
+        if nothing or dropped or err and err.sqlstate == MISSING then
+            state.left[which] = nil
+        end
+    end
+end
+
 -- Streams on a task of its own, and looks now and then whether the primary is still the one.
-local function stream(source, which, options)
+local function stream(source, which, state, options)
     local task = mr.spawn(mr.receive_wal, options)
     while true do
         local result, err = task:wait(LOOK_MS)
@@ -188,16 +220,19 @@ local function stream(source, which, options)
             task:wait()
             return nil, mr.error("connect", "another instance is the primary now")
         end
+        drop_left(source, state, options.slot)
     end
 end
 
 -- The slot went with the server that it was on.
 local function keep_slot(source, conn, which, state, options)
     local moved = state.which ~= nil and state.which ~= which
+    local before = state.which
     state.which = which
     if not (source.of_cluster and options.slot and moved) then
         return true
     end
+    state.left[before], state.left[which] = true, nil
     return make_slot(conn, options.slot, " RESERVE_WAL", true)
 end
 
@@ -210,7 +245,7 @@ local function attempt(source, state, options)
     if not ok then
         return nil, err
     end
-    return stream(source, which, merged({ conn = conn, directory = options.directory,
+    return stream(source, which, state, merged({ conn = conn, directory = options.directory,
         slot = options.slot, never_synchronous = source.of_cluster,
         progress = teller(state, options.story) }, options.stream))
 end
@@ -230,7 +265,7 @@ end
 ---@return integer? code
 ---@return Error? err
 function M.run(source, options)
-    local state, pause = {}, FIRST_PAUSE_MS
+    local state, pause = { left = {} }, FIRST_PAUSE_MS
     while true do
         local began = mr.clock()
         local result, err = attempt(source, state, options)

@@ -105,6 +105,15 @@ describe("receivewal of a content", function()
         program:says("[%[]INFO[%]]:%-starting log streaming.-timeline 2", SOON_S)
         assert.are.equal("t", mirror:value("select active from pg_replication_slots " ..
             "where slot_name = 'archive'"))
+        -- Roles are returned: what was the primary keeps no WAL for it.
+        cluster:recover()
+        cluster:must({ "recoverseg", "-a", "-r" })
+        received(dir, switch())
+        local slots = "(select count(*) from pg_replication_slots where slot_name = 'archive')"
+        assert.are.equal("1", primary:value(slots))
+        wait.eventually("the slot that was left to go", SOON_S, function()
+            return mirror:value(slots) == "0"
+        end)
         program:kill("INT")
         assert.are.equal(0, program:wait(SOON_S), program:output())
     end)

@@ -146,8 +146,7 @@ session_greeting(struct session *s, const struct frame *f, struct err *e)
         rc = session_compare(s, m, e);
     /* A terminal's echo, say, greets with what it was sent. */
     if (rc == 0 && message_bool(m, "serves", false) == session_serves(s))
-        rc =
-            err_set(e, ERR_PROTOCOL, "the other end has the same part in this session as this one");
+        rc = err_set(e, ERR_PROTOCOL, "both ends take the same part: what is sent comes back");
     message_free(m);
     s->greeted = rc == 0;
     if (rc == 0 && s->events.on_up)

@@ -320,6 +320,21 @@ function Catalog:leases()
         from moonrise.content_lease order by content]]))
 end
 
+--- Takes over a lease that was left and gives it back, in one statement: nobody finds it in other
+--- hands, where there is nothing to finish.
+---@param token integer
+---@param heir string
+---@param ttl string
+---@param gone boolean the holder's process has ended; otherwise the lease must have expired
+---@return boolean? ended
+---@return Error? err code "busy" when somebody else was first, or the lease has been renewed
+function Catalog:end_lease(token, heir, ttl, gone)
+    local rows, err = self:query([[
+        select moonrise.lease_drop(moonrise.lease_inherit($1, $2, $3, $4)) as ended]],
+        { token, heir, ttl, gone })
+    return rows and rows[1].ended, err
+end
+
 --- Pauses that have not ended: content or hostname (neither: the whole cluster), holder, reason,
 --- until_text, left_ms.
 ---@return table[]? pauses

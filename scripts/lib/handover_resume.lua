@@ -134,7 +134,7 @@ end
 function M.take_over(ctx, left)
     local gone = hold.is_gone(left.holder)
     if not M.completes(left.intent) then
-        return ctx.cat:call("lease_end", left.token, hold.holder(), gone)
+        return ctx.cat:end_lease(left.token, hold.holder(), hold.TTL, gone)
     end
     local token, err = ctx.cat:call("lease_inherit", left.token, hold.holder(), hold.TTL, gone)
     if not token then

@@ -128,7 +128,7 @@ local function is_held(cat, content)
         if lease.content == content then
             local left = ENDS_WITH_ITS_COMMAND[lease.intent] and M.is_gone(lease.holder)
             if left then
-                cat:call("lease_end", lease.token, M.holder(), true)
+                cat:end_lease(lease.token, M.holder(), M.TTL, true)
             end
             return not left
         end

@@ -171,7 +171,6 @@ local GIVEN = {
     watcher_lease_take = { "holder" }, watcher_pid = {}, replication_sample_set = { "rows" },
     lease_take = { "content", "holder", "intent", "step" }, lease_step = { "token", "step" },
     lease_inherit = { "token", "holder", "ttl", "gone" }, lease_drop = { "token" },
-    lease_end = { "token", "by", "gone" },
     epoch_reserve = { "token", "content", "reason", "seen" }, epoch_seen = { "epoch" },
     mirror_down = { "token", "content", "reason", "facts", "seen" },
     mirror_up = { "token", "content", "reason", "seen" },
@@ -229,23 +228,11 @@ function calls.lease_step(self, _, given)
     return true
 end
 
--- The lease that somebody who is gone has left.
-local function left(self, given)
+function calls.lease_inherit(self, _, given)
     local lease = held(self, given.token)
     if not given.gone and lease.expires > self.world.clock.now then
         refuse("busy", "MR003", "the lease %d was renewed", given.token)
     end
-    return lease
-end
-
-function calls.lease_end(self, _, given)
-    left(self, given)
-    self.lease = nil
-    return true
-end
-
-function calls.lease_inherit(self, _, given)
-    local lease = left(self, given)
     self.tokens = self.tokens + 1
     lease.token, lease.holder = self.tokens, given.holder
     lease.expires = self.world.clock.now + 30000

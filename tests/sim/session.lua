@@ -100,6 +100,13 @@ function Session:leases()
     end)
 end
 
+function Session:end_lease(token, heir, ttl, gone)
+    return ask(self, function(catalog)
+        return catalog:call(self, "lease_drop",
+            catalog:call(self, "lease_inherit", token, heir, ttl, gone))
+    end)
+end
+
 -- Nobody is recovered to another place here.
 function Session:left_places()
     return {}

@@ -9,17 +9,18 @@ local BUSY = mr.error("busy", "content 0 is in the hands of somebody")
 -- What one who takes a lease is answered, call by call, and the leases that he finds in between.
 local function catalog(answers, leases)
     local cat = { asked = {} }
-    function cat.call(_, fn, ...)
+    function cat.call(_, fn)
         table.insert(cat.asked, fn)
-        if fn ~= "lease_take" then
-            table.insert(cat.asked, (...))
-            return true
-        end
         local answer = table.remove(answers, 1)
         if answer == BUSY then
             return nil, BUSY
         end
         return answer
+    end
+    function cat.end_lease(_, token)
+        table.insert(cat.asked, "end_lease")
+        table.insert(cat.asked, token)
+        return true
     end
     function cat.leases()
         return table.remove(leases, 1) or {}
@@ -47,7 +48,7 @@ describe("a lease", function()
     it("of a command that was killed is ended first", function()
         local cat = catalog({ BUSY, 8 }, { { lease() } })
         assert.are.equal(8, take(cat))
-        assert.are.same({ "lease_take", "lease_end", 7, "lease_take" }, cat.asked)
+        assert.are.same({ "lease_take", "end_lease", 7, "lease_take" }, cat.asked)
     end)
 
     it("that somebody else has just ended is taken", function()
@@ -81,7 +82,7 @@ describe("a lease", function()
     it("that was left is not ended when it is not tried for again", function()
         local cat = catalog({ BUSY, BUSY, BUSY, 8 }, { { lease() }, { lease() }, { lease() } })
         assert.are.same({ nil, BUSY }, { take(cat) })
-        assert.are.same({ "lease_take", "lease_end", 7, "lease_take", "lease_end", 7,
+        assert.are.same({ "lease_take", "end_lease", 7, "lease_take", "end_lease", 7,
             "lease_take" }, cat.asked)
     end)
 

@@ -19,7 +19,6 @@ grant execute on function
     moonrise.lease_take(integer, text, text, text, interval),
     moonrise.lease_step(bigint, text, interval),
     moonrise.lease_inherit(bigint, text, interval, boolean),
-    moonrise.lease_end(bigint, text, boolean),
     moonrise.lease_drop(bigint),
     moonrise.cluster_set_state(bigint[], text, text),
     moonrise.pause_set(integer, text, interval, text, text),

@@ -202,26 +202,6 @@ begin
     return lease.token;
 end $$;
 
--- Ends what a holder that is gone has left, where there is nothing to finish: in between nobody
--- finds it in other hands. `gone` as above.
-create function moonrise.lease_end(token bigint, by text, gone boolean) returns boolean
-language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
-declare
-    lease content_lease;
-begin
-    perform begin_change('lease');
-    delete from content_lease l
-        where l.token = lease_end.token and (gone or l.expires <= clock_timestamp())
-        returning * into lease;
-    if not found then
-        perform fail('MR003', format('the lease %s is not there any more, or was renewed', token));
-    end if;
-    perform note('lease', lease.content, null,
-        format('%s: %s ends the lease of content %s, left at step %s', lease.intent, by,
-            lease.content, lease.step), jsonb_build_object('left_by', lease.holder));
-    return true;
-end $$;
-
 -- Gives a lease back; one that has expired can be dropped by whoever has finished what it was for.
 create function moonrise.lease_drop(token bigint) returns boolean
 language plpgsql security definer set search_path = pg_catalog, moonrise, pg_temp as $$
